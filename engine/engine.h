@@ -1,0 +1,89 @@
+// The continuous-batching engine: one thread that owns all request and page state.
+
+#ifndef SWAA_ENGINE_ENGINE_H_
+#define SWAA_ENGINE_ENGINE_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/device/device.h"
+#include "engine/generation.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace swaa {
+
+struct EngineOptions {
+  int32_t max_batch_tokens = 512;      // token budget of a step
+  int32_t max_running_requests = 64;
+  int32_t max_queued_requests = 1024;
+  int32_t max_context_tokens = 0;      // of the model
+};
+
+// Requests and memory of one recipe label.
+struct RecipeLoad {
+  int32_t running = 0;
+  int32_t queued = 0;
+  int64_t kv_bytes = 0;
+  int64_t full_attention_kv_bytes = 0;  // what its running requests would hold under full attention
+};
+
+// A snapshot, taken after a step.
+struct EngineLoad {
+  int32_t running = 0;
+  int32_t queued = 0;
+  int64_t used_pages = 0;
+  int64_t total_pages = 0;       // without the zero page
+  int64_t evictable_pages = 0;
+  std::map<std::string, RecipeLoad> recipes;
+};
+
+// What one step was, for metrics. Called on the engine thread; must not block.
+struct StepRecord {
+  int32_t prefill_tokens = 0;
+  int32_t decode_tokens = 0;
+  double device_seconds = 0;
+  double host_seconds = 0;  // plan and commit
+};
+
+// Thread-safe. The destructor aborts what is left and joins the thread.
+class Engine {
+ public:
+  // `tokenizer` gives token bytes for stop strings and the end tokens; it and the device outlive the engine.
+  static std::unique_ptr<Engine> Create(const EngineOptions& options, Device* device,
+                                        const Tokenizer* tokenizer,
+                                        std::function<void(const StepRecord&)> on_step = {});
+  virtual ~Engine() = default;
+
+  // Queues a request; its events go to `sink`. On an error the sink is never called:
+  //   ALREADY_EXISTS      a live request has this id
+  //   OUT_OF_RANGE        prompt beyond the context
+  //   RESOURCE_EXHAUSTED  queue full, or the pool can never hold it (IsNeverFits tells)
+  //   UNAVAILABLE         draining
+  virtual absl::Status Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) = 0;
+
+  // The client has gone: OnFailed(CANCELLED) at the next step boundary. Unknown ids are ignored.
+  virtual void Cancel(const std::string& id) = 0;
+  // By an operator: after acceptance OnFinished(kCancelled), before OnFailed(CANCELLED). False: unknown id.
+  virtual bool Abort(const std::string& id) = 0;
+  // Aborts all; how many.
+  virtual int32_t AbortAll() = 0;
+
+  // Takes no new request, refuses what is queued and was never accepted (UNAVAILABLE), finishes the rest.
+  virtual void StartDrain() = 0;
+  // Waits until no request is live, or `timeout`; whether none is.
+  virtual bool AwaitIdle(absl::Duration timeout) = 0;
+
+  virtual EngineLoad Load() const = 0;
+};
+
+// Whether a refusal by Submit can never succeed on this server, however long one waits.
+bool IsNeverFits(const absl::Status& status);
+
+}  // namespace swaa
+
+#endif  // SWAA_ENGINE_ENGINE_H_

@@ -1,0 +1,93 @@
+// What the engine takes and gives: a generation request, fully resolved, and the events of its life.
+
+#ifndef SWAA_ENGINE_GENERATION_H_
+#define SWAA_ENGINE_GENERATION_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/recipe/recipe.h"
+#include "engine/sampling/sampler.h"
+#include "engine/sampling/sampling_params.h"
+
+namespace swaa {
+
+struct GenerationRequest {
+  std::string id;                      // unique among live requests; not empty
+  std::vector<int32_t> prompt;         // at least one token
+  std::vector<int32_t> forced_output;  // positions from the prompt's end on
+  Recipe recipe;
+  std::string recipe_label;            // registered name or "custom": for load and metrics
+  SamplingParams sampling;
+  StoppingOptions stopping;
+  std::optional<int32_t> output_logprobs;  // alternatives per token
+  std::optional<int32_t> prompt_logprobs;
+  int32_t priority = 0;                // higher first
+  std::string cache_salt;
+  absl::Time arrival = absl::Now();
+  absl::Time deadline = absl::InfiniteFuture();
+};
+
+enum class FinishReason { kStop, kLength, kCancelled };
+
+// What ended a generation with kStop.
+struct StopCause {
+  enum class Kind { kNone, kEosToken, kStopToken, kStopString };
+  Kind kind = Kind::kNone;
+  int32_t token = -1;        // kEosToken, kStopToken
+  std::string stop_string;   // kStopString
+};
+
+// What a request cost, as the engine measured it.
+struct GenerationStats {
+  absl::Duration queue_time;
+  absl::Duration prefill_time;   // from admission to the first token
+  absl::Duration decode_time;    // from the first token to the end
+  absl::Duration time_to_first_token;  // from arrival; zero if there was none
+  int64_t peak_kv_bytes = 0;
+  int64_t full_attention_kv_bytes = 0;
+  int64_t attended_keys = 0;
+  int64_t full_attention_attended_keys = 0;
+  int32_t preemptions = 0;
+  int32_t prompt_tokens = 0;
+  int32_t cached_prompt_tokens = 0;
+  int32_t completion_tokens = 0;
+};
+
+struct GenerationResult {
+  FinishReason reason = FinishReason::kStop;
+  StopCause stop;
+  GenerationStats stats;
+};
+
+// A new output token.
+struct OutputToken {
+  ScoredToken scored;  // logprob and top as asked for
+  // How many bytes of all output so far may be shown: less than what the tokens hold while a stop string may
+  // be under way, and at its end the bytes before the stop (all, with include_stop_in_output).
+  uint64_t visible_bytes = 0;
+  bool has_logprob = false;
+};
+
+// Receives the events of one request, in order, on the engine thread; must not block and must not call the
+// engine. OnAccepted at most once; then tokens; then exactly one of OnFinished and OnFailed, last. OnFailed
+// without OnAccepted is a refusal.
+class GenerationSink {
+ public:
+  virtual ~GenerationSink() = default;
+  virtual void OnAccepted() = 0;
+  // Prompt positions first_position .. ; position 0 has no log-probability.
+  virtual void OnPromptLogprobs(int32_t first_position, std::vector<ScoredToken> tokens) = 0;
+  virtual void OnTokens(std::vector<OutputToken> tokens) = 0;
+  virtual void OnFinished(const GenerationResult& result) = 0;
+  virtual void OnFailed(const absl::Status& status, const GenerationStats& stats) = 0;
+};
+
+}  // namespace swaa
+
+#endif  // SWAA_ENGINE_GENERATION_H_

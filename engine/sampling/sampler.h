@@ -1,0 +1,39 @@
+// Draws tokens and reports log-probabilities from a row of logits. Pure functions, any thread.
+
+#ifndef SWAA_ENGINE_SAMPLING_SAMPLER_H_
+#define SWAA_ENGINE_SAMPLING_SAMPLER_H_
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "engine/sampling/sampling_params.h"
+
+namespace swaa {
+
+// A token and its log-probability before bias, penalties, temperature and filters.
+struct ScoredToken {
+  int32_t token = -1;
+  float logprob = 0;
+  std::vector<std::pair<int32_t, float>> top;  // most likely first; ties by smaller id
+};
+
+// What a draw depends on besides the logits.
+struct DrawContext {
+  uint64_t output_index = 0;            // t: the draw is a pure function of (logits, seed, t)
+  std::span<const int32_t> prompt;      // only read when params.needs_history()
+  std::span<const int32_t> output;
+  std::span<const int32_t> forbidden;   // never drawn (end tokens before min_tokens)
+};
+
+// The next token for logits [vocab]. Greedy takes the smallest id among equals.
+int32_t DrawToken(std::span<const float> logits, const SamplingParams& params,
+                  const DrawContext& context);
+
+// `token` with its log-probability and the `alternatives` most likely tokens (0: none).
+ScoredToken ScoreToken(std::span<const float> logits, int32_t token, int32_t alternatives);
+
+}  // namespace swaa
+
+#endif  // SWAA_ENGINE_SAMPLING_SAMPLER_H_

@@ -1,0 +1,50 @@
+// Byte-level BPE (GPT-2's scheme with the pre-tokenisers of SmolLM, Llama 3 and Qwen2).
+
+#ifndef SWAA_ENGINE_TOKENIZER_TOKENIZER_H_
+#define SWAA_ENGINE_TOKENIZER_TOKENIZER_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/tokenizer/tokenizer_data.h"
+
+namespace swaa {
+
+// Immutable after Create; every method may be called from any thread at once.
+class Tokenizer {
+ public:
+  enum class SpecialTokens { kParse, kAsText };
+
+  // INVALID_ARGUMENT for a vocabulary that is not consistent (a merge whose result is no token, ...).
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(TokenizerData data);
+  ~Tokenizer();
+
+  // Token ids of UTF-8 text. No beginning-of-sequence is added. Never fails: byte-level BPE covers all.
+  std::vector<int32_t> Encode(std::string_view text, SpecialTokens special_tokens) const;
+
+  // The raw bytes that a token stands for (a special token's literal text). CHECKs the id's range.
+  std::string_view TokenBytes(int32_t id) const;
+  bool IsSpecial(int32_t id) const;
+  // The id of a special token by its literal text, such as "<|im_start|>".
+  std::optional<int32_t> SpecialTokenId(std::string_view text) const;
+
+  int32_t vocab_size() const;
+  // What a raw prompt begins with, if anything.
+  std::optional<int32_t> prompt_bos() const;
+  const std::vector<int32_t>& eos_ids() const;
+  const std::string& chat_template() const;
+
+ private:
+  struct Impl;
+  explicit Tokenizer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace swaa
+
+#endif  // SWAA_ENGINE_TOKENIZER_TOKENIZER_H_

@@ -1,0 +1,34 @@
+// What a model file says about its tokenizer, in one neutral form that GGUF metadata and tokenizer.json
+// both fill.
+
+#ifndef SWAA_ENGINE_TOKENIZER_TOKENIZER_DATA_H_
+#define SWAA_ENGINE_TOKENIZER_TOKENIZER_DATA_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace swaa {
+
+enum class PreTokenizer { kSmolLm, kLlamaBpe, kQwen2 };
+
+enum class TokenKind : uint8_t { kNormal, kSpecial, kUnused };
+
+struct TokenizerData {
+  PreTokenizer pre_tokenizer = PreTokenizer::kSmolLm;
+  bool normalize_nfc = false;                                // Qwen2
+  bool ignore_merges = false;                                // Llama 3: whole-word lookups first
+  std::vector<std::string> tokens;                           // id -> text, in GPT-2's byte alphabet
+  std::vector<TokenKind> kinds;                              // id -> kind; special: text is literal
+  std::vector<std::pair<std::string, std::string>> merges;   // by rank
+  std::optional<int32_t> bos_id;
+  bool add_bos = false;                                      // raw prompts begin with bos_id
+  std::vector<int32_t> eos_ids;
+  std::string chat_template;                                 // Jinja text; empty: none
+};
+
+}  // namespace swaa
+
+#endif  // SWAA_ENGINE_TOKENIZER_TOKENIZER_DATA_H_

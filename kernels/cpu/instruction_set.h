@@ -1,0 +1,33 @@
+// Which instructions this processor (and operating system) lets the process use.
+
+#ifndef SWAA_KERNELS_CPU_INSTRUCTION_SET_H_
+#define SWAA_KERNELS_CPU_INSTRUCTION_SET_H_
+
+#include <string_view>
+#include <vector>
+
+namespace swaa::kernels::cpu {
+
+// Ordered: each one's machines run all before it.
+enum class InstructionSet {
+  kGeneric,  // x86-64-v2
+  kAvx2,     // with FMA and F16C
+  kAvx512,   // F, BW, DQ, VL
+  kAmx,      // amx_tile and amx_bf16, with avx512_bf16; the process has asked the kernel for tiles
+};
+
+std::string_view Name(InstructionSet set);  // "generic", "avx2", "avx512", "amx"
+
+// The best one. The first call asks the operating system for tile registers (arch_prctl), once a process.
+// Thread-safe.
+InstructionSet BestInstructionSet();
+
+// All that run here, from kGeneric up. For tests.
+std::vector<InstructionSet> SupportedInstructionSets();
+
+// avx512_bf16 or amx_bf16: products of bf16 are worth it.
+bool HasBf16Products();
+
+}  // namespace swaa::kernels::cpu
+
+#endif  // SWAA_KERNELS_CPU_INSTRUCTION_SET_H_
