@@ -65,13 +65,15 @@ struct GenerationResult {
   GenerationStats stats;
 };
 
-// A new output token.
+// A new output token. The output's text is made of the bytes (Tokenizer::TokenBytes) of its shown tokens.
 struct OutputToken {
-  ScoredToken scored;  // logprob and top as asked for
-  // How many bytes of all output so far may be shown: less than what the tokens hold while a stop string may
-  // be under way, and at its end the bytes before the stop (all, with include_stop_in_output).
-  uint64_t visible_bytes = 0;
+  ScoredToken scored;        // logprob and top as asked for
   bool has_logprob = false;
+  // False for special tokens, and for a token that ended the generation, unless include_stop_in_output.
+  bool shown = true;
+  // How many bytes of the output's text so far may be sent: fewer than there are while a stop string may be
+  // under way; at a stop string, the bytes before it (all, with include_stop_in_output). Never falls.
+  uint64_t visible_bytes = 0;
 };
 
 // Receives the events of one request, in order, on the engine thread; must not block and must not call the

@@ -15,8 +15,8 @@ namespace swaa {
 
 // A set of decoder layers as a client writes it, before the model's layer count is known.
 struct LayerSelection {
-  enum class Kind { kAll, kIndices, kStride };
-  Kind kind = Kind::kAll;
+  enum class Kind { kEmpty, kAll, kIndices, kStride };
+  Kind kind = Kind::kAll;          // kEmpty: a set that was sent without a selection; refused
   bool all = true;                 // kAll; false is refused
   std::vector<uint32_t> indices;   // kIndices; not empty
   uint32_t first = 0;              // kStride: first, first + step, ... below the layer count

@@ -41,15 +41,16 @@ struct KeptPositions {
 };
 KeptPositions Kept(const Recipe& recipe, int32_t layer, int64_t computed);
 
-// Whether page `block` (positions 64 block .. 64 block + 63) holds a kept position below `computed`, or
-// a position not yet computed.
+// Whether page `block` (positions 64 block .. 64 block + 63) holds a position that is kept or not yet
+// computed.
 bool KeepsPage(const KeptPositions& kept, int64_t block);
 
 // Pages over all layers that a request of this recipe holds after `computed` positions.
 int64_t PagesHeld(const Recipe& recipe, int64_t computed);
 
-// Most pages over all layers that it holds at any step on the way from 0 to `total` positions, when no
-// step computes more than `chunk_tokens` of its positions.
+// Pages over all layers that suffice at every step on the way from 0 to `total` positions, when no step
+// computes more than `chunk_tokens` of its positions: a sliding layer needs at most
+// ceil(K/64) + ceil((W + C)/64) + 1, however long the prompt.
 int64_t PeakPages(const Recipe& recipe, int64_t total, int64_t chunk_tokens);
 
 }  // namespace swaa
