@@ -64,12 +64,12 @@ def prose(words, seed):
     return paragraphs
 
 
-def story(words=4600):
+def story(words=5100):
     """A long prompt: about 6,000 tokens of prose that asks to be continued."""
     return "Notes from a town by the sea.\n\n" + "\n\n".join(prose(words, seed=1)) + "\n\n"
 
 
-def pass_key_case(case, words=1060):
+def pass_key_case(case, words=1200):
     """About 1,500 tokens of prose with a five-digit pass key in its first third.
 
     Returns (prompt, key): the prompt ends where the key's first digit should follow.

@@ -34,7 +34,7 @@ progress() {
   seconds=$((SECONDS - started))
   if [ "$status" != 0 ]; then
     printf '  %s: failed after %d s; the end of its output:\n\n' "$message" "$seconds" >&2
-    tail -n 60 "$log" >&2
+    tail -n 30 "$log" >&2
     printf '\n  all of it: %s\n' "$log" >&2
     return "$status"
   fi
