@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts in tools/ and bench/: shows a long command as one line, and hides its output
 # until it fails.
 
