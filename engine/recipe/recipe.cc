@@ -37,9 +37,9 @@ absl::StatusOr<std::vector<bool>> ResolveStride(uint32_t first, uint32_t step, i
                    "0 never moves on; take 1 for every layer from the first, 2 for every other");
   }
   if (first >= static_cast<uint32_t>(num_layers)) {
-    return Invalid(absl::StrCat(field, ".stride.first"),
-                   absl::StrCat(first, " selects no layer; the model has layers 0 to ",
-                                num_layers - 1));
+    return Invalid(
+        absl::StrCat(field, ".stride.first"),
+        absl::StrCat(first, " selects no layer; the model has layers 0 to ", num_layers - 1));
   }
   std::vector<bool> layers(num_layers);
   for (uint64_t layer = first; layer < static_cast<uint64_t>(num_layers); layer += step) {
@@ -69,8 +69,9 @@ absl::StatusOr<std::vector<bool>> ResolveLayers(const std::optional<LayerSelecti
 }
 
 absl::Status NeedsWindow(const std::string& field, const std::string& value) {
-  return Invalid(field, absl::StrCat(value, " set without sliding_window_tokens; set a window or drop ",
-                                     "the field"));
+  return Invalid(field,
+                 absl::StrCat(value, " set without sliding_window_tokens; set a window or drop ",
+                              "the field"));
 }
 
 }  // namespace
@@ -88,9 +89,10 @@ absl::StatusOr<Recipe> ResolveRecipe(const RecipeSpec& spec, int32_t num_layers,
       return NeedsWindow(absl::StrCat(path, ".full_attention_decode"), "layers");
     }
   } else if (*spec.sliding_window_tokens == 0) {
-    return Invalid(absl::StrCat(path, ".sliding_window_tokens"),
-                   "0 would hide the query's own position; take at least 1, or leave it out for full "
-                   "attention");
+    return Invalid(
+        absl::StrCat(path, ".sliding_window_tokens"),
+        "0 would hide the query's own position; take at least 1, or leave it out for full "
+        "attention");
   }
   Recipe recipe;
   recipe.window = spec.sliding_window_tokens;

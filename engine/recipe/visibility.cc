@@ -50,7 +50,8 @@ int64_t AttendedKeys(const Recipe& recipe, int64_t prompt_tokens, int64_t first,
 }
 
 KeptPositions Kept(const Recipe& recipe, int32_t layer, int64_t computed) {
-  if (!recipe.window.has_value() || recipe.layer_full[layer] || recipe.decode_full[layer]) return {};
+  if (!recipe.window.has_value() || recipe.layer_full[layer] || recipe.decode_full[layer])
+    return {};
   const kernels::KeySpan span = SpanOf(recipe, layer, Phase::kPrefill);
   return {.keep_first = span.sinks, .keep_from = std::max<int64_t>(0, computed - span.window + 1)};
 }
@@ -76,8 +77,7 @@ int64_t PeakPages(const Recipe& recipe, int64_t total, int64_t chunk_tokens) {
   for (int32_t layer = 0; layer < recipe.num_layers(); ++layer) {
     const bool keeps_all = Kept(recipe, layer, total).keep_from == 0;
     const kernels::KeySpan span = SpanOf(recipe, layer, Phase::kPrefill);
-    const int64_t sliding =
-        Blocks(span.sinks) + Blocks(int64_t{span.window} + chunk_tokens) + 1;
+    const int64_t sliding = Blocks(span.sinks) + Blocks(int64_t{span.window} + chunk_tokens) + 1;
     pages += keeps_all ? Blocks(total) : std::min(Blocks(total), sliding);
   }
   return pages;
