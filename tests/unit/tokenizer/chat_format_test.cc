@@ -94,6 +94,10 @@ TEST(ChatFormatTest, RefusesWhatItWouldRenderWrongly) {
       ChatMlTemplate("{{ bos_token }}", ""),
       ChatMlTemplate("outside", ""),
       ChatMlTemplate("", "{% if enable_thinking %}{{ 'x' }}{% endif %}"),
+      ChatMlTemplate("",
+                     "{% if enable_thinking is defined and enable_thinking is false %}{{ "
+                     "'<think>\\n\\n</think>\\n\\n' }}{% else %}{{ '<think>\\n' }}{% endif %}"),
+      ChatMlTemplate("{% macro f(x) %}{{ x }}{% endmacro %}", ""),
       ChatMlTemplate("{% set c = message.content.split('</think>')[-1] %}", ""),
       "{{ '<|im_start|>' + message['role'] + ': ' + message['content'] + '<|im_end|>' }}",
       "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' }}",
