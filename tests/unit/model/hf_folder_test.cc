@@ -4,6 +4,7 @@
 #include "engine/model/hf_folder.h"
 
 #include <filesystem>
+#include <iostream>
 #include <random>
 #include <string>
 
@@ -256,12 +257,12 @@ TEST_F(HfFolderTest, DropsWhatNothingNeeds) {
 TEST_F(HfFolderTest, SurvivesFlippedBytes) {
   Copy(kTiny);
   const uint32_t seed = std::random_device()();
-  RecordProperty("seed", std::to_string(seed));
+  std::cout << "seed " << seed << std::endl;
   std::mt19937 random(seed);
   for (const char* name :
        {"config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"}) {
     const std::string whole = ReadWhole(folder_.File(name));
-    for (int round = 0; round < 300; ++round) {
+    for (int round = 0; round < 150; ++round) {
       std::string bytes = whole;
       bytes[random() % bytes.size()] = static_cast<char>(random() % 256);
       if (round % 3 == 0) bytes.resize(random() % bytes.size());

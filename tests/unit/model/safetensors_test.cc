@@ -2,6 +2,7 @@
 
 #include "engine/model/safetensors.h"
 
+#include <iostream>
 #include <random>
 #include <string>
 #include <vector>
@@ -143,10 +144,10 @@ TEST_F(SafetensorsTest, RefusesEveryTruncation) {
 TEST_F(SafetensorsTest, SurvivesFlippedBytes) {
   const std::string whole = File(kGood, 32);
   const uint32_t seed = std::random_device()();
-  RecordProperty("seed", std::to_string(seed));
+  std::cout << "seed " << seed << std::endl;
   std::mt19937 random(seed);
   int sound = 0;
-  for (int round = 0; round < 6000; ++round) {
+  for (int round = 0; round < 2000; ++round) {
     std::string bytes = whole;
     const int flips = 1 + static_cast<int>(random() % 2);
     for (int i = 0; i < flips; ++i) {
