@@ -38,10 +38,10 @@ class DeltaBuilder {
   const Tokenizer* tokenizer_;
   const uint32_t tokens_per_delta_;
   Utf8Stream utf8_;
-  std::string held_;          // bytes of shown tokens that may not be sent yet
-  uint64_t sent_bytes_ = 0;   // of the output's text, before held_
-  v1::TokenDelta delta_;      // under construction
-  size_t delta_bytes_ = 0;    // of its tokens, serialised, from above
+  std::string held_;         // bytes of shown tokens that may not be sent yet
+  uint64_t sent_bytes_ = 0;  // of the output's text, before held_
+  v1::TokenDelta delta_;     // under construction
+  size_t delta_bytes_ = 0;   // of its tokens, serialised, from above
 };
 
 // Prompt log-probabilities as events of at most kMaxEventBytes.

@@ -18,8 +18,8 @@ size_t SequenceLength(uint8_t lead) {
   return 0;
 }
 
-// Whether `byte` may be the second of a character that begins with `lead`: overlong forms, surrogates and
-// what lies beyond U+10FFFF are shut out here (Unicode, table 3-7).
+// Whether `byte` may be the second of a character that begins with `lead`: overlong forms,
+// surrogates and what lies beyond U+10FFFF are shut out here (Unicode, table 3-7).
 bool MaySecond(uint8_t lead, uint8_t byte) {
   const uint8_t low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
   const uint8_t high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;

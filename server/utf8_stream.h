@@ -11,9 +11,9 @@ namespace swaa::server {
 // One per stream; not thread-safe.
 class Utf8Stream {
  public:
-  // The text that `bytes` completes; an unfinished character waits for more. Each longest run of bytes that
-  // begins a character but can no longer become one turns into U+FFFD, as Unicode recommends and Python's
-  // errors="replace" does.
+  // The text that `bytes` completes; an unfinished character waits for more. Each longest run of
+  // bytes that begins a character but can no longer become one turns into U+FFFD, as Unicode
+  // recommends and Python's errors="replace" does.
   std::string Append(std::string_view bytes);
   // What is still waiting, as U+FFFD. Ends the stream.
   std::string Flush();
