@@ -70,9 +70,9 @@ struct RmsNormParams {
 // out = x * weight^T (+ bias) (+ out when accumulate).
 struct LinearParams {
   const Weight* weight = nullptr;
-  const void* x = nullptr;      // [rows, in_features], activation type
+  const void* x = nullptr;      // [rows, in_features], activation type; room: PaddedRows
   const float* bias = nullptr;  // [out_features] or null
-  void* out = nullptr;          // [rows, out_features]
+  void* out = nullptr;          // [rows, out_features]; room: PaddedRows
   DataType out_type = DataType::kF32;
   int64_t rows = 0;
   bool accumulate = false;  // adds to what out holds; f32 only
@@ -128,6 +128,11 @@ class Operators {
   virtual const Precision& precision() const = 0;
   // Bytes of one page of one layer.
   virtual int64_t KvPageBytes(int32_t kv_heads, int32_t head_dim) const = 0;
+  // Linear computes whole blocks of rows: x and out must have room for PaddedRows(rows) rows, of which
+  // those from `rows` on are read and overwritten, whatever they hold. At least `rows`, never falling.
+  virtual int64_t PaddedRows(int64_t rows) const = 0;
+  // Memory that the device can still give to this process.
+  virtual int64_t AvailableBytes() const = 0;
 
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
   // Reads all rows before it returns.

@@ -77,6 +77,7 @@ class Planner {
       }
       progress.pages += TakeRows({false, order_[rank], progress.computed, count});
       progress.computed += count;
+      if (progress.computed != request.prompt_tokens) return;  // one chunk a phase
     }
   }
 
@@ -159,6 +160,7 @@ class Planner {
         if (count == 0) break;
         pages += TakeRows({true, index, computed, count});
         computed += count;
+        if (computed != request.prompt_tokens) break;
       }
       if (computed == request.computed) return;
       plan_.admitted.push_back(index);

@@ -1,0 +1,171 @@
+// Kernels, CPU backend: attention over pages. Plans tasks, runs them with the variant of the
+// instruction set, and merges what was split over keys.
+
+#include "kernels/cpu/attention.h"
+
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+#include <xmmintrin.h>
+
+#include <sys/mman.h>
+
+#include "base/check.h"
+#include "kernels/cpu/attention_plan.h"
+#include "kernels/cpu/attention_task.h"
+#include "kernels/cpu/page_layout.h"
+
+namespace swaa::kernels::cpu {
+namespace {
+
+// Scratch memory that grows once and stays. Large pages where the system has them: a task walks all
+// of it.
+class GrowingBuffer {
+ public:
+  void* Reserve(int64_t bytes) {
+    if (bytes > capacity_) {
+      capacity_ = (bytes + kLargePage - 1) / kLargePage * kLargePage;
+      memory_.reset(std::aligned_alloc(kLargePage, capacity_));
+      SWAA_CHECK(memory_ != nullptr) << "no memory for " << capacity_ << " bytes of scratch";
+      madvise(memory_.get(), capacity_, MADV_HUGEPAGE);
+    }
+    return memory_.get();
+  }
+
+ private:
+  static constexpr int64_t kLargePage = int64_t{2} << 20;
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<void, Free> memory_;
+  int64_t capacity_ = 0;
+};
+
+// What a calling thread keeps from one call to the next.
+struct Scratch {
+  AttentionPlan plan;
+  GrowingBuffer partial;
+  std::vector<GrowingBuffer> workspaces;  // one an OpenMP thread
+};
+
+const AttentionVariant& VariantFor(const CpuAttentionOptions& options) {
+  const bool bf16 = options.kv == DataType::kBf16;
+  switch (options.instruction_set) {
+    case InstructionSet::kGeneric:
+      return bf16 ? kGenericBf16 : kGenericF32;
+    case InstructionSet::kAvx2:
+      return bf16 ? kAvx2Bf16 : kAvx2F32;
+    case InstructionSet::kAvx512:
+      return bf16 ? kAvx512Bf16 : kAvx512F32;
+    case InstructionSet::kAmx:
+      return bf16 ? kAmxBf16 : kAvx512F32;
+  }
+  return kGenericF32;
+}
+
+// Denormals cost a hundred times a normal number and carry nothing here.
+class FlushDenormals {
+ public:
+  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | kFlushToZero | kDenormalsAreZero); }
+  ~FlushDenormals() { _mm_setcsr(saved_); }
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  static constexpr unsigned kFlushToZero = 0x8000;
+  static constexpr unsigned kDenormalsAreZero = 0x0040;
+  const unsigned saved_;
+};
+
+void WriteRow(const AttentionTask& rows, int32_t row, const float* values, float factor) {
+  const int64_t begin =
+      row / rows.group * rows.out_stride + static_cast<int64_t>(row % rows.group) * rows.head_dim;
+  if (rows.out_is_bf16) {
+    Bf16* out = static_cast<Bf16*>(rows.out) + begin;
+    for (int32_t d = 0; d < rows.head_dim; ++d) out[d] = ToBf16(values[d] * factor);
+  } else {
+    float* out = static_cast<float*>(rows.out) + begin;
+    for (int32_t d = 0; d < rows.head_dim; ++d) out[d] = values[d] * factor;
+  }
+}
+
+// Adds up the parts of one row, each scaled from its own maximum to the common one.
+void MergeRow(const AttentionMerge& merge, const float* partial, int32_t row) {
+  const int32_t head_dim = merge.rows.head_dim;
+  const int64_t rows = static_cast<int64_t>(merge.rows.queries) * merge.rows.group;
+  const int64_t part_floats = PartialFloats(merge.rows);
+  const float* maxima = partial + rows * head_dim;
+  const float* sums = maxima + rows;
+  float maximum = kNoMaximum;
+  for (int32_t p = 0; p < merge.parts; ++p) {
+    maximum = std::fmax(maximum, maxima[p * part_floats + row]);
+  }
+  float total = 0;
+  float values[kMaxHeadDim] = {};
+  for (int32_t p = 0; p < merge.parts; ++p) {
+    const float weight = std::exp2(maxima[p * part_floats + row] - maximum);
+    if (weight == 0) continue;
+    total += weight * sums[p * part_floats + row];
+    const float* part = partial + p * part_floats + static_cast<int64_t>(row) * head_dim;
+    for (int32_t d = 0; d < head_dim; ++d) values[d] += weight * part[d];
+  }
+  WriteRow(merge.rows, row, values, 1 / total);
+}
+
+void RunTasks(const AttentionPlan& plan, const AttentionVariant& variant, float* partial,
+              void* workspace, std::atomic<size_t>* next) {
+  for (size_t i = next->fetch_add(1); i < plan.entries.size(); i = next->fetch_add(1)) {
+    AttentionTask task = plan.entries[i].task;
+    if (plan.entries[i].partial_begin >= 0) {
+      task.partial = partial + plan.entries[i].partial_begin;
+    }
+    variant.run(task, workspace);
+  }
+}
+
+void RunMerges(const AttentionPlan& plan, const float* partial, std::atomic<size_t>* next) {
+  for (size_t i = next->fetch_add(1); i < plan.merges.size(); i = next->fetch_add(1)) {
+    const AttentionMerge& merge = plan.merges[i];
+    for (int32_t row = 0; row < merge.rows.queries * merge.rows.group; ++row) {
+      MergeRow(merge, partial + merge.partial_begin, row);
+    }
+  }
+}
+
+}  // namespace
+
+int64_t KvPageBytes(DataType kv, int32_t kv_heads, int32_t head_dim) {
+  return 2 * kv_heads * BlockBytes(kv, head_dim);
+}
+
+void Attention(const AttentionParams& params, const CpuAttentionOptions& options) {
+  SWAA_CHECK_LE(params.head_dim, kMaxHeadDim);
+  static thread_local Scratch scratch;
+  const AttentionVariant& variant = VariantFor(options);
+  const AttentionPlan& plan = scratch.plan;
+  PlanAttention(params, options, variant.max_rows, &scratch.plan);
+
+  auto* partial = static_cast<float*>(scratch.partial.Reserve(plan.partial_floats * sizeof(float)));
+  const int64_t workspace_bytes = variant.workspace_bytes(plan.max_rows, params.head_dim);
+  if (scratch.workspaces.size() < static_cast<size_t>(options.threads)) {
+    scratch.workspaces.resize(options.threads);
+  }
+  std::vector<GrowingBuffer>& workspaces = scratch.workspaces;
+  std::atomic<size_t> next_task = 0;
+  std::atomic<size_t> next_merge = 0;
+  std::atomic<size_t> next_workspace = 0;
+#pragma omp parallel num_threads(options.threads)
+  {
+    const FlushDenormals flush;
+    void* workspace = workspaces[next_workspace.fetch_add(1)].Reserve(workspace_bytes);
+    RunTasks(plan, variant, partial, workspace, &next_task);
+    if (!plan.merges.empty()) {
+#pragma omp barrier
+      RunMerges(plan, partial, &next_merge);
+    }
+  }
+}
+
+}  // namespace swaa::kernels::cpu
