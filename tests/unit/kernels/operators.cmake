@@ -1,0 +1,5 @@
+# The CPU backend's operators against the double-precision reference.
+swaa_test(operators_test
+  SOURCES operators_test.cc linear_test.cc
+  DEPENDS swaa_operators swaa_kernels_reference_operators
+  LABELS unit)
