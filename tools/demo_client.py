@@ -10,6 +10,7 @@ import os
 import pathlib
 import statistics
 import sys
+import textwrap
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
@@ -42,6 +43,13 @@ def say(text):
         print(f"\r\033[K  {text}", end="", flush=True)
     else:
         print(f"  {text}", flush=True)
+
+
+def say_paragraphs(*paragraphs):
+    """Explanations around a table, as wide as the table."""
+    print()
+    for paragraph in paragraphs:
+        print(textwrap.fill(paragraph, 98), end="\n\n")
 
 
 def clear():
@@ -80,43 +88,51 @@ def measure_costs(client):
 
 def print_costs(alone, together, seconds_together):
     full = alone[0]
-    print(f"""
-Each request chooses its recipe: a window of W tokens, K first tokens that stay visible, layers F that
-never slide, layers D that see everything while decoding.
-
-What a recipe costs: a prompt of {full.prompt_tokens:,} tokens, {DECODE_TOKENS} tokens of output. "Keys" is the share of
-full attention's (query, key) pairs that were attended; the speed-up is counted from these pairs and
-observed from the times, one request at a time; the last column is the same with all requests at once.
-""")
-    print(f"  {'':{NAME_WIDTH}}{'first':>8}{'decode':>10}{'KV cache, MB':>15}{'keys':>7}"
-          f"{'speed-up':>14}{'at once':>9}")
-    print(f"  {'recipe':{NAME_WIDTH}}{'token':>8}{'tokens/s':>10}{'peak  of full':>15}{'':>7}"
-          f"{'counted  obs.':>14}{'seconds':>9}")
+    say_paragraphs(
+        "Each request chooses its recipe: a window of W tokens, K first tokens that stay visible, "
+        "layers F that never slide, layers D that see everything while decoding.",
+        f"What a recipe costs: a prompt of {full.prompt_tokens:,} tokens, {DECODE_TOKENS} tokens of "
+        'output. "Keys" is the share of full attention\'s (query, key) pairs that were attended; the '
+        "speed-up is counted from these pairs and observed from the times, one request at a time; "
+        "the last column is the same with all requests at once.",
+    )
+    print(
+        f"  {'':{NAME_WIDTH}}{'first':>8}{'decode':>10}{'KV cache, MB':>15}{'keys':>7}"
+        f"{'speed-up':>14}{'at once':>9}"
+    )
+    print(
+        f"  {'recipe':{NAME_WIDTH}}{'token':>8}{'tokens/s':>10}{'peak  of full':>15}{'':>7}"
+        f"{'counted  obs.':>14}{'seconds':>9}"
+    )
     print("  " + "─" * (NAME_WIDTH + 63))
     for (name, _), one, many in zip(RECIPES, alone, together):
         stats = one.stats
         share = stats.attended_keys / stats.full_attention_attended_keys
-        print(f"  {name:{NAME_WIDTH}}{stats.time_to_first_token_us * 1e-6:>6.2f} s"
-              f"{one.decode_tokens_per_second:>10.1f}{stats.peak_kv_cache_bytes / 1e6:>7.1f}"
-              f"{stats.full_attention_kv_cache_bytes / 1e6:>8.1f}{share:>7.0%}"
-              f"{one.counted_speedup:>7.2f}{full.server_seconds / one.server_seconds:>7.2f}"
-              f"{many.seconds:>9.1f}")
+        print(
+            f"  {name:{NAME_WIDTH}}{stats.time_to_first_token_us * 1e-6:>6.2f} s"
+            f"{one.decode_tokens_per_second:>10.1f}{stats.peak_kv_cache_bytes / 1e6:>7.1f}"
+            f"{stats.full_attention_kv_cache_bytes / 1e6:>8.1f}{share:>7.0%}"
+            f"{one.counted_speedup:>7.2f}{full.server_seconds / one.server_seconds:>7.2f}"
+            f"{many.seconds:>9.1f}"
+        )
     held = sum(r.stats.peak_kv_cache_bytes for r in together) / 1e6
     would = sum(r.stats.full_attention_kv_cache_bytes for r in together) / 1e6
-    print(f"""
-  One after another they took {sum(r.seconds for r in alone):.1f} s, all at once in one batch {seconds_together:.1f} s. Together they held at
-  most {held:,.0f} MB of keys and values, where full attention for all would have held {would:,.0f} MB.""")
+    say_paragraphs(
+        f"One after another they took {sum(r.seconds for r in alone):.1f} s, all at once in one "
+        f"batch {seconds_together:.1f} s. Together they held at most {held:,.0f} MB of keys and "
+        f"values, where full attention for all would have held {would:,.0f} MB."
+    )
 
 
 def measure_quality(client):
-    """Scores the hidden keys under each recipe; returns per recipe (answer, mean log-probability)."""
+    """Returns the first key, its prompt's length, and (answer, mean log-probability) per recipe."""
     cases = [demo_text.pass_key_case(case) for case in range(CASES)]
     key_ids = []
     for _, key in cases:
         # Prompt log-probabilities carry the ids of the prompt's tokens; a digit is one token.
         options = gen.ResponseOptions(prompt_logprobs=0)
         result = client.generate(greedy_request(key, 1, recipe(), response_options=options))
-        key_ids.append(result.prompt_token_ids[-len(key):])
+        key_ids.append(result.prompt_token_ids[-len(key) :])
     rows, prompt_tokens = [], 0
     for index, (_, message) in enumerate(RECIPES):
         say(f"the hidden keys, {index + 1} of {len(RECIPES)}: {RECIPES[index][0]} …")
@@ -135,12 +151,16 @@ def measure_quality(client):
 
 
 def print_quality(key, prompt_tokens, rows):
-    print(f"""
-What a recipe loses: a five-digit pass key stands early in a prompt of about {round(prompt_tokens, -2):,} tokens, out of the
-window's sight at its end. The answer is the greedy one; the log-probability is that of the true digits,
-mean of {CASES} prompts with a key each (0 is certain; a digit guessed blindly has −2.3).
-""")
-    print(f"  {'recipe':{NAME_WIDTH}}{'answer, true is ' + key:<24}{'log-probability of the true one':>32}")
+    say_paragraphs(
+        f"What a recipe loses: a five-digit pass key stands early in a prompt of about "
+        f"{round(prompt_tokens, -2):,} tokens, out of the window's sight at its end. The answer is "
+        f"the greedy one; the log-probability is that of the true digits, mean of {CASES} prompts "
+        "with a key each (0 is certain; a digit guessed blindly has −2.3).",
+    )
+    print(
+        f"  {'recipe':{NAME_WIDTH}}{'answer, true is ' + key:<24}"
+        f"{'log-probability of the true one':>32}"
+    )
     print("  " + "─" * (NAME_WIDTH + 56))
     for (name, _), (answer, logprob) in zip(RECIPES, rows):
         shown = answer.replace("\n", "⏎")
@@ -149,10 +169,10 @@ mean of {CASES} prompts with a key each (0 is certain; a digit guessed blindly h
     scores = [logprob for _, logprob in rows]
     best = max(range(2, len(rows)), key=lambda index: scores[index])
     recovered = (scores[best] - scores[1]) / (scores[0] - scores[1])
-    print(f"""
-  The window alone loses {scores[0] - scores[1]:.2f} against full attention. Of that, {RECIPES[best][0]}
-  brings back {recovered:.0%}, at the cost that the first table shows.
-""")
+    say_paragraphs(
+        f"The window alone loses {scores[0] - scores[1]:.2f} against full attention. Of that, "
+        f"{RECIPES[best][0]} brings back {recovered:.0%}, at the cost that the first table shows."
+    )
 
 
 def is_alive(pid):
@@ -166,7 +186,7 @@ def is_alive(pid):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--address", required=True, help="of the server's gRPC port, HOST:PORT")
-    parser.add_argument("--server-pid", type=int, help="give up waiting when this process has ended")
+    parser.add_argument("--server-pid", type=int, help="stop waiting when this process has ended")
     args = parser.parse_args()
     client = Client(args.address)
     client.wait_until_ready(
@@ -190,6 +210,6 @@ if __name__ == "__main__":
         clear()
         sys.exit(f"demo: the server answered {error.code().name}: {error.details()}")
     except KeyboardInterrupt:
-        # Open streams and their threads would keep the interpreter; the server notices that they end.
+        # Open streams would keep the interpreter; the server notices that they end.
         clear()
         os._exit(130)

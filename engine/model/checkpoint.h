@@ -1,5 +1,5 @@
-// A model's files, opened: numbers, tokenizer, and weights by role. Files are mapped; weights are
-// turned into f32 row by row when they are asked for.
+// A model's files, opened: numbers, tokenizer, and weights by role. Files are mapped; weights are turned
+// into f32 row by row when they are asked for.
 
 #ifndef SWAA_ENGINE_MODEL_CHECKPOINT_H_
 #define SWAA_ENGINE_MODEL_CHECKPOINT_H_
@@ -64,9 +64,9 @@ enum class LoadFormat {
   kDummy,  // random weights of the right shapes (only the configuration and tokenizer are read)
 };
 
-// Opens `path`. NOT_FOUND: no such file; INVALID_ARGUMENT: malformed, with file, offset and what is
-// wrong; UNIMPLEMENTED: an architecture, tensor type or tokenizer that this build does not have,
-// named with those it has.
+// Opens `path`. NOT_FOUND: no such file; INVALID_ARGUMENT: malformed, with file, offset and what is wrong;
+// UNIMPLEMENTED: an architecture, tensor type or tokenizer that this build does not have, named with those
+// it has.
 absl::StatusOr<Checkpoint> LoadCheckpoint(const std::string& path, LoadFormat format);
 
 }  // namespace swaa

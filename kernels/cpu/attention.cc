@@ -60,7 +60,7 @@ const AttentionVariant& VariantFor(const CpuAttentionOptions& options) {
     case InstructionSet::kAvx512:
       return bf16 ? kAvx512Bf16 : kAvx512F32;
     case InstructionSet::kAmx:
-      return bf16 ? kAvx512Bf16 : kAvx512F32;
+      return bf16 ? kAmxBf16 : kAvx512F32;
   }
   return kGenericF32;
 }

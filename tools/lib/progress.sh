@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Sourced by the scripts in tools/ and bench/: shows a long command as one line, and hides its output
-# until it fails.
+# Sourced by the scripts in tools/: shows a long command as one line, and hides its output until it
+# fails.
 
 progress_pid=
 
-# progress MESSAGE COMMAND...: runs the command and says how far it is: on a terminal one line that is
-# drawn again, with the seconds and the command's latest output; elsewhere a line every 30 seconds. A
-# command that fails shows the end of its output, and its exit status is returned.
+# progress MESSAGE COMMAND...: runs the command and says how far it is: on a terminal one line that
+# is drawn again, with the seconds and the command's latest output; elsewhere a line every 30
+# seconds. A command that fails shows the end of its output, and its exit status is returned.
 progress() {
   local message=$1 log status=0 started=$SECONDS seconds said=0 latest width
   shift
@@ -18,7 +18,8 @@ progress() {
     if [ -t 1 ]; then
       width=$((${COLUMNS:-100} - ${#message} - 16))
       latest=$(tail -c 2000 "$log" | tr '\r\t' '\n ' | grep -v '^ *$' | tail -n 1 || true)
-      printf '\r\033[K  %s … %d s  %s' "$message" "$seconds" "${latest:0:$((width > 0 ? width : 0))}"
+      latest=${latest:0:$((width > 0 ? width : 0))}
+      printf '\r\033[K  %s … %d s  %s' "$message" "$seconds" "$latest"
       sleep 0.2
     else
       if [ "$seconds" -ge $((said + 30)) ] || { [ "$said" = 0 ] && [ "$seconds" -ge 1 ]; }; then

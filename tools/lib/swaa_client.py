@@ -1,6 +1,6 @@
 """What the demo and the benchmark share: a plain grpcio client of the server, and its statistics.
 
-Needs the modules that tools/python-stubs makes, in the folder of $SWAA_PYTHON_STUBS or build/python.
+Needs the modules that tools/python-stubs makes, in $SWAA_PYTHON_STUBS or build/python.
 """
 
 import os
@@ -54,7 +54,7 @@ class Client:
     """One connection; its methods may be called from several threads."""
 
     def __init__(self, address):
-        # A call is retried by gRPC only while its request fits into this buffer (256 KiB by default).
+        # gRPC retries a call only while its request fits into this buffer (default 256 KiB).
         options = [("grpc.per_rpc_retry_buffer_size", 16 << 20)]
         self._channel = grpc.insecure_channel(address, options=options)
         self._stub = inference_service_pb2_grpc.InferenceServiceStub(self._channel)
@@ -74,8 +74,13 @@ class Client:
         except grpc.RpcError:
             return False
 
-    def wait_until_ready(self, timeout_seconds, is_alive=lambda: True, on_wait=lambda seconds: None):
-        """Returns when requests would be answered; raises Unavailable after the time, or when is_alive says no."""
+    def wait_until_ready(
+        self, timeout_seconds, is_alive=lambda: True, on_wait=lambda seconds: None
+    ):
+        """Returns when requests would be answered.
+
+        Raises Unavailable after the time, or as soon as is_alive says no.
+        """
         started = time.monotonic()
         while not self.is_ready():
             if not is_alive():
