@@ -1,5 +1,5 @@
-// The pool of pages: who holds which, and which ones only the prefix cache remembers. The bytes themselves are
-// the device's.
+// The pool of pages: who holds which, and which ones only the prefix cache remembers. The bytes
+// themselves are the device's.
 
 #ifndef SWAA_ENGINE_CACHE_PAGE_POOL_H_
 #define SWAA_ENGINE_CACHE_PAGE_POOL_H_
@@ -14,16 +14,16 @@ namespace swaa {
 //   free        nobody knows it;
 //   held        by one or more requests (references);
 //   evictable   by none, but registered: its contents may be of use until the page is needed.
-// Not thread-safe: the engine thread's. A page released too often, or never taken, is a broken invariant and
-// aborts.
+// Not thread-safe: the engine thread's. A page released too often, or never taken, is a broken
+// invariant and aborts.
 class PagePool {
  public:
-  // num_pages counts the zero page. `on_evict` is told of every registered page that Take gives a new use; it
-  // must not call the pool.
+  // num_pages counts the zero page. `on_evict` is told of every registered page that Take gives a
+  // new use; it must not call the pool.
   explicit PagePool(int32_t num_pages, std::function<void(int32_t page)> on_evict = {});
 
-  // A page with one reference: a free one, else the evictable one that was released longest ago. CHECKs that
-  // there is one.
+  // A page with one reference: a free one, else the evictable one that was released longest ago.
+  // CHECKs that there is one.
   int32_t Take();
   // One more reference to a held or evictable page.
   void Share(int32_t page);

@@ -14,8 +14,7 @@ namespace {
 
 constexpr int64_t kBlock = kernels::kPageTokens;
 
-uint64_t HashOf(uint64_t parent, const std::vector<int32_t>& tokens,
-                const std::string& signature) {
+uint64_t HashOf(uint64_t parent, const std::vector<int32_t>& tokens, const std::string& signature) {
   uint64_t hash = parent * 0x9e3779b97f4a7c15u + std::hash<std::string>()(signature);
   for (int32_t token : tokens) {
     hash = (hash ^ static_cast<uint32_t>(token)) * 0xff51afd7ed558ccdu;
@@ -33,8 +32,7 @@ bool SeesEverything(const Recipe& recipe, int64_t block) {
 // {W, K, F} in bytes; empty where the recipe cannot matter.
 std::string SignatureOf(const Recipe& recipe, int64_t block) {
   if (SeesEverything(recipe, block)) return "";
-  std::string signature =
-      std::to_string(*recipe.window) + "/" + std::to_string(recipe.sinks) + "/";
+  std::string signature = std::to_string(*recipe.window) + "/" + std::to_string(recipe.sinks) + "/";
   for (bool full : recipe.layer_full) signature += full ? 'F' : '.';
   return signature;
 }
@@ -93,7 +91,8 @@ void PrefixCache::RemoveIfUseless(Node node) {
     const Block& block = it->second;
     if (block.held_pages > 0 || block.children > 0 || block.cursors > 0) return;
     const auto [begin, end] = by_hash_.equal_range(block.hash);
-    by_hash_.erase(std::find_if(begin, end, [&](const auto& entry) { return entry.second == node; }));
+    by_hash_.erase(
+        std::find_if(begin, end, [&](const auto& entry) { return entry.second == node; }));
     node = block.parent;
     nodes_.erase(it);
     if (node != kNone) --nodes_.at(node).children;
@@ -113,8 +112,8 @@ std::vector<PrefixCache::Node> PrefixCache::Walk(const PrefixScope& scope, const
   return path;
 }
 
-// The most blocks of the path after which every page that the recipe keeps is here. A longer prefix can be served
-// where a shorter one cannot: a window needs only its own end.
+// The most blocks of the path after which every page that the recipe keeps is here. A longer prefix
+// can be served where a shorter one cannot: a window needs only its own end.
 int64_t PrefixCache::LongestServed(const std::vector<Node>& path, const Recipe& recipe) const {
   const auto blocks = static_cast<int64_t>(path.size());
   std::vector<bool> served(blocks + 1, true);

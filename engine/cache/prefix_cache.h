@@ -1,10 +1,12 @@
-// The prefix cache: finds pages that earlier requests computed for the same first tokens under the same mask.
+// The prefix cache: finds pages that earlier requests computed for the same first tokens under the
+// same mask.
 //
-// Blocks of 64 tokens form a tree. A node is one block behind its parent's: its tokens, and the mask signature
-// under which they were computed. The signature is empty where no recipe can matter - positions below W + K see
-// everything whatever the recipe - so that all recipes share those blocks exactly; otherwise it names W, K and F.
-// D changes no prompt position and is no part of it. Roots are (adapter, salt). Identity is exact: hashes only
-// find candidates, tokens and signatures are compared, and a path determines all tokens before it.
+// Blocks of 64 tokens form a tree. A node is one block behind its parent's: its tokens, and the
+// mask signature under which they were computed. The signature is empty where no recipe can matter
+// - positions below W + K see everything whatever the recipe - so that all recipes share those
+// blocks exactly; otherwise it names W, K and F. D changes no prompt position and is no part of it.
+// Roots are (adapter, salt). Identity is exact: hashes only find candidates, tokens and signatures
+// are compared, and a path determines all tokens before it.
 
 #ifndef SWAA_ENGINE_CACHE_PREFIX_CACHE_H_
 #define SWAA_ENGINE_CACHE_PREFIX_CACHE_H_
@@ -27,8 +29,8 @@ struct PrefixScope {
   uint64_t adapter_load = 0;  // one load of an adapter, not its name; 0: the base model
 };
 
-// Whether block `block` of a request may be shared with prompts: its positions are prompt positions, or saw no
-// more than prompt positions do.
+// Whether block `block` of a request may be shared with prompts: its positions are prompt
+// positions, or saw no more than prompt positions do.
 bool IsShareable(const Recipe& recipe, int64_t prompt_tokens, int64_t block);
 
 // Not thread-safe: the engine thread's.
@@ -40,13 +42,13 @@ class PrefixCache {
 
   PrefixCache(int32_t num_layers, PagePool* pool) : num_layers_(num_layers), pool_(pool) {}
 
-  // The longest prefix of whole blocks, at most `most_tokens` long, for which every page that `recipe` keeps is
-  // here. token_at(p) is the token at position p.
+  // The longest prefix of whole blocks, at most `most_tokens` long, for which every page that
+  // `recipe` keeps is here. token_at(p) is the token at position p.
   struct Hit {
     int64_t tokens = 0;
-    std::vector<Node> path;            // a node a block
-    int64_t pages = 0;                 // that the recipe keeps
-    int64_t evictable_pages = 0;       // of them, those that no request holds
+    std::vector<Node> path;       // a node a block
+    int64_t pages = 0;            // that the recipe keeps
+    int64_t evictable_pages = 0;  // of them, those that no request holds
   };
   using TokenAt = std::function<int32_t(int64_t position)>;
   Hit Find(const PrefixScope& scope, const TokenAt& token_at, const Recipe& recipe,
@@ -59,11 +61,12 @@ class PrefixCache {
   // Where a request has got to in registering its blocks. Ends with Forget.
   struct Cursor {
     Node node = kNone;
-    int64_t blocks = 0;    // registered or found
-    bool closed = false;   // a block of it may not be shared, nor any behind it
+    int64_t blocks = 0;   // registered or found
+    bool closed = false;  // a block of it may not be shared, nor any behind it
   };
-  // Registers the blocks that are full once `computed` positions are computed, before any page of theirs is
-  // released. A block that is here already keeps its pages and takes only those of layers it lacks.
+  // Registers the blocks that are full once `computed` positions are computed, before any page of
+  // theirs is released. A block that is here already keeps its pages and takes only those of layers
+  // it lacks.
   void Register(const PrefixScope& scope, const TokenAt& token_at, const Recipe& recipe,
                 int64_t prompt_tokens, int64_t computed, const SequencePages& pages,
                 Cursor* cursor);

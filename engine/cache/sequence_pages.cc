@@ -71,14 +71,15 @@ void SequencePages::ReleaseInvisible(const Recipe& recipe, int64_t computed, int
   }
 }
 
+// Last blocks first, so that the prefix cache loses the ends of prefixes before their beginnings.
 void SequencePages::ReleaseAll(int32_t slot, PagePool* pool,
                                std::vector<PageTableUpdate>* updates) {
-  for (size_t layer = 0; layer < layers_.size(); ++layer) {
-    for (int64_t block = 0; block < blocks_; ++block) {
+  for (int64_t block = blocks_ - 1; block >= 0; --block) {
+    for (size_t layer = 0; layer < layers_.size(); ++layer) {
       Release(static_cast<int32_t>(layer), block, slot, pool, updates);
     }
-    layers_[layer] = {};
   }
+  for (Layer& layer : layers_) layer = {};
   blocks_ = 0;
 }
 

@@ -27,8 +27,8 @@ class SequencePages {
   void Extend(int64_t positions, int32_t slot, PagePool* pool,
               std::vector<PageTableUpdate>* updates);
 
-  // Takes a reference to pages that hold the first blocks of one layer already (the zero page where the layer
-  // keeps none). Before any Extend, once for every layer with as many blocks.
+  // Takes a reference to pages that hold the first blocks of one layer already (the zero page where
+  // the layer keeps none). Before any Extend, once for every layer with as many blocks.
   void Share(int32_t layer, const std::vector<int32_t>& shared, int32_t slot, PagePool* pool,
              std::vector<PageTableUpdate>* updates);
 
