@@ -167,7 +167,7 @@ void PrefixCacheModel::RunRandomLife(int32_t num_pages, int rounds) {
   documents_[1].assign(documents_[0].begin(), documents_[0].begin() + 200);  // a common beginning
   for (int32_t token : documents_[2]) documents_[1].push_back(token);
   for (const auto& [window, sinks] :
-       std::vector<std::pair<uint32_t, uint32_t>>{{0, 0}, {64, 0}, {100, 70}, {100, 70}, {1, 1}}) {
+       std::vector<std::pair<uint32_t, uint32_t>>{{0, 0}, {64, 0}, {100, 70}, {100, 70}, {2, 1}}) {
     Recipe recipe;
     recipe.layer_full = recipe.decode_full = std::vector<bool>(kLayers);
     if (window > 0) {
