@@ -15,8 +15,8 @@ class Detokenizer {
  public:
   explicit Detokenizer(const Tokenizer* tokenizer) : tokenizer_(tokenizer) {}
 
-  // The text that `token` completes; an unfinished UTF-8 sequence waits for the next token. Bytes that can
-  // never become UTF-8 turn into U+FFFD, as Python's errors="replace" does.
+  // The text that `token` completes; an unfinished UTF-8 sequence waits for the next token. Bytes
+  // that can never become UTF-8 turn into U+FFFD, as Python's errors="replace" does.
   std::string Append(int32_t token, bool show_special = false);
   // What is still waiting, as U+FFFD. Ends the stream.
   std::string Flush();
