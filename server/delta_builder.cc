@@ -61,7 +61,7 @@ void FillStopMatch(const StopCause& stop, v1::Finished* finished) {
 void DeltaBuilder::ShowUpTo(uint64_t visible_bytes) {
   if (visible_bytes <= sent_bytes_) return;
   const size_t count = std::min<uint64_t>(visible_bytes - sent_bytes_, held_.size());
-  delta_.mutable_text()->append(utf8_.Append(std::string_view(held_).substr(0, count)));
+  delta_.mutable_text()->append(detokenizer_.AppendBytes(std::string_view(held_).substr(0, count)));
   held_.erase(0, count);
   sent_bytes_ += count;
 }
@@ -96,7 +96,7 @@ void DeltaBuilder::Add(const std::vector<OutputToken>& tokens,
 
 void DeltaBuilder::Finish(bool show_rest, std::vector<v1::GenerateResponse>* out) {
   if (show_rest) ShowUpTo(sent_bytes_ + held_.size());
-  delta_.mutable_text()->append(utf8_.Flush());
+  delta_.mutable_text()->append(detokenizer_.Flush());
   Flush(out);
 }
 

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "engine/generation.h"
+#include "engine/tokenizer/detokenizer.h"
 #include "engine/tokenizer/tokenizer.h"
-#include "server/utf8_stream.h"
 #include "swaa/v1/generation.pb.h"
 
 namespace swaa::server {
@@ -23,7 +23,7 @@ class DeltaBuilder {
  public:
   // tokens_per_delta 0: as few deltas as possible, at the end. The tokenizer outlives the builder.
   DeltaBuilder(const Tokenizer* tokenizer, uint32_t tokens_per_delta)
-      : tokenizer_(tokenizer), tokens_per_delta_(tokens_per_delta) {}
+      : tokenizer_(tokenizer), tokens_per_delta_(tokens_per_delta), detokenizer_(tokenizer) {}
 
   // Takes tokens in order; appends the deltas that they fill.
   void Add(const std::vector<OutputToken>& tokens, std::vector<v1::GenerateResponse>* out);
@@ -37,11 +37,11 @@ class DeltaBuilder {
 
   const Tokenizer* tokenizer_;
   const uint32_t tokens_per_delta_;
-  Utf8Stream utf8_;
-  std::string held_;          // bytes of shown tokens that may not be sent yet
-  uint64_t sent_bytes_ = 0;   // of the output's text, before held_
-  v1::TokenDelta delta_;      // under construction
-  size_t delta_bytes_ = 0;    // of its tokens, serialised, from above
+  Detokenizer detokenizer_;
+  std::string held_;         // bytes of shown tokens that may not be sent yet
+  uint64_t sent_bytes_ = 0;  // of the output's text, before held_
+  v1::TokenDelta delta_;     // under construction
+  size_t delta_bytes_ = 0;   // of its tokens, serialised, from above
 };
 
 // Prompt log-probabilities as events of at most kMaxEventBytes.

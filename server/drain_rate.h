@@ -17,8 +17,8 @@ class DrainRate {
   // A request that was in the engine has ended.
   void OnRequestEnd(absl::Time now);
 
-  // Mean time between the last ends: when a place in the queue should be free. At least 100 ms, at most
-  // 30 s; 1 s while too few have ended to tell.
+  // Mean time between the last ends: when a place in the queue should be free. At least 100 ms, at
+  // most 30 s; 1 s while too few have ended to tell.
   absl::Duration EstimateWait(absl::Time now) const;
 
  private:

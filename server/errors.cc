@@ -12,7 +12,8 @@ namespace {
 
 constexpr char kReasonPayload[] = "type.swaa.dev/error-reason";
 constexpr char kPushbackPayload[] = "type.swaa.dev/retry-pushback-ms";
-// gRPC percent-encodes the message into at most three times its bytes; clients refuse metadata beyond 8 KiB.
+// gRPC percent-encodes the message into at most three times its bytes; clients refuse metadata
+// beyond 8 KiB.
 constexpr size_t kMaxMessageBytes = 1800;
 constexpr size_t kMaxQuotedBytes = 120;
 

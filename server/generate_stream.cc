@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include <grpcpp/impl/codegen/proto_utils.h>
+
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -61,6 +63,7 @@ GenerateStream* GenerateStream::Start(ServingContext* serving, grpc::CallbackSer
                                       const grpc::ByteBuffer& request) {
   std::shared_ptr<GenerateStream> stream(new GenerateStream(serving, call, request));
   stream->self_ = stream;
+  serving->live_streams.Add();
   if (!serving->workers->TryPostAdmission([stream] { stream->Admit(); })) {
     stream->Push(FailedEvent{MakeError(absl::StatusCode::kResourceExhausted, "queue_full",
                                        "too many requests wait to be read; try again later"),
@@ -91,9 +94,10 @@ absl::Status GenerateStream::TryAdmit() {
       grpc::SerializationTraits<v1::GenerateRequest>::Deserialize(&request_bytes_, &proto);
   request_bytes_.Clear();
   if (!parsed.ok()) {
-    return MakeError(absl::StatusCode::kInvalidArgument, "malformed_request",
-                     "request: the bytes are no swaa.v1.GenerateRequest, or a string in them is not "
-                     "UTF-8; send a message serialised from the published proto");
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, "malformed_request",
+        "request: the bytes are no swaa.v1.GenerateRequest, or a string in them is not "
+        "UTF-8; send a message serialised from the published proto");
   }
   SWAA_RETURN_IF_ERROR(ValidateRequestId(proto.request_id()));
   id_ = proto.request_id().empty() ? MakeRequestId() : proto.request_id();
@@ -134,11 +138,10 @@ absl::Status GenerateStream::CheckLength(const GenerationRequest& request) const
   if (prompt > context || prompt + request.forced_output.size() <= context) {
     return absl::OkStatus();  // a prompt that is too long is the engine's to refuse
   }
-  return MakeError(
-      absl::StatusCode::kOutOfRange, "forced_output_too_long",
-      absl::StrCat("forced_output_ids.ids: ", request.forced_output.size(),
-                   " tokens after a prompt of ", prompt, " exceed the context of ", context,
-                   "; shorten one of them"));
+  return MakeError(absl::StatusCode::kOutOfRange, "forced_output_too_long",
+                   absl::StrCat("forced_output_ids.ids: ", request.forced_output.size(),
+                                " tokens after a prompt of ", prompt, " exceed the context of ",
+                                context, "; shorten one of them"));
 }
 
 absl::Status GenerateStream::SubmitToEngine(GenerationRequest request) {
@@ -182,8 +185,8 @@ void GenerateStream::OnFailed(const absl::Status& status, const GenerationStats&
 
 void GenerateStream::Push(Event event, size_t bytes) {
   absl::MutexLock lock(&mutex_);
-  const bool last = std::holds_alternative<GenerationResult>(event) ||
-                    std::holds_alternative<FailedEvent>(event);
+  const bool last =
+      std::holds_alternative<GenerationResult>(event) || std::holds_alternative<FailedEvent>(event);
   if (!last && !overflowed_ && event_bytes_ + bytes > serving_->stream_buffer_bytes) {
     overflowed_ = true;
     events_.clear();
@@ -219,7 +222,10 @@ void GenerateStream::OnCancel() {
   if (cancel) serving_->engine->Cancel(id_);
 }
 
-void GenerateStream::OnDone() { self_.reset(); }
+void GenerateStream::OnDone() {
+  serving_->live_streams.Remove();
+  self_.reset();
+}
 
 // ---- the pump, on a worker ----
 
@@ -288,6 +294,10 @@ void GenerateStream::Handle(Event event) {
   } else if (auto* tokens = std::get_if<TokensEvent>(&event)) {
     HandleTokens(*tokens);
   } else if (auto* result = std::get_if<GenerationResult>(&event)) {
+    if (EventsWereDropped()) {
+      HandleEnd(absl::CancelledError("events were dropped"), result->stats, std::nullopt);
+      return;
+    }
     deltas_->Finish(/*show_rest=*/result->reason != FinishReason::kStop, &messages);
     messages.push_back(FinishedEvent(*result));
     HandleEnd(absl::OkStatus(), result->stats, result->reason);
@@ -319,14 +329,19 @@ void GenerateStream::AcceptedMessage() {
   Serialize(&messages);
 }
 
+bool GenerateStream::EventsWereDropped() const {
+  absl::MutexLock lock(&mutex_);
+  return overflowed_;
+}
+
 absl::Status GenerateStream::WhyCancelled(const absl::Status& status) const {
   if (status.code() != absl::StatusCode::kCancelled) return status;
   absl::MutexLock lock(&mutex_);
   if (overflowed_) {
-    return MakeError(absl::StatusCode::kResourceExhausted, "slow_reader",
-                     absl::StrCat("the stream was not read and more than ",
-                                  serving_->stream_buffer_bytes,
-                                  " bytes waited; read faster or raise tokens_per_delta"));
+    return MakeError(
+        absl::StatusCode::kResourceExhausted, "slow_reader",
+        absl::StrCat("the stream was not read and more than ", serving_->stream_buffer_bytes,
+                     " bytes waited; read faster or raise tokens_per_delta"));
   }
   if (!client_gone_) return WithReason(status, "aborted");
   if (absl::Now() >= deadline_) {
@@ -340,8 +355,8 @@ void GenerateStream::HandleEnd(absl::Status status, const GenerationStats& stats
   status = WhyCancelled(status);
   const absl::Time now = absl::Now();
   if (status.code() == absl::StatusCode::kResourceExhausted && !RetryPushbackMs(status)) {
-    status = WithRetryPushback(
-        status, absl::ToInt64Milliseconds(serving_->drain_rate.EstimateWait(now)));
+    status = WithRetryPushback(status,
+                               absl::ToInt64Milliseconds(serving_->drain_rate.EstimateWait(now)));
   }
   if (accepted_) serving_->drain_rate.OnRequestEnd(now);
   RequestRecord record;
@@ -361,8 +376,8 @@ void GenerateStream::Serialize(std::vector<v1::GenerateResponse>* messages) {
   for (const v1::GenerateResponse& message : *messages) {
     bool own_buffer = false;
     grpc::ByteBuffer buffer;
-    const grpc::Status status = grpc::SerializationTraits<v1::GenerateResponse>::Serialize(
-        message, &buffer, &own_buffer);
+    const grpc::Status status =
+        grpc::SerializationTraits<v1::GenerateResponse>::Serialize(message, &buffer, &own_buffer);
     SWAA_CHECK(status.ok()) << status.error_message();
     outgoing_.push_back(std::move(buffer));
   }

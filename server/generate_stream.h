@@ -1,8 +1,8 @@
 // Server room: one Generate call, from its bytes to its last event.
 //
-// Threads: gRPC's callback threads call the reactor's methods and the engine's thread calls the sink's; both
-// only note what happened and wake the pump. The pump runs on a worker, once at a time for a stream: it
-// turns events into messages and keeps at most one write under way.
+// Threads: gRPC's callback threads call the reactor's methods and the engine's thread calls the
+// sink's; both only note what happened and wake the pump. The pump runs on a worker, once at a time
+// for a stream: it turns events into messages and keeps at most one write under way.
 
 #ifndef SWAA_SERVER_GENERATE_STREAM_H_
 #define SWAA_SERVER_GENERATE_STREAM_H_
@@ -61,8 +61,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     absl::Status status;
     GenerationStats stats;
   };
-  using Event = std::variant<AcceptedEvent, PromptLogprobsEvent, TokensEvent, GenerationResult,
-                             FailedEvent>;
+  using Event =
+      std::variant<AcceptedEvent, PromptLogprobsEvent, TokensEvent, GenerationResult, FailedEvent>;
 
   GenerateStream(ServingContext* serving, grpc::CallbackServerContext* call,
                  const grpc::ByteBuffer& request);
@@ -83,6 +83,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void HandleTokens(const TokensEvent& event);
   void HandleEnd(absl::Status status, const GenerationStats& stats,
                  std::optional<FinishReason> reason);
+  bool EventsWereDropped() const;
+  // What the client is told when the engine says CANCELLED.
   absl::Status WhyCancelled(const absl::Status& status) const;
   void AcceptedMessage();
   void Serialize(std::vector<v1::GenerateResponse>* messages);

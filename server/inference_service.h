@@ -11,8 +11,8 @@
 
 namespace swaa::server {
 
-// Takes and gives raw bytes: with messages of its own, gRPC would answer a request that does not parse with
-// UNIMPLEMENTED and no word. Thread-safe.
+// Takes and gives raw bytes: with messages of its own, gRPC would answer a request that does not
+// parse with UNIMPLEMENTED and no word. Thread-safe.
 class InferenceService final
     : public v1::InferenceService::WithRawCallbackMethod_Generate<v1::InferenceService::Service> {
  public:

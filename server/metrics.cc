@@ -19,21 +19,21 @@ using prometheus::Labels;
 
 // 1 ms to 4 hours, about three edges a decade.
 const std::vector<double>& SecondsEdges() {
-  static const auto* const kEdges = new std::vector<double>{
-      0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2,  0.5,  1,    2,
-      5,     10,    20,    30,   60,   120,  300, 600, 1800, 3600, 14400};
+  static const auto* const kEdges =
+      new std::vector<double>{0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5,  1,    2,
+                              5,     10,    20,    30,   60,   120,  300, 600, 1800, 3600, 14400};
   return *kEdges;
 }
 
 const std::vector<double>& RatioEdges() {
-  static const auto* const kEdges =
-      new std::vector<double>{1, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2, 2.5, 3, 4, 6, 8, 12, 16, 32, 64};
+  static const auto* const kEdges = new std::vector<double>{
+      1, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2, 2.5, 3, 4, 6, 8, 12, 16, 32, 64};
   return *kEdges;
 }
 
 const std::vector<double>& BatchEdges() {
-  static const auto* const kEdges = new std::vector<double>{1,   2,   4,    8,    16,   32,  64,
-                                                            128, 256, 512, 1024, 2048, 4096, 8192};
+  static const auto* const kEdges =
+      new std::vector<double>{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192};
   return *kEdges;
 }
 
@@ -81,13 +81,15 @@ Metrics::Metrics(const RecipeCatalog& recipes, const std::string& version,
                  const std::string& model_name, const std::string& backend)
     : registry_(std::make_shared<prometheus::Registry>()) {
   prometheus::Registry* r = registry_.get();
-  requests_ = &CounterFamily(r, "swaa_requests_total", "Requests that have ended, refused included.");
+  requests_ =
+      &CounterFamily(r, "swaa_requests_total", "Requests that have ended, refused included.");
   rejected_ = &CounterFamily(r, "swaa_requests_rejected_total",
                              "Requests that ended before they were accepted, by error reason.");
   time_to_first_token_ = &HistogramFamily(r, "swaa_time_to_first_token_seconds",
                                           "From arrival to the first output token.");
   preemptions_ =
-      &CounterFamily(r, "swaa_preemptions_total", "Times a running request lost its pages.").Add({});
+      &CounterFamily(r, "swaa_preemptions_total", "Times a running request lost its pages.")
+           .Add({});
   batch_tokens_ =
       &HistogramFamily(r, "swaa_batch_tokens", "Tokens computed in a step.").Add({}, BatchEdges());
   auto& steps = HistogramFamily(r, "swaa_step_duration_seconds", "Device time of a step.");
@@ -113,11 +115,11 @@ Metrics::RecipeSeries Metrics::MakeSeries(const std::string& label) {
   auto counter = [&](const char* name, const char* help) {
     return &CounterFamily(r, name, help).Add(recipe);
   };
-  Family<Counter>& prompt = CounterFamily(r, "swaa_prompt_tokens_total",
-                                          "Prompt tokens, computed or taken from the prefix cache.");
+  Family<Counter>& prompt = CounterFamily(
+      r, "swaa_prompt_tokens_total", "Prompt tokens, computed or taken from the prefix cache.");
   RecipeSeries series;
-  series.inter_token = seconds("swaa_inter_token_latency_seconds",
-                               "Between two output tokens of one request.");
+  series.inter_token =
+      seconds("swaa_inter_token_latency_seconds", "Between two output tokens of one request.");
   series.duration = seconds("swaa_request_duration_seconds", "From arrival to the last word.");
   series.queue = seconds("swaa_request_queue_seconds", "From arrival to admission.");
   series.prefill = seconds("swaa_request_prefill_seconds", "From admission to the first token.");
@@ -130,8 +132,8 @@ Metrics::RecipeSeries Metrics::MakeSeries(const std::string& label) {
   series.prompt_cached = &prompt.Add({{"recipe", label}, {"source", "cached"}});
   series.generated = counter("swaa_generation_tokens_total", "Output tokens.");
   series.attended = counter("swaa_attended_keys_total", "Visible query-key pairs over all layers.");
-  series.attended_full = counter("swaa_attended_keys_full_equivalent_total",
-                                 "The same under full attention.");
+  series.attended_full =
+      counter("swaa_attended_keys_full_equivalent_total", "The same under full attention.");
   return series;
 }
 
@@ -150,7 +152,9 @@ void Metrics::OnStep(const StepRecord& step) {
   const bool prefill = step.prefill_tokens > 0;
   const bool decode = step.decode_tokens > 0;
   if (!prefill && !decode) return;
-  step_duration_.at(prefill && decode ? "mixed" : prefill ? "prefill" : "decode")
+  step_duration_.at(prefill && decode ? "mixed"
+                    : prefill         ? "prefill"
+                                      : "decode")
       ->Observe(step.device_seconds);
   batch_tokens_->Observe(step.prefill_tokens + step.decode_tokens);
 }
@@ -177,8 +181,9 @@ void Metrics::ObserveTimes(const RequestRecord& record, const RecipeSeries& seri
   series.prefill->Observe(Seconds(stats.prefill_time));
   series.decode->Observe(Seconds(stats.decode_time));
   time_to_first_token_
-      ->Add({{"recipe", record.recipe_label}, {"prompt_len", PromptLengthClass(stats.prompt_tokens)}},
-            SecondsEdges())
+      ->Add(
+          {{"recipe", record.recipe_label}, {"prompt_len", PromptLengthClass(stats.prompt_tokens)}},
+          SecondsEdges())
       .Observe(Seconds(stats.time_to_first_token));
   if (stats.attended_keys > 0) {
     series.speedup_counted->Observe(static_cast<double>(stats.full_attention_attended_keys) /

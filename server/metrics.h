@@ -26,8 +26,9 @@ namespace swaa::server {
 // "le_2k" ... "gt_128k".
 std::string PromptLengthClass(int64_t prompt_tokens);
 
-// Counters and histograms of everything that has happened. Thread-safe. The label `recipe` is a registered
-// name or "custom"; "none", in swaa_requests_total alone, for requests refused before their recipe was known.
+// Counters and histograms of everything that has happened. Thread-safe. The label `recipe` is a
+// registered name or "custom"; "none", in swaa_requests_total alone, for requests refused before
+// their recipe was known.
 class Metrics {
  public:
   Metrics(const RecipeCatalog& recipes, const std::string& version, const std::string& model_name,
@@ -72,7 +73,8 @@ class Metrics {
   std::map<std::string, RecipeSeries> series_;                   // by label; fixed when made
 };
 
-// What the server holds right now, asked of the engine when Prometheus scrapes, so that it is never stale.
+// What the server holds right now, asked of the engine when Prometheus scrapes, so that it is never
+// stale.
 class LoadCollector : public prometheus::Collectable {
  public:
   struct Facts {

@@ -20,8 +20,8 @@ LayerSelection LayersFromProto(const v1::LayerSet& proto) {
       return selection;
     }
     case v1::LayerSet::kLayers:
-      return LayerSelection::Indices({proto.layers().indices().begin(),
-                                      proto.layers().indices().end()});
+      return LayerSelection::Indices(
+          {proto.layers().indices().begin(), proto.layers().indices().end()});
     case v1::LayerSet::kStride:
       return LayerSelection::Stride(proto.stride().first(), proto.stride().step());
     case v1::LayerSet::SELECTION_NOT_SET:
@@ -82,11 +82,11 @@ absl::StatusOr<RecipeSpec> RecipeSpecFromProto(const v1::Recipe& proto, const st
       spec.thinking_mode = ThinkingMode::kDisabled;
       break;
     default:
-      return MakeError(absl::StatusCode::kInvalidArgument, "unknown_enum_value",
-                       absl::StrCat(path, ".thinking_mode: ",
-                                    static_cast<int>(proto.thinking_mode()),
-                                    " is no value of ThinkingMode; take 0 (unspecified), 1 (enabled) "
-                                    "or 2 (disabled)"));
+      return MakeError(
+          absl::StatusCode::kInvalidArgument, "unknown_enum_value",
+          absl::StrCat(path, ".thinking_mode: ", static_cast<int>(proto.thinking_mode()),
+                       " is no value of ThinkingMode; take 0 (unspecified), 1 (enabled) "
+                       "or 2 (disabled)"));
   }
   spec.lora_name = proto.lora_name();
   return spec;
@@ -129,8 +129,7 @@ absl::StatusOr<RecipeCatalog> RecipeCatalog::Create(const std::vector<NamedRecip
   const NamedRecipe* chosen = catalog.Find(default_name);
   if (chosen == nullptr) {
     return absl::NotFoundError(absl::StrCat("default recipe: there is no recipe ",
-                                            Quoted(default_name), "; there are ",
-                                            catalog.Names()));
+                                            Quoted(default_name), "; there are ", catalog.Names()));
   }
   catalog.default_index_ = static_cast<size_t>(chosen - catalog.recipes_.data());
   return catalog;
@@ -159,9 +158,9 @@ absl::StatusOr<ChosenRecipe> RecipeCatalog::ChooseInFull(const v1::Recipe& proto
 absl::StatusOr<ChosenRecipe> RecipeCatalog::ChooseByName(const std::string& name) const {
   const NamedRecipe* named = Find(name);
   if (named == nullptr) {
-    return MakeError(absl::StatusCode::kNotFound, "recipe_not_found",
-                     absl::StrCat("recipe_name: there is no recipe ", Quoted(name),
-                                  "; there are ", Names()));
+    return MakeError(
+        absl::StatusCode::kNotFound, "recipe_not_found",
+        absl::StrCat("recipe_name: there is no recipe ", Quoted(name), "; there are ", Names()));
   }
   return ChosenRecipe{named->recipe, named->name, named->name, /*from_request=*/true};
 }

@@ -26,8 +26,8 @@ struct NamedRecipe {
 // The recipe of one request.
 struct ChosenRecipe {
   Recipe recipe;
-  std::string name;          // empty for a recipe given in full
-  std::string label;         // name, or "custom"
+  std::string name;           // empty for a recipe given in full
+  std::string label;          // name, or "custom"
   bool from_request = false;  // named by the request itself, not by a default
 };
 
@@ -40,8 +40,8 @@ v1::Recipe RecipeToProto(const Recipe& recipe);
 // The registered recipes of one model. Immutable; any thread.
 class RecipeCatalog {
  public:
-  // Resolves `specs` for the model. INVALID_ARGUMENT names the recipe at fault; NOT_FOUND if `default_name`
-  // is none of them.
+  // Resolves `specs` for the model. INVALID_ARGUMENT names the recipe at fault; NOT_FOUND if
+  // `default_name` is none of them.
   static absl::StatusOr<RecipeCatalog> Create(const std::vector<NamedRecipeSpec>& specs,
                                               int32_t num_layers, bool supports_thinking,
                                               const std::string& default_name);
@@ -52,9 +52,9 @@ class RecipeCatalog {
   // "balanced, full, ..." for messages.
   std::string Names() const;
 
-  // In full, else by name, else the default. NOT_FOUND for an unknown name or adapter, INVALID_ARGUMENT
-  // for a recipe that is wrong or a thinking switch that the model or a raw input does not take. A
-  // default's thinking switch is dropped with raw input.
+  // In full, else by name, else the default. NOT_FOUND for an unknown name or adapter,
+  // INVALID_ARGUMENT for a recipe that is wrong or a thinking switch that the model or a raw input
+  // does not take. A default's thinking switch is dropped with raw input.
   absl::StatusOr<ChosenRecipe> Choose(const v1::GenerateRequest& request) const;
 
  private:

@@ -109,7 +109,8 @@ std::string FormatRecord(const RequestRecord& record, LogFormat format) {
       absl::StrAppend(&line, value.get<std::string>());
       continue;
     }
-    // Words stand bare; an id or a message that holds more is quoted and escaped, so that a line is a line.
+    // Words stand bare; an id or a message that holds more is quoted and escaped, so that a line is
+    // a line.
     const std::string text = value.is_string() ? value.get<std::string>() : Dump(value);
     const bool bare = !text.empty() && text.find_first_of(" \"\\\n\r\t=") == std::string::npos;
     absl::StrAppend(&line, " ", key, "=", bare ? text : Dump(text));

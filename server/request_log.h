@@ -32,11 +32,12 @@ enum class LogFormat { kText, kJson };
 // "stop", "length", "cancelled"; "none" where absent.
 std::string FinishReasonName(const std::optional<FinishReason>& reason);
 
-// Sets up spdlog's default logger, on stderr. INVALID_ARGUMENT for a level that spdlog does not have.
+// Sets up spdlog's default logger, on stderr. INVALID_ARGUMENT for a level that spdlog does not
+// have.
 absl::Status ConfigureLogging(LogFormat format, const std::string& level);
 
-// The record as one line: `key=value` pairs, or a JSON object without its braces' time and level, which the
-// logger adds.
+// The record as one line: `key=value` pairs, or a JSON object without its braces' time and level,
+// which the logger adds.
 std::string FormatRecord(const RequestRecord& record, LogFormat format);
 
 // Writes it to the log: info where the request ended well or by its client's doing, else warning.

@@ -1,4 +1,5 @@
-// Server room: every refusal of a Generate request that needs neither the tokenizer's work nor the engine.
+// Server room: every refusal of a Generate request that needs neither the tokenizer's work nor the
+// engine.
 
 #include "server/request_validation.h"
 
@@ -43,20 +44,22 @@ absl::StatusOr<ChatRole> RoleFromProto(v1::Role role, const std::string& field) 
       return ChatRole::kAssistant;
     case v1::ROLE_UNSPECIFIED:
       return Invalid("role_unspecified",
-                     absl::StrCat(field, ": ROLE_UNSPECIFIED; say who speaks: 1 (system), 2 (user) "
-                                         "or 3 (assistant)"));
+                     absl::StrCat(field,
+                                  ": ROLE_UNSPECIFIED; say who speaks: 1 (system), 2 (user) "
+                                  "or 3 (assistant)"));
     default:
-      return Invalid("unknown_enum_value",
-                     absl::StrCat(field, ": ", static_cast<int>(role),
-                                  " is no value of Role; take 1 (system), 2 (user) or 3 (assistant)"));
+      return Invalid(
+          "unknown_enum_value",
+          absl::StrCat(field, ": ", static_cast<int>(role),
+                       " is no value of Role; take 1 (system), 2 (user) or 3 (assistant)"));
   }
 }
 
 absl::StatusOr<std::vector<ChatMessage>> ValidChat(const v1::ChatInput& chat,
                                                    const ServingModel& model) {
   if (model.chat_format == nullptr) {
-    return Invalid("chat_not_supported", absl::StrCat("chat: ", model.no_chat_reason,
-                                                      "; send prompt or token_ids"));
+    return Invalid("chat_not_supported",
+                   absl::StrCat("chat: ", model.no_chat_reason, "; send prompt or token_ids"));
   }
   if (chat.messages().empty()) {
     return Invalid("empty_input", "chat.messages: empty; send at least one message");
@@ -84,9 +87,9 @@ absl::Status ReadInput(const v1::GenerateRequest& request, const ServingModel& m
       if (request.token_ids().ids().empty()) {
         return Invalid("empty_input", "token_ids.ids: empty; send at least one token id");
       }
-      SWAA_ASSIGN_OR_RETURN(out->input, ValidTokens(request.token_ids().ids(),
-                                                    model.tokenizer->vocab_size(),
-                                                    "token_ids.ids"));
+      SWAA_ASSIGN_OR_RETURN(
+          out->input,
+          ValidTokens(request.token_ids().ids(), model.tokenizer->vocab_size(), "token_ids.ids"));
       return absl::OkStatus();
     }
     case v1::GenerateRequest::kChat: {
@@ -107,7 +110,8 @@ uint64_t RandomSeed() {
 absl::Status ReadSampling(const v1::SamplingParams& proto, const ServingModel& model,
                           SamplingParams* out) {
   const GenerationDefaults& defaults = model.defaults;
-  out->temperature = proto.has_temperature() ? proto.temperature() : defaults.temperature.value_or(1);
+  out->temperature =
+      proto.has_temperature() ? proto.temperature() : defaults.temperature.value_or(1);
   out->top_p = proto.has_top_p() ? proto.top_p() : defaults.top_p.value_or(1);
   out->top_k = proto.has_top_k() ? proto.top_k() : defaults.top_k.value_or(0);
   out->min_p = proto.has_min_p() ? proto.min_p() : defaults.min_p.value_or(0);

@@ -1,4 +1,5 @@
-// Server room: every refusal of a Generate request that needs neither the tokenizer's work nor the engine.
+// Server room: every refusal of a Generate request that needs neither the tokenizer's work nor the
+// engine.
 
 #ifndef SWAA_SERVER_REQUEST_VALIDATION_H_
 #define SWAA_SERVER_REQUEST_VALIDATION_H_
@@ -20,7 +21,8 @@ namespace swaa::server {
 inline constexpr size_t kMaxRequestIdBytes = 128;
 inline constexpr uint32_t kMaxLogprobAlternatives = 20;
 
-// A request that is in order, but for its recipe (RecipeCatalog::Choose) and its length (the engine).
+// A request that is in order, but for its recipe (RecipeCatalog::Choose) and its length (the
+// engine).
 struct ValidRequest {
   // Raw text, token ids as they are, or chat messages.
   std::variant<std::string, std::vector<int32_t>, std::vector<ChatMessage>> input;
@@ -44,8 +46,8 @@ absl::Status ValidateModelName(const std::string& name, const ServingModel& mode
 absl::StatusOr<ValidRequest> ValidateRequest(const v1::GenerateRequest& request,
                                              const ServingModel& model);
 
-// The prompt's tokens: the tokenizer's own beginning before raw text, the chat format around messages.
-// Takes time in proportion to the text; for workers.
+// The prompt's tokens: the tokenizer's own beginning before raw text, the chat format around
+// messages. Takes time in proportion to the text; for workers.
 std::vector<int32_t> TokenizeInput(const ValidRequest& request, const ServingModel& model,
                                    std::optional<bool> thinking);
 

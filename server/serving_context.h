@@ -7,6 +7,9 @@
 #include <cstddef>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "engine/device/device.h"
 #include "engine/engine.h"
 #include "server/drain_rate.h"
@@ -17,6 +20,29 @@
 #include "server/worker_pool.h"
 
 namespace swaa::server {
+
+// Counts what must end before the server may go. Thread-safe.
+class LiveCount {
+ public:
+  void Add() {
+    absl::MutexLock lock(&mutex_);
+    ++count_;
+  }
+  void Remove() {
+    absl::MutexLock lock(&mutex_);
+    --count_;
+  }
+  // Whether the count fell to zero within `timeout`.
+  bool AwaitNone(absl::Duration timeout) {
+    absl::MutexLock lock(&mutex_);
+    auto none = [this] { return count_ == 0; };
+    return mutex_.AwaitWithTimeout(absl::Condition(&none), timeout);
+  }
+
+ private:
+  absl::Mutex mutex_;
+  int64_t count_ ABSL_GUARDED_BY(mutex_) = 0;
+};
 
 // Made before the first request and destroyed after the last; what it points to is thread-safe or
 // immutable.
@@ -36,6 +62,7 @@ struct ServingContext {
   Metrics* metrics = nullptr;
 
   DrainRate drain_rate;
+  LiveCount live_streams;
   std::atomic<bool> draining{false};
 };
 

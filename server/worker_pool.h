@@ -14,13 +14,13 @@
 
 namespace swaa::server {
 
-// A fixed set of threads and two queues. Streaming tasks (short; a stream has at most one queued) run
-// first. Admissions (parse, tokenise: may take long) are bounded and never take the last thread, so that
-// a long prompt delays nobody's tokens. Thread-safe.
+// A fixed set of threads and two queues. Streaming tasks (short; a stream has at most one queued)
+// run first. Admissions (parse, tokenise: may take long) are bounded and never take the last
+// thread, so that a long prompt delays nobody's tokens. Thread-safe.
 class WorkerPool {
  public:
   struct Options {
-    int threads = 2;                  // at least 2
+    int threads = 2;  // at least 2
     size_t max_queued_admissions = 1024;
   };
 

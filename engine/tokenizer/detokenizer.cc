@@ -10,7 +10,11 @@ namespace swaa {
 
 std::string Detokenizer::Append(int32_t token, bool show_special) {
   if (tokenizer_->IsSpecial(token) && !show_special) return "";
-  pending_.append(tokenizer_->TokenBytes(token));
+  return AppendBytes(tokenizer_->TokenBytes(token));
+}
+
+std::string Detokenizer::AppendBytes(std::string_view bytes) {
+  pending_.append(bytes);
   std::string text;
   std::string_view rest = pending_;
   while (!rest.empty()) {
