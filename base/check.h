@@ -33,14 +33,14 @@ class CheckFailure {
 
 }  // namespace swaa
 
-#define SWAA_CHECK(condition)                         \
-  while (__builtin_expect(!(condition), false))       \
+#define SWAA_CHECK(condition)                   \
+  while (__builtin_expect(!(condition), false)) \
   ::swaa::CheckFailure(__FILE__, __LINE__, #condition).stream()
 
-#define SWAA_CHECK_OP_(a, op, b)                                                            \
-  while (__builtin_expect(!((a)op(b)), false))                                              \
-  ::swaa::CheckFailure(__FILE__, __LINE__, #a " " #op " " #b).stream() << "(" << (a) << " vs " \
-                                                                       << (b) << ") "
+#define SWAA_CHECK_OP_(a, op, b)                                       \
+  while (__builtin_expect(!((a)op(b)), false))                         \
+  ::swaa::CheckFailure(__FILE__, __LINE__, #a " " #op " " #b).stream() \
+      << "(" << (a) << " vs " << (b) << ") "
 
 #define SWAA_CHECK_EQ(a, b) SWAA_CHECK_OP_(a, ==, b)
 #define SWAA_CHECK_NE(a, b) SWAA_CHECK_OP_(a, !=, b)

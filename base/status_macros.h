@@ -8,11 +8,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define SWAA_RETURN_IF_ERROR(expression)                         \
-  do {                                                           \
-    if (absl::Status status_ = (expression); !status_.ok()) {    \
-      return status_;                                            \
-    }                                                            \
+#define SWAA_RETURN_IF_ERROR(expression)                      \
+  do {                                                        \
+    if (absl::Status status_ = (expression); !status_.ok()) { \
+      return status_;                                         \
+    }                                                         \
   } while (false)
 
 #define SWAA_STATUS_CONCAT_INNER_(a, b) a##b

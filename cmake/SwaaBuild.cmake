@@ -18,7 +18,8 @@ endif()
 
 # The lowest CPU that the binary runs on; kernels/cpu adds newer instruction sets file by file.
 add_compile_options(-march=x86-64-v2)
-add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Werror;-Wno-unused-parameter>")
+# Designated initialisers leave the defaults out on purpose.
+add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Werror;-Wno-unused-parameter;-Wno-missing-field-initializers>")
 if(SWAA_SANITIZE)
   add_compile_options(-fsanitize=${SWAA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${SWAA_SANITIZE})
@@ -39,8 +40,12 @@ function(swaa_library name)
   endif()
 endfunction()
 
+# Builds the unit tests and nothing else: what runs under sanitizers.
+add_custom_target(swaa_unit_tests)
+
 # swaa_test(NAME SOURCES ... DEPENDS ... [LABELS ...]): a GoogleTest executable that ctest runs as one
-# test. It runs in the source root, so that tests reach tests/data by a relative path.
+# test. It runs in the source root, so that tests reach tests/data by a relative path. A test without
+# labels is a unit test.
 function(swaa_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
@@ -49,4 +54,7 @@ function(swaa_test name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600)
+  if(NOT ARG_LABELS)
+    add_dependencies(swaa_unit_tests ${name})
+  endif()
 endfunction()

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,33 +12,17 @@
 #include "absl/status/status.h"
 #include "engine/device/device.h"
 #include "engine/generation.h"
+#include "engine/schedule/never_fits.h"
+#include "engine/schedule/scheduler.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace swaa {
 
 struct EngineOptions {
-  int32_t max_batch_tokens = 512;      // token budget of a step
+  int32_t max_batch_tokens = 512;  // token budget of a step
   int32_t max_running_requests = 64;
   int32_t max_queued_requests = 1024;
-  int32_t max_context_tokens = 0;      // of the model
-};
-
-// Requests and memory of one recipe label.
-struct RecipeLoad {
-  int32_t running = 0;
-  int32_t queued = 0;
-  int64_t kv_bytes = 0;
-  int64_t full_attention_kv_bytes = 0;  // what its running requests would hold under full attention
-};
-
-// A snapshot, taken after a step.
-struct EngineLoad {
-  int32_t running = 0;
-  int32_t queued = 0;
-  int64_t used_pages = 0;
-  int64_t total_pages = 0;       // without the zero page
-  int64_t evictable_pages = 0;
-  std::map<std::string, RecipeLoad> recipes;
+  int32_t max_context_tokens = 0;  // of the model
 };
 
 // What one step was, for metrics. Called on the engine thread; must not block.
@@ -53,7 +36,8 @@ struct StepRecord {
 // Thread-safe. The destructor aborts what is left and joins the thread.
 class Engine {
  public:
-  // `tokenizer` gives token bytes for stop strings and the end tokens; it and the device outlive the engine.
+  // `tokenizer` gives token bytes for stop strings and the end tokens; it and the device outlive
+  // the engine.
   static std::unique_ptr<Engine> Create(const EngineOptions& options, Device* device,
                                         const Tokenizer* tokenizer,
                                         std::function<void(const StepRecord&)> on_step = {});
@@ -68,21 +52,20 @@ class Engine {
 
   // The client has gone: OnFailed(CANCELLED) at the next step boundary. Unknown ids are ignored.
   virtual void Cancel(const std::string& id) = 0;
-  // By an operator: after acceptance OnFinished(kCancelled), before OnFailed(CANCELLED). False: unknown id.
+  // By an operator: after acceptance OnFinished(kCancelled), before OnFailed(CANCELLED). False:
+  // unknown id.
   virtual bool Abort(const std::string& id) = 0;
   // Aborts all; how many.
   virtual int32_t AbortAll() = 0;
 
-  // Takes no new request, refuses what is queued and was never accepted (UNAVAILABLE), finishes the rest.
+  // Takes no new request, refuses what is queued and was never accepted (UNAVAILABLE), finishes the
+  // rest.
   virtual void StartDrain() = 0;
   // Waits until no request is live, or `timeout`; whether none is.
   virtual bool AwaitIdle(absl::Duration timeout) = 0;
 
   virtual EngineLoad Load() const = 0;
 };
-
-// Whether a refusal by Submit can never succeed on this server, however long one waits.
-bool IsNeverFits(const absl::Status& status);
 
 }  // namespace swaa
 

@@ -1,4 +1,5 @@
-// What the engine takes and gives: a generation request, fully resolved, and the events of its life.
+// What the engine takes and gives: a generation request, fully resolved, and the events of its
+// life.
 
 #ifndef SWAA_ENGINE_GENERATION_H_
 #define SWAA_ENGINE_GENERATION_H_
@@ -22,12 +23,12 @@ struct GenerationRequest {
   std::vector<int32_t> prompt;         // at least one token
   std::vector<int32_t> forced_output;  // positions from the prompt's end on
   Recipe recipe;
-  std::string recipe_label;            // registered name or "custom": for load and metrics
+  std::string recipe_label;  // registered name or "custom": for load and metrics
   SamplingParams sampling;
   StoppingOptions stopping;
   std::optional<int32_t> output_logprobs;  // alternatives per token
   std::optional<int32_t> prompt_logprobs;
-  int32_t priority = 0;                // higher first
+  int32_t priority = 0;  // higher first
   std::string cache_salt;
   absl::Time arrival = absl::Now();
   absl::Time deadline = absl::InfiniteFuture();
@@ -39,15 +40,15 @@ enum class FinishReason { kStop, kLength, kCancelled };
 struct StopCause {
   enum class Kind { kNone, kEosToken, kStopToken, kStopString };
   Kind kind = Kind::kNone;
-  int32_t token = -1;        // kEosToken, kStopToken
-  std::string stop_string;   // kStopString
+  int32_t token = -1;       // kEosToken, kStopToken
+  std::string stop_string;  // kStopString
 };
 
 // What a request cost, as the engine measured it.
 struct GenerationStats {
   absl::Duration queue_time;
-  absl::Duration prefill_time;   // from admission to the first token
-  absl::Duration decode_time;    // from the first token to the end
+  absl::Duration prefill_time;         // from admission to the first token
+  absl::Duration decode_time;          // from the first token to the end
   absl::Duration time_to_first_token;  // from arrival; zero if there was none
   int64_t peak_kv_bytes = 0;
   int64_t full_attention_kv_bytes = 0;
@@ -65,18 +66,23 @@ struct GenerationResult {
   GenerationStats stats;
 };
 
-// A new output token.
+// A new output token. The output's text is made of the bytes (Tokenizer::TokenBytes) of its shown
+// tokens.
 struct OutputToken {
   ScoredToken scored;  // logprob and top as asked for
-  // How many bytes of all output so far may be shown: less than what the tokens hold while a stop string may
-  // be under way, and at its end the bytes before the stop (all, with include_stop_in_output).
-  uint64_t visible_bytes = 0;
   bool has_logprob = false;
+  // False for special tokens, and for a token that ended the generation, unless
+  // include_stop_in_output.
+  bool shown = true;
+  // How many bytes of the output's text so far may be sent: fewer than there are while a stop
+  // string may be under way; at a stop string, the bytes before it (all, with
+  // include_stop_in_output). Never falls.
+  uint64_t visible_bytes = 0;
 };
 
-// Receives the events of one request, in order, on the engine thread; must not block and must not call the
-// engine. OnAccepted at most once; then tokens; then exactly one of OnFinished and OnFailed, last. OnFailed
-// without OnAccepted is a refusal.
+// Receives the events of one request, in order, on the engine thread; must not block and must not
+// call the engine. OnAccepted at most once; then tokens; then exactly one of OnFinished and
+// OnFailed, last. OnFailed without OnAccepted is a refusal.
 class GenerationSink {
  public:
   virtual ~GenerationSink() = default;

@@ -1,10 +1,10 @@
 // The operators of a backend, as the transformer (engine/model) calls them. One object a device.
 //
-// All pointers are the device's memory, from Operators::Allocate or Embedding and Weight objects; all
-// matrices are row-major and dense unless a stride is given. Calls are made from one thread (the device's)
-// and may return before the work is done, in order; Finish waits for it. Only arguments that break an
-// invariant can be wrong, so operators CHECK and return nothing; what input or capacity can cause is a
-// Status of the calls that load.
+// All pointers are the device's memory, from Operators::Allocate or Embedding and Weight objects;
+// all matrices are row-major and dense unless a stride is given. Calls are made from one thread
+// (the device's) and may return before the work is done, in order; Finish waits for it. Only
+// arguments that break an invariant can be wrong, so operators CHECK and return nothing; what input
+// or capacity can cause is a Status of the calls that load.
 
 #ifndef SWAA_KERNELS_OPERATORS_H_
 #define SWAA_KERNELS_OPERATORS_H_
@@ -70,18 +70,20 @@ struct RmsNormParams {
 // out = x * weight^T (+ bias) (+ out when accumulate).
 struct LinearParams {
   const Weight* weight = nullptr;
-  const void* x = nullptr;      // [rows, in_features], activation type
+  const void* x = nullptr;      // [rows, in_features], activation type; room: PaddedRows
   const float* bias = nullptr;  // [out_features] or null
-  void* out = nullptr;          // [rows, out_features]
+  void* out = nullptr;          // [rows, out_features]; room: PaddedRows
   DataType out_type = DataType::kF32;
   int64_t rows = 0;
   bool accumulate = false;  // adds to what out holds; f32 only
 };
 
-// Rotary embedding (rotate-half form: dimension d is paired with d + head_dim / 2), after an RMS norm of
-// each head where q_norm and k_norm are given (Qwen3); then K and V of every row are written to the pages.
+// Rotary embedding (rotate-half form: dimension d is paired with d + head_dim / 2), after an RMS
+// norm of each head where q_norm and k_norm are given (Qwen3); then K and V of every row are
+// written to the pages.
 struct RopeAndStoreParams {
-  float* qkv = nullptr;  // [rows, (heads + 2 kv_heads) * head_dim]: q, k, v; q and k rotated in place
+  float* qkv =
+      nullptr;  // [rows, (heads + 2 kv_heads) * head_dim]: q, k, v; q and k rotated in place
   const float* cos_sin = nullptr;  // [rows, head_dim]: head_dim / 2 cosines, then as many sines
   const float* q_norm = nullptr;   // [head_dim] or null
   const float* k_norm = nullptr;
@@ -93,13 +95,14 @@ struct RopeAndStoreParams {
   int32_t heads = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
-  // Rows of q are wanted at all; false where only K and V are (rows of the last layer without logits).
+  // Rows of q are wanted at all; false where only K and V are (rows of the last layer without
+  // logits).
   bool rotate_queries = true;
 };
 
-// out[r, h, :] = softmax(scale * q[r, h, :] . K)V over the keys that the row's span shows, reading pages.
-// Query head h reads KV head h / (heads / kv_heads). Any mix of spans, lengths and counts in one call;
-// invisible pages are never read and may name the zero page.
+// out[r, h, :] = softmax(scale * q[r, h, :] . K)V over the keys that the row's span shows, reading
+// pages. Query head h reads KV head h / (heads / kv_heads). Any mix of spans, lengths and counts in
+// one call; invisible pages are never read and may name the zero page.
 struct AttentionParams {
   const float* q = nullptr;  // row r at q + r * q_stride: [heads, head_dim]
   int64_t q_stride = 0;      // elements
@@ -120,11 +123,16 @@ class Operators {
  public:
   virtual ~Operators() = default;
 
-  virtual std::string_view backend() const = 0;    // "cpu", "cuda"
-  virtual std::string device_name() const = 0;     // for people: processor, instruction set, threads
+  virtual std::string_view backend() const = 0;  // "cpu", "cuda"
+  virtual std::string device_name() const = 0;   // for people: processor, instruction set, threads
   virtual const Precision& precision() const = 0;
   // Bytes of one page of one layer.
   virtual int64_t KvPageBytes(int32_t kv_heads, int32_t head_dim) const = 0;
+  // Linear computes whole blocks of rows: x and out must have room for PaddedRows(rows) rows, of which
+  // those from `rows` on are read and overwritten, whatever they hold. At least `rows`, never falling.
+  virtual int64_t PaddedRows(int64_t rows) const = 0;
+  // Memory that the device can still give to this process.
+  virtual int64_t AvailableBytes() const = 0;
 
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
   // Reads all rows before it returns.
@@ -160,12 +168,13 @@ struct OperatorsOptions {
   // "auto" (bf16 where the processor multiplies it, else f32 weights with bf16 pages) or "f32".
   std::string dtype = "auto";
   int32_t threads = 0;  // CPU: 0 takes all cores that the process may use
-  // CPU: "auto", "amx", "avx512", "avx2" or "generic". Asking for what the machine lacks is an error.
+  // CPU: "auto", "amx", "avx512", "avx2" or "generic". Asking for what the machine lacks is an
+  // error.
   std::string instruction_set = "auto";
 };
 
-// INVALID_ARGUMENT for a device, dtype or instruction set that this build or machine does not have; the
-// message lists what there is.
+// INVALID_ARGUMENT for a device, dtype or instruction set that this build or machine does not have;
+// the message lists what there is.
 absl::StatusOr<std::unique_ptr<Operators>> CreateOperators(const OperatorsOptions& options);
 
 }  // namespace swaa::kernels

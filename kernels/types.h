@@ -1,5 +1,5 @@
-// The plain types that every kernel speaks: element types, pages, spans of visible keys. No engine type
-// is known here.
+// The plain types that every kernel speaks: element types, pages, spans of visible keys. No engine
+// type is known here.
 
 #ifndef SWAA_KERNELS_TYPES_H_
 #define SWAA_KERNELS_TYPES_H_
@@ -11,11 +11,12 @@
 
 namespace swaa::kernels {
 
-// Positions in a page. A page holds K and V of one layer for this many consecutive positions, all KV
-// heads; how they lie inside is the backend's own affair.
+// Positions in a page. A page holds K and V of one layer for this many consecutive positions, all
+// KV heads; how they lie inside is the backend's own affair.
 inline constexpr int kPageTokens = 64;
 
-// The page that released and not yet written entries of a page table name. Its bytes are zero for ever.
+// The page that released and not yet written entries of a page table name. Its bytes are zero for
+// ever.
 inline constexpr int32_t kZeroPage = 0;
 
 enum class DataType : uint8_t { kF32, kBf16 };
@@ -50,9 +51,9 @@ struct KeySpan {
   bool operator==(const KeySpan&) const = default;
 };
 
-// Consecutive query rows of one sequence in a step. Row first_row + r has position first_position + r;
-// keys 0 .. first_position + query_count - 1 of the sequence are in its pages (this step's included)
-// when attention runs.
+// Consecutive query rows of one sequence in a step. Row first_row + r has position first_position +
+// r; keys 0 .. first_position + query_count - 1 of the sequence are in its pages (this step's
+// included) when attention runs.
 struct SequenceRows {
   int32_t slot = 0;            // row of the page table
   int32_t first_row = 0;       // in the step's rows
@@ -60,8 +61,8 @@ struct SequenceRows {
   int32_t first_position = 0;  // absolute
 };
 
-// The page table as it lies on the device: int32 [slots, layers, max_pages]; entry b names the page of
-// positions 64 b .. 64 b + 63.
+// The page table as it lies on the device: int32 [slots, layers, max_pages]; entry b names the page
+// of positions 64 b .. 64 b + 63.
 struct PageTableView {
   const int32_t* entries = nullptr;
   int32_t num_layers = 0;
@@ -72,7 +73,8 @@ struct PageTableView {
   }
 };
 
-// The pool of pages: page p is the page_bytes bytes at base + p * page_bytes. base is aligned to 64.
+// The pool of pages: page p is the page_bytes bytes at base + p * page_bytes. base is aligned
+// to 64.
 struct PagePoolView {
   std::byte* base = nullptr;
   int64_t page_bytes = 0;

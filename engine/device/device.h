@@ -12,12 +12,12 @@ namespace swaa {
 
 // Fixed once the device is made.
 struct DeviceInfo {
-  std::string backend;           // "cpu"
-  std::string name;              // for people
+  std::string backend;  // "cpu"
+  std::string name;     // for people
   int32_t num_layers = 0;
-  int32_t num_pages = 0;         // in the pool, page 0 (reserved, zero) included
-  int64_t page_bytes = 0;        // one layer, 64 positions
-  int32_t num_slots = 0;         // requests whose page tables it holds at once
+  int32_t num_pages = 0;   // in the pool, page 0 (reserved, zero) included
+  int64_t page_bytes = 0;  // one layer, 64 positions
+  int32_t num_slots = 0;   // requests whose page tables it holds at once
   int32_t max_pages_per_layer = 0;
   int32_t max_step_tokens = 0;
   int32_t max_steps_in_flight = 1;
@@ -29,7 +29,8 @@ class Device {
  public:
   virtual ~Device() = default;
   virtual const DeviceInfo& info() const = 0;
-  // Starts a step after those submitted before it. At most info().max_steps_in_flight may be uncollected.
+  // Starts a step after those submitted before it. At most info().max_steps_in_flight may be
+  // uncollected.
   virtual void Submit(Step step) = 0;
   // Waits for the oldest uncollected step.
   virtual StepResult Collect() = 0;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace swaa {
 
@@ -31,6 +32,10 @@ struct ModelConfig {
   float norm_epsilon = 1e-5f;
   double rope_theta = 10000;
   std::optional<Llama3RopeScaling> rope_scaling;
+  // Llama 3's change as GGUF files store it, ready made: dimension d turns with the frequency
+  // rope_theta^(-2d / head_dim) / rope_frequency_factors[d]. Empty, or [head_dim / 2], each above zero;
+  // never together with rope_scaling.
+  std::vector<float> rope_frequency_factors;
   bool tied_embeddings = false;
   bool qkv_bias = false;  // Qwen2
   bool qk_norm = false;   // Qwen3

@@ -1,5 +1,5 @@
-// An attention recipe, resolved for a model: what design documents write {W, K, F, D, thinking, adapter}.
-// SWAA: arXiv 2512.10411.
+// An attention recipe, resolved for a model: what design documents write {W, K, F, D, thinking,
+// adapter}. SWAA: arXiv 2512.10411.
 
 #ifndef SWAA_ENGINE_RECIPE_RECIPE_H_
 #define SWAA_ENGINE_RECIPE_RECIPE_H_
@@ -15,11 +15,11 @@ namespace swaa {
 
 // A set of decoder layers as a client writes it, before the model's layer count is known.
 struct LayerSelection {
-  enum class Kind { kAll, kIndices, kStride };
-  Kind kind = Kind::kAll;
-  bool all = true;                 // kAll; false is refused
-  std::vector<uint32_t> indices;   // kIndices; not empty
-  uint32_t first = 0;              // kStride: first, first + step, ... below the layer count
+  enum class Kind { kEmpty, kAll, kIndices, kStride };
+  Kind kind = Kind::kAll;         // kEmpty: a set that was sent without a selection; refused
+  bool all = true;                // kAll; false is refused
+  std::vector<uint32_t> indices;  // kIndices; not empty
+  uint32_t first = 0;             // kStride: first, first + step, ... below the layer count
   uint32_t step = 1;
 
   static LayerSelection All() { return {}; }
@@ -45,10 +45,11 @@ struct RecipeSpec {
 
 // A recipe checked against a model of layer_full.size() layers. Immutable value.
 struct Recipe {
-  std::optional<uint32_t> window;   // W; absent: full attention everywhere, then all below is neutral
-  uint32_t sinks = 0;               // K
-  std::vector<bool> layer_full;     // [layers]: in F
-  std::vector<bool> decode_full;    // [layers]: in D
+  std::optional<uint32_t>
+      window;                     // W; absent: full attention everywhere, then all below is neutral
+  uint32_t sinks = 0;             // K
+  std::vector<bool> layer_full;   // [layers]: in F
+  std::vector<bool> decode_full;  // [layers]: in D
   ThinkingMode thinking_mode = ThinkingMode::kDefault;
   std::string lora_name;
 
@@ -56,9 +57,10 @@ struct Recipe {
   bool operator==(const Recipe&) const = default;
 };
 
-// Checks and resolves. INVALID_ARGUMENT with field, value and way out for: K, F or D without W; W = 0;
-// a layer >= num_layers; a stride of step 0 or that selects nothing; `all: false`; an empty selection.
-// Messages name fields as the proto does, below `path` ("recipe" -> "recipe.sink_tokens").
+// Checks and resolves. INVALID_ARGUMENT with field, value and way out for: K, F or D without W; W =
+// 0; a layer >= num_layers; a stride of step 0 or that selects nothing; `all: false`; an empty
+// selection. Messages name fields as the proto does, below `path` ("recipe" ->
+// "recipe.sink_tokens").
 absl::StatusOr<Recipe> ResolveRecipe(const RecipeSpec& spec, int32_t num_layers,
                                      const std::string& path = "recipe");
 

@@ -23,7 +23,7 @@ struct SamplingParams {
   float presence_penalty = 0;    // [-2, 2], counts output
   float repetition_penalty = 1;  // (0, 2], counts prompt and output; 1 is neutral
   uint64_t seed = 0;
-  std::map<uint32_t, float> logit_bias;
+  std::map<uint32_t, float> logit_bias = {};
 
   bool needs_history() const {
     return frequency_penalty != 0 || presence_penalty != 0 || repetition_penalty != 1;

@@ -29,8 +29,8 @@ class ChatFormat {
   virtual std::string name() const = 0;
   // Whether the template has a thinking switch.
   virtual bool supports_thinking() const = 0;
-  // Prompt tokens up to where the assistant's answer begins. Special tokens are the format's own; contents
-  // are tokenised as plain text. `thinking` is only given to a format that supports it.
+  // Prompt tokens up to where the assistant's answer begins. Special tokens are the format's own;
+  // contents are tokenised as plain text. `thinking` is only given to a format that supports it.
   virtual std::vector<int32_t> Render(const Tokenizer& tokenizer,
                                       const std::vector<ChatMessage>& messages,
                                       std::optional<bool> thinking) const = 0;

@@ -20,17 +20,24 @@ class Tokenizer {
  public:
   enum class SpecialTokens { kParse, kAsText };
 
-  // INVALID_ARGUMENT for a vocabulary that is not consistent (a merge whose result is no token, ...).
+  // INVALID_ARGUMENT for a vocabulary that is not consistent (a merge whose result is no token,
+  // ...), with what is wrong; the caller adds the file.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(TokenizerData data);
   ~Tokenizer();
 
-  // Token ids of UTF-8 text. No beginning-of-sequence is added. Never fails: byte-level BPE covers all.
+  // Token ids of UTF-8 text; a byte that is no part of UTF-8 is a piece of its own. No
+  // beginning-of-sequence is added. kParse: special and added tokens are recognised by their
+  // literal text, the leftmost first and there the longest; kAsText: there are none in the result.
+  // Never fails. A byte that the vocabulary lacks leaves no token, as with Hugging Face's
+  // tokenizers (SmolLM's has no token for some control characters), so text that is not empty may
+  // give an empty result. Time is O(n log n).
   std::vector<int32_t> Encode(std::string_view text, SpecialTokens special_tokens) const;
 
-  // The raw bytes that a token stands for (a special token's literal text). CHECKs the id's range.
+  // The raw bytes that a token stands for (a special token's literal text; an unused
+  // one's are none). CHECKs the id's range.
   std::string_view TokenBytes(int32_t id) const;
   bool IsSpecial(int32_t id) const;
-  // The id of a special token by its literal text, such as "<|im_start|>".
+  // The id of a special or added token by its literal text, such as "<|im_start|>".
   std::optional<int32_t> SpecialTokenId(std::string_view text) const;
 
   int32_t vocab_size() const;

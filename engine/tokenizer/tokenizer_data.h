@@ -1,5 +1,5 @@
-// What a model file says about its tokenizer, in one neutral form that GGUF metadata and tokenizer.json
-// both fill.
+// What a model file says about its tokenizer, in one neutral form that GGUF metadata and
+// tokenizer.json both fill.
 
 #ifndef SWAA_ENGINE_TOKENIZER_TOKENIZER_DATA_H_
 #define SWAA_ENGINE_TOKENIZER_TOKENIZER_DATA_H_
@@ -14,19 +14,24 @@ namespace swaa {
 
 enum class PreTokenizer { kSmolLm, kLlamaBpe, kQwen2 };
 
-enum class TokenKind : uint8_t { kNormal, kSpecial, kUnused };
+enum class TokenKind : uint8_t {
+  kNormal,
+  kSpecial,  // literal text, parsed on request only and not shown
+  kAdded,    // literal text, parsed like a special token but shown (Qwen3's <think>)
+  kUnused,   // stands for nothing
+};
 
 struct TokenizerData {
   PreTokenizer pre_tokenizer = PreTokenizer::kSmolLm;
-  bool normalize_nfc = false;                                // Qwen2
-  bool ignore_merges = false;                                // Llama 3: whole-word lookups first
-  std::vector<std::string> tokens;                           // id -> text, in GPT-2's byte alphabet
-  std::vector<TokenKind> kinds;                              // id -> kind; special: text is literal
-  std::vector<std::pair<std::string, std::string>> merges;   // by rank
+  bool normalize_nfc = false;       // Qwen2
+  bool ignore_merges = false;       // Llama 3: whole-word lookups first
+  std::vector<std::string> tokens;  // id -> text, normal ones in GPT-2's byte alphabet
+  std::vector<TokenKind> kinds;     // id -> kind
+  std::vector<std::pair<std::string, std::string>> merges;  // by rank
   std::optional<int32_t> bos_id;
-  bool add_bos = false;                                      // raw prompts begin with bos_id
+  bool add_bos = false;  // raw prompts begin with bos_id
   std::vector<int32_t> eos_ids;
-  std::string chat_template;                                 // Jinja text; empty: none
+  std::string chat_template;  // Jinja text; empty: none
 };
 
 }  // namespace swaa

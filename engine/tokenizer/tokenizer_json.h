@@ -11,10 +11,12 @@
 
 namespace swaa {
 
-// json: text of tokenizer.json; config_json: text of tokenizer_config.json, or empty. `file` names the
-// first in errors. eos_ids is filled from the configuration's eos_token; the caller adds those of
-// generation_config.json. INVALID_ARGUMENT: malformed; UNIMPLEMENTED: a tokenizer of another kind, named.
-absl::StatusOr<TokenizerData> ParseTokenizerJson(std::string_view json, std::string_view config_json,
+// json: text of tokenizer.json; config_json: text of tokenizer_config.json, or empty. `file` names
+// the first in errors. eos_ids is filled from the configuration's eos_token; the caller adds those
+// of generation_config.json. INVALID_ARGUMENT: malformed; UNIMPLEMENTED: a tokenizer of another
+// kind, named.
+absl::StatusOr<TokenizerData> ParseTokenizerJson(std::string_view json,
+                                                 std::string_view config_json,
                                                  const std::string& file);
 
 }  // namespace swaa

@@ -1,0 +1,33 @@
+// Room: model files. The weights of a configuration, found among a file's tensors.
+
+#ifndef SWAA_ENGINE_MODEL_TENSOR_WEIGHTS_H_
+#define SWAA_ENGINE_MODEL_TENSOR_WEIGHTS_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/model_config.h"
+#include "engine/model/stored_tensor.h"
+#include "engine/model/weight_table.h"
+
+namespace swaa {
+
+// Checks that every weight of `config` is among `tensors` with the shape that the configuration
+// asks for, and that no tensor is left over: what is not understood would be missing from the
+// result. `place` names the file or folder in messages. INVALID_ARGUMENT: missing or of another
+// shape; UNIMPLEMENTED: left over.
+absl::StatusOr<std::shared_ptr<const WeightSource>> MakeTensorWeights(const ModelConfig& config,
+                                                                      WeightNaming naming,
+                                                                      StoredTensors tensors,
+                                                                      int64_t mapped_bytes,
+                                                                      const std::string& place);
+
+// Random weights, the same in every run: norms one, biases zero, everything else about N(0, 0.02).
+std::shared_ptr<const WeightSource> MakeDummyWeights(const ModelConfig& config);
+
+}  // namespace swaa
+
+#endif  // SWAA_ENGINE_MODEL_TENSOR_WEIGHTS_H_

@@ -1,0 +1,171 @@
+// Loading a transformer's weights.
+
+#include "engine/model/transformer_weights.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace swaa {
+namespace {
+
+using kernels::Buffer;
+using kernels::RowReader;
+using kernels::Weight;
+
+// Rows of several weights of equal width, one after the other.
+RowReader Concatenate(std::vector<WeightView> parts) {
+  return [parts = std::move(parts)](int64_t first_row, int64_t count, float* out) {
+    for (const WeightView& part : parts) {
+      if (count == 0) return;
+      if (first_row < part.rows) {
+        const int64_t here = std::min(count, part.rows - first_row);
+        part.read_rows(first_row, here, out);
+        out += here * part.columns;
+        count -= here;
+        first_row = 0;
+      } else {
+        first_row -= part.rows;
+      }
+    }
+  };
+}
+
+class Loader {
+ public:
+  Loader(kernels::Operators* operators, const ModelConfig& config, const WeightSource& source,
+         const std::function<void(double)>& on_progress)
+      : operators_(operators),
+        config_(config),
+        source_(source),
+        on_progress_(on_progress),
+        head_width_(int64_t{config.heads} * config.head_dim),
+        kv_width_(int64_t{config.kv_heads} * config.head_dim) {}
+
+  absl::StatusOr<std::unique_ptr<TransformerWeights>> Load() {
+    auto weights = std::make_unique<TransformerWeights>();
+    SWAA_ASSIGN_OR_RETURN(WeightView embedding,
+                          Find(WeightRole::kTokenEmbedding, 0, config_.vocab_size, config_.hidden));
+    SWAA_ASSIGN_OR_RETURN(
+        weights->embedding,
+        operators_->MakeEmbedding(config_.vocab_size, config_.hidden, embedding.read_rows));
+    bytes_ += weights->embedding->bytes();
+    for (int32_t l = 0; l < config_.num_layers; ++l) {
+      SWAA_ASSIGN_OR_RETURN(LayerWeights layer, LoadLayer(l));
+      weights->layers.push_back(std::move(layer));
+    }
+    SWAA_ASSIGN_OR_RETURN(weights->output_norm,
+                          Vector({{WeightRole::kOutputNorm, config_.hidden}}, 0));
+    const WeightRole output =
+        config_.tied_embeddings ? WeightRole::kTokenEmbedding : WeightRole::kOutput;
+    SWAA_ASSIGN_OR_RETURN(weights->output,
+                          Matrix({{output, config_.vocab_size}}, 0, config_.hidden));
+    weights->bytes = bytes_;
+    return weights;
+  }
+
+ private:
+  struct Part {
+    WeightRole role;
+    int64_t rows;
+  };
+
+  absl::StatusOr<WeightView> Find(WeightRole role, int32_t layer, int64_t rows, int64_t columns) {
+    SWAA_ASSIGN_OR_RETURN(WeightView view, source_.Find(role, layer));
+    if (view.rows != rows || view.columns != columns) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "weight of role ", static_cast<int>(role), ", layer ", layer, ": shape [", view.rows,
+          ", ", view.columns, "], but the configuration makes it [", rows, ", ", columns, "]"));
+    }
+    return view;
+  }
+
+  // Parts under one another as one packed matrix of `columns` input features.
+  absl::StatusOr<std::unique_ptr<Weight>> Matrix(const std::vector<Part>& parts, int32_t layer,
+                                                 int64_t columns) {
+    std::vector<WeightView> views;
+    int64_t rows = 0;
+    for (const Part& part : parts) {
+      SWAA_ASSIGN_OR_RETURN(WeightView view, Find(part.role, layer, part.rows, columns));
+      rows += view.rows;
+      views.push_back(std::move(view));
+    }
+    SWAA_ASSIGN_OR_RETURN(auto weight,
+                          operators_->PackWeight(rows, columns, Concatenate(std::move(views))));
+    bytes_ += weight->bytes();
+    Progress(rows * columns);
+    return weight;
+  }
+
+  // Parts one after the other as one f32 vector; `rows` of a part is its length.
+  absl::StatusOr<std::unique_ptr<Buffer>> Vector(const std::vector<Part>& parts, int32_t layer) {
+    int64_t length = 0;
+    for (const Part& part : parts) length += part.rows;
+    SWAA_ASSIGN_OR_RETURN(auto buffer, operators_->Allocate(length * 4));
+    auto* out = reinterpret_cast<float*>(buffer->data());
+    for (const Part& part : parts) {
+      SWAA_ASSIGN_OR_RETURN(WeightView view, Find(part.role, layer, 1, part.rows));
+      view.read_rows(0, 1, out);
+      out += part.rows;
+    }
+    bytes_ += buffer->bytes();
+    return buffer;
+  }
+
+  absl::StatusOr<LayerWeights> LoadLayer(int32_t l) {
+    const int64_t hidden = config_.hidden, ffn = config_.ffn_width;
+    LayerWeights w;
+    SWAA_ASSIGN_OR_RETURN(w.attention_norm, Vector({{WeightRole::kAttentionNorm, hidden}}, l));
+    SWAA_ASSIGN_OR_RETURN(w.qkv, Matrix({{WeightRole::kQuery, head_width_},
+                                         {WeightRole::kKey, kv_width_},
+                                         {WeightRole::kValue, kv_width_}},
+                                        l, hidden));
+    if (config_.qkv_bias) {
+      SWAA_ASSIGN_OR_RETURN(w.qkv_bias, Vector({{WeightRole::kQueryBias, head_width_},
+                                                {WeightRole::kKeyBias, kv_width_},
+                                                {WeightRole::kValueBias, kv_width_}},
+                                               l));
+    }
+    if (config_.qk_norm) {
+      SWAA_ASSIGN_OR_RETURN(w.query_norm, Vector({{WeightRole::kQueryNorm, config_.head_dim}}, l));
+      SWAA_ASSIGN_OR_RETURN(w.key_norm, Vector({{WeightRole::kKeyNorm, config_.head_dim}}, l));
+    }
+    SWAA_ASSIGN_OR_RETURN(w.attention_output,
+                          Matrix({{WeightRole::kAttentionOutput, hidden}}, l, head_width_));
+    SWAA_ASSIGN_OR_RETURN(w.ffn_norm, Vector({{WeightRole::kFfnNorm, hidden}}, l));
+    SWAA_ASSIGN_OR_RETURN(
+        w.gate_up, Matrix({{WeightRole::kFfnGate, ffn}, {WeightRole::kFfnUp, ffn}}, l, hidden));
+    SWAA_ASSIGN_OR_RETURN(w.ffn_down, Matrix({{WeightRole::kFfnDown, hidden}}, l, ffn));
+    return w;
+  }
+
+  void Progress(int64_t elements) {
+    elements_ += elements;
+    const int64_t layer = config_.hidden * (2 * head_width_ + 2 * kv_width_) +
+                          3 * int64_t{config_.hidden} * config_.ffn_width;
+    const int64_t all = config_.num_layers * layer + int64_t{config_.vocab_size} * config_.hidden;
+    if (on_progress_) on_progress_(static_cast<double>(elements_) / static_cast<double>(all));
+  }
+
+  kernels::Operators* operators_;
+  const ModelConfig& config_;
+  const WeightSource& source_;
+  const std::function<void(double)>& on_progress_;
+  int64_t head_width_;
+  int64_t kv_width_;
+  int64_t elements_ = 0;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TransformerWeights>> LoadTransformerWeights(
+    kernels::Operators* operators, const ModelConfig& config, const WeightSource& source,
+    const std::function<void(double)>& on_progress) {
+  return Loader(operators, config, source, on_progress).Load();
+}
+
+}  // namespace swaa

@@ -1,0 +1,45 @@
+// Row-wise operators of the CPU backend: plain loops over one row, one variant an instruction set.
+// Serial; any thread.
+
+#ifndef SWAA_KERNELS_CPU_ELEMENTWISE_H_
+#define SWAA_KERNELS_CPU_ELEMENTWISE_H_
+
+#include <cstdint>
+
+#include "kernels/cpu/instruction_set.h"
+
+namespace swaa::kernels::cpu {
+
+// One variant. No pointer needs an alignment, no length a divisor. Where `bf16` is set, void
+// pointers are bf16 (rounded to nearest, ties to even), else f32.
+struct ElementwiseKernels {
+  // out = x * rsqrt(mean(x^2) + epsilon) * weight over n elements.
+  void (*rms_norm)(const float* x, const float* weight, int64_t n, float epsilon, void* out,
+                   bool bf16);
+  // out = silu(gate) * up over n elements.
+  void (*silu_mul)(const void* gate, const void* up, int64_t n, void* out, bool bf16);
+  // One head in place: where norm is given an RMS norm with those weights, then the rotate-half
+  // rotary embedding. cos_sin: head_dim / 2 cosines, then as many sines; null: the norm alone.
+  void (*rope_head)(float* head, const float* cos_sin, int64_t head_dim, const float* norm,
+                    float epsilon);
+  // values rounded to bf16 and back, in place.
+  void (*round_to_bf16)(float* values, int64_t n);
+};
+
+// The variant for a machine of that set (AMX takes the AVX-512 one). Lives for ever.
+const ElementwiseKernels& ElementwiseFor(InstructionSet set);
+
+// The variants, each compiled for its instructions: calling one on a lesser machine is a fault.
+namespace generic {
+extern const ElementwiseKernels kElementwise;
+}
+namespace avx2 {
+extern const ElementwiseKernels kElementwise;
+}
+namespace avx512 {
+extern const ElementwiseKernels kElementwise;
+}
+
+}  // namespace swaa::kernels::cpu
+
+#endif  // SWAA_KERNELS_CPU_ELEMENTWISE_H_

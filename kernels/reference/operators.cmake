@@ -1,0 +1,1 @@
+swaa_library(swaa_kernels_reference_operators SOURCES operators.cc DEPENDS swaa_kernels)

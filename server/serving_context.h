@@ -1,0 +1,71 @@
+// Server room: what every request handler needs to reach.
+
+#ifndef SWAA_SERVER_SERVING_CONTEXT_H_
+#define SWAA_SERVER_SERVING_CONTEXT_H_
+
+#include <atomic>
+#include <cstddef>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "engine/device/device.h"
+#include "engine/engine.h"
+#include "server/drain_rate.h"
+#include "server/metrics.h"
+#include "server/recipe_catalog.h"
+#include "server/request_log.h"
+#include "server/serving_model.h"
+#include "server/worker_pool.h"
+
+namespace swaa::server {
+
+// Counts what must end before the server may go. Thread-safe.
+class LiveCount {
+ public:
+  void Add() {
+    absl::MutexLock lock(&mutex_);
+    ++count_;
+  }
+  void Remove() {
+    absl::MutexLock lock(&mutex_);
+    --count_;
+  }
+  // Whether the count fell to zero within `timeout`.
+  bool AwaitNone(absl::Duration timeout) {
+    absl::MutexLock lock(&mutex_);
+    auto none = [this] { return count_ == 0; };
+    return mutex_.AwaitWithTimeout(absl::Condition(&none), timeout);
+  }
+
+ private:
+  absl::Mutex mutex_;
+  int64_t count_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+// Made before the first request and destroyed after the last; what it points to is thread-safe or
+// immutable.
+struct ServingContext {
+  ServingModel model;
+  DeviceInfo device;
+  EngineOptions engine_options;
+  std::string version;
+  std::string instance_id;
+  LogFormat log_format = LogFormat::kText;
+  // Most bytes of events that wait for a stream's reader.
+  size_t stream_buffer_bytes = size_t{4} << 20;
+
+  const RecipeCatalog* recipes = nullptr;
+  Engine* engine = nullptr;
+  WorkerPool* workers = nullptr;
+  Metrics* metrics = nullptr;
+
+  DrainRate drain_rate;
+  LiveCount live_streams;
+  std::atomic<bool> draining{false};
+};
+
+}  // namespace swaa::server
+
+#endif  // SWAA_SERVER_SERVING_CONTEXT_H_

@@ -1,0 +1,70 @@
+// Server room: SIGTERM and SIGINT, read by a thread of their own instead of handlers.
+
+#include "server/shutdown_signals.h"
+
+#include <csignal>
+#include <cstdint>
+#include <cstdlib>
+#include <poll.h>
+#include <unistd.h>
+
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "server/request_log.h"
+
+namespace swaa::server {
+
+ShutdownSignals::ShutdownSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  SWAA_CHECK_EQ(pthread_sigmask(SIG_BLOCK, &signals, nullptr), 0);
+  signal_fd_ = signalfd(-1, &signals, SFD_CLOEXEC);
+  stop_fd_ = eventfd(0, EFD_CLOEXEC);
+  SWAA_CHECK(signal_fd_ >= 0 && stop_fd_ >= 0) << "no file descriptor is left";
+  thread_ = std::thread([this] { Watch(); });
+}
+
+ShutdownSignals::~ShutdownSignals() {
+  const uint64_t one = 1;
+  SWAA_CHECK_EQ(write(stop_fd_, &one, sizeof(one)), static_cast<ssize_t>(sizeof(one)));
+  thread_.join();
+  close(signal_fd_);
+  close(stop_fd_);
+}
+
+int ShutdownSignals::Await() {
+  absl::MutexLock lock(&mutex_);
+  awaited_ = true;
+  auto came = [this] { return first_ != 0; };
+  mutex_.Await(absl::Condition(&came));
+  return first_;
+}
+
+void ShutdownSignals::Watch() {
+  for (;;) {
+    pollfd fds[2] = {{signal_fd_, POLLIN, 0}, {stop_fd_, POLLIN, 0}};
+    if (poll(fds, 2, -1) < 0) continue;
+    if (fds[1].revents != 0) return;
+    signalfd_siginfo info;
+    if (read(signal_fd_, &info, sizeof(info)) == sizeof(info)) {
+      OnSignal(static_cast<int>(info.ssi_signo));
+    }
+  }
+}
+
+void ShutdownSignals::OnSignal(int signal) {
+  absl::MutexLock lock(&mutex_);
+  if (!awaited_ || first_ != 0) {
+    LogWarning(absl::StrCat("signal ", signal, awaited_ ? " again" : " while starting",
+                            ": ending at once"));
+    std::_Exit(128 + signal);
+  }
+  first_ = signal;
+}
+
+}  // namespace swaa::server

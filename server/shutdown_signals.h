@@ -1,0 +1,39 @@
+// Server room: SIGTERM and SIGINT, read by a thread of their own instead of handlers.
+
+#ifndef SWAA_SERVER_SHUTDOWN_SIGNALS_H_
+#define SWAA_SERVER_SHUTDOWN_SIGNALS_H_
+
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+namespace swaa::server {
+
+// Make it before any other thread: it blocks the signals for all threads that come after. Before
+// Await, and from the second signal on, a signal ends the process at once with 128 + its number.
+class ShutdownSignals {
+ public:
+  ShutdownSignals();
+  ~ShutdownSignals();
+  ShutdownSignals(const ShutdownSignals&) = delete;
+  ShutdownSignals& operator=(const ShutdownSignals&) = delete;
+
+  // Waits for the first signal; its number.
+  int Await();
+
+ private:
+  void Watch();
+  void OnSignal(int signal);
+
+  int signal_fd_ = -1;
+  int stop_fd_ = -1;
+  absl::Mutex mutex_;
+  bool awaited_ ABSL_GUARDED_BY(mutex_) = false;
+  int first_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::thread thread_;
+};
+
+}  // namespace swaa::server
+
+#endif  // SWAA_SERVER_SHUTDOWN_SIGNALS_H_

@@ -1,0 +1,186 @@
+"""A server process, and a client that collects what a stream says."""
+
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+
+import grpc
+from swaa.v1 import control_service_pb2 as control
+from swaa.v1 import control_service_pb2_grpc as control_grpc
+from swaa.v1 import generation_pb2 as generation
+from swaa.v1 import inference_service_pb2_grpc as inference_grpc
+from swaa.v1 import recipe_pb2 as recipes
+
+BINARY = os.environ["SWAA_BINARY"]
+START_SECONDS = 120
+
+
+def model_path():
+    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    default = pathlib.Path(cache) / "swaa" / "smollm2-135m-instruct.gguf"
+    path = pathlib.Path(os.environ.get("SWAA_TEST_MODEL") or default)
+    assert path.exists(), (
+        f"the test model {path} is missing: run tools/setup, which brings it, "
+        "or name a GGUF file of SmolLM2-135M-Instruct in SWAA_TEST_MODEL")
+    return path
+
+
+class Server:
+    """`swaa serve` on free loopback ports, ready when the constructor returns."""
+
+    def __init__(self, *flags, model=None, wait=True):
+        self.folder = tempfile.TemporaryDirectory(prefix="swaa-test-")
+        self.port_file = pathlib.Path(self.folder.name) / "port"
+        self.log_file = pathlib.Path(self.folder.name) / "log"
+        self.log_stream = open(self.log_file, "wb")
+        self.process = subprocess.Popen(
+            [BINARY, "serve", "--model", str(model or model_path()),
+             "--listen-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0",
+             "--port-file", str(self.port_file), *flags],
+            stdout=self.log_stream, stderr=subprocess.STDOUT)
+        if wait:
+            self.await_ready()
+
+    def await_ready(self):
+        until = time.monotonic() + START_SECONDS
+        while not self.port_file.exists():
+            assert self.process.poll() is None, f"the server ended:\n{self.log()}"
+            assert time.monotonic() < until, f"the server is not ready:\n{self.log()}"
+            time.sleep(0.05)
+        self.port = int(self.port_file.read_text())
+        self.metrics_port = int(pathlib.Path(f"{self.port_file}.metrics").read_text())
+        self.channel = self.new_channel()
+        self.inference = inference_grpc.InferenceServiceStub(self.channel)
+        self.control = control_grpc.ControlServiceStub(self.channel)
+
+    def new_channel(self, options=()):
+        # A pool of its own: otherwise channels to one address share a connection.
+        return grpc.insecure_channel(
+            f"127.0.0.1:{self.port}",
+            options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0), *options])
+
+    def log(self):
+        return self.log_file.read_text()
+
+    def load(self):
+        return self.control.GetLoad(control.GetLoadRequest())
+
+    def await_load(self, condition, what, seconds=20):
+        until = time.monotonic() + seconds
+        while True:
+            load = self.load()
+            if condition(load):
+                return load
+            assert time.monotonic() < until, f"never came: {what}; the load is\n{load}"
+            time.sleep(0.02)
+
+    def await_idle(self):
+        return self.await_load(
+            lambda load: (load.used_kv_pages, load.running_requests, load.queued_requests) ==
+            (0, 0, 0), "an empty server")
+
+    def metrics(self):
+        import urllib.request
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics") as page:
+            return page.read().decode()
+
+    def stop(self, with_signal=signal.SIGTERM, seconds=60):
+        """Ends it; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(with_signal)
+        try:
+            return self.process.wait(seconds)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self.log_stream.close()
+
+
+@dataclasses.dataclass
+class Answer:
+    """Everything that one stream said."""
+    accepted: generation.Accepted = None
+    deltas: list = dataclasses.field(default_factory=list)
+    prompt_logprobs: list = dataclasses.field(default_factory=list)
+    finished: generation.Finished = None
+
+    @property
+    def text(self):
+        return "".join(delta.text for delta in self.deltas)
+
+    @property
+    def tokens(self):
+        return [token for delta in self.deltas for token in delta.tokens]
+
+    @property
+    def ids(self):
+        return [token.token_id for token in self.tokens]
+
+    def take(self, response):
+        event = response.WhichOneof("event")
+        assert self.finished is None, "an event came after the last one"
+        if event == "accepted":
+            assert self.accepted is None and not self.deltas
+            self.accepted = response.accepted
+        elif event == "token_delta":
+            self.deltas.append(response.token_delta)
+        elif event == "prompt_logprobs":
+            assert not self.deltas, "prompt log-probabilities come before the first token"
+            self.prompt_logprobs.append(response.prompt_logprobs)
+        else:
+            assert event == "finished"
+            self.finished = response.finished
+
+
+def request(prompt=None, *, ids=None, max_tokens=8, temperature=0.0, recipe=None, **fields):
+    """A request; `recipe` is a name or a Recipe, other fields are the proto's."""
+    message = generation.GenerateRequest(**fields)
+    if prompt is not None:
+        message.prompt = prompt
+    if ids is not None:
+        message.token_ids.ids.extend(ids)
+    if max_tokens is not None:
+        message.stopping_options.max_tokens = max_tokens
+    if temperature is not None:
+        message.sampling_params.temperature = temperature
+    if isinstance(recipe, str):
+        message.recipe_name = recipe
+    elif recipe is not None:
+        message.recipe.CopyFrom(recipe)
+    return message
+
+
+def collect(stub, message, timeout=120):
+    answer = Answer()
+    for response in stub.Generate(message, timeout=timeout):
+        answer.take(response)
+    assert answer.accepted is not None and answer.finished is not None
+    return answer
+
+
+def refused(stub, message, timeout=30):
+    """The error that a request ends with before any event."""
+    call = stub.Generate(message, timeout=timeout)
+    try:
+        first = next(iter(call))
+    except grpc.RpcError as error:
+        return error
+    raise AssertionError(f"was not refused but answered\n{first}")
+
+
+def trailer(error, name):
+    values = [value for key, value in error.trailing_metadata() or () if key == name]
+    assert len(values) <= 1
+    return values[0] if values else None
+
+
+def tokenize(stub, text):
+    """Token ids of a prompt, as the server itself sees it."""
+    message = request(text, max_tokens=1)
+    message.response_options.prompt_logprobs = 0
+    answer = collect(stub, message)
+    return [token.token_id for event in answer.prompt_logprobs for token in event.tokens]

@@ -1,0 +1,234 @@
+"""How requests end early, and how the server does."""
+
+import signal
+import threading
+import time
+
+import grpc
+import pytest
+
+import harness
+from harness import Server, collect, control, generation, refused, request, trailer
+
+LONG = "Once upon a time there was a small house by the sea, and"
+
+
+def long_request(**fields):
+    message = request(LONG, max_tokens=4000, **fields)
+    message.stopping_options.ignore_eos = True
+    return message
+
+
+def first_delta(call):
+    for response in call:
+        if response.WhichOneof("event") == "token_delta":
+            return response
+    raise AssertionError("the stream ended without a token")
+
+
+def test_cancel_frees_everything(server):
+    call = server.inference.Generate(long_request())
+    first_delta(call)
+    assert server.load().used_kv_pages > 0
+    call.cancel()
+    server.await_idle()
+
+
+def test_a_dropped_connection_frees_everything(server):
+    channel = server.new_channel()
+    first_delta(harness.inference_grpc.InferenceServiceStub(channel).Generate(long_request()))
+    assert server.load().running_requests == 1
+    channel.close()
+    server.await_idle()
+
+
+def test_deadline(server):
+    call = server.inference.Generate(long_request(), timeout=1.0)
+    with pytest.raises(grpc.RpcError) as caught:
+        for _ in call:
+            pass
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    server.await_idle()
+    assert 'grpc_code="DEADLINE_EXCEEDED"' in server.metrics()
+
+
+def test_abort_after_accepted_finishes_the_stream(server):
+    call = server.inference.Generate(long_request(request_id="to-abort"))
+    answer = harness.Answer()
+    answer.take(next(call))
+    answer.take(first_delta(call))
+    response = server.control.Abort(control.AbortRequest(request_id="to-abort"))
+    assert response.aborted_requests == 1
+    for message in call:
+        answer.take(message)
+    assert answer.finished.finish_reason == generation.FINISH_REASON_CANCELLED
+    assert answer.finished.usage.completion_tokens == len(answer.ids) > 0
+    assert answer.finished.stats.attended_keys > 0
+    assert call.code() == grpc.StatusCode.OK
+    server.await_idle()
+
+
+def test_abort_of_nothing(server):
+    for target, code, reason in [
+        (control.AbortRequest(request_id="gone"), grpc.StatusCode.NOT_FOUND, "request_not_found"),
+        (control.AbortRequest(), grpc.StatusCode.INVALID_ARGUMENT, "no_target"),
+        (control.AbortRequest(all_requests=False), grpc.StatusCode.INVALID_ARGUMENT, "no_target"),
+    ]:
+        with pytest.raises(grpc.RpcError) as caught:
+            server.control.Abort(target)
+        assert caught.value.code() == code
+        assert trailer(caught.value, "swaa-error-reason") == reason
+    assert server.control.Abort(control.AbortRequest(all_requests=True)).aborted_requests == 0
+
+
+def test_a_live_id_is_taken(server):
+    call = server.inference.Generate(long_request(request_id="twice"))
+    first_delta(call)
+    error = refused(server.inference, request("x", request_id="twice"))
+    assert error.code() == grpc.StatusCode.ALREADY_EXISTS
+    assert trailer(error, "swaa-error-reason") == "request_id_in_use"
+    assert "twice" in error.details()
+    call.cancel()
+    server.await_idle()
+    assert collect(server.inference, request("x", request_id="twice", max_tokens=1)).ids
+
+
+@pytest.fixture
+def small_server():
+    """One request runs, one waits; a pool that holds 512 positions."""
+    running = Server("--max-running-requests", "1", "--max-queued-requests", "1",
+                     "--kv-cache-bytes", "12MiB", "--log-format", "json")
+    yield running
+    running.stop(signal.SIGKILL)
+
+
+def test_full_queue_never_fits_drain_and_json_log(small_server):
+    server = small_server
+    error = refused(server.inference, request("word " * 2000, max_tokens=1))
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert trailer(error, "swaa-error-reason") == "never_fits"
+    assert trailer(error, "grpc-retry-pushback-ms") == "-1"
+
+    running = server.inference.Generate(request(LONG, max_tokens=300))
+    answer = harness.Answer()
+    answer.take(next(running))
+    waiting = server.inference.Generate(request("x", request_id="waits"))
+    server.await_load(lambda load: load.queued_requests == 1, "a queue of one")
+    error = refused(server.inference, request("y"))
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert trailer(error, "swaa-error-reason") == "queue_full"
+    assert int(trailer(error, "grpc-retry-pushback-ms")) >= 100
+
+    # Aborted while it waits: a status alone. The next one waits in its place.
+    assert server.control.Abort(control.AbortRequest(request_id="waits")).aborted_requests == 1
+    with pytest.raises(grpc.RpcError) as caught:
+        next(waiting)
+    assert caught.value.code() == grpc.StatusCode.CANCELLED
+    assert trailer(caught.value, "swaa-error-reason") == "aborted"
+    waiting = server.inference.Generate(request("x"))
+    server.await_load(lambda load: load.queued_requests == 1, "a queue of one again")
+
+    # SIGTERM in mid-stream: what waits and what comes is refused, what runs is finished.
+    server.process.send_signal(signal.SIGTERM)
+    with pytest.raises(grpc.RpcError) as caught:
+        next(waiting)
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert trailer(caught.value, "swaa-error-reason") == "draining"
+    assert health(server, "swaa.v1.InferenceService") == NOT_SERVING
+    error = refused(server.inference, request("z"))
+    assert error.code() == grpc.StatusCode.UNAVAILABLE
+    assert trailer(error, "swaa-error-reason") == "draining"
+    for response in running:
+        answer.take(response)
+    assert answer.finished.usage.completion_tokens == len(answer.ids) > 0
+    assert server.stop() == 0, server.log()
+    check_json_log(server.log())
+
+
+def check_json_log(log):
+    import json
+    lines = [json.loads(line) for line in log.splitlines()]
+    ended = [line for line in lines if line.get("event") == "request"]
+    assert {line["status"] for line in ended} == \
+        {"OK", "RESOURCE_EXHAUSTED", "CANCELLED", "UNAVAILABLE"}
+    finished = next(line for line in ended if line["status"] == "OK")
+    assert finished["recipe"] == "full" and finished["completion_tokens"] > 0
+    assert finished["total_ms"] >= finished["ttft_ms"] > 0
+    assert any(line.get("message", "").startswith("ready") for line in lines)
+
+
+SERVING, NOT_SERVING = 1, 2
+
+
+def health(server, service):
+    """grpc.health.v1 by hand: its Python package is not everywhere. Field 1 on both sides."""
+    name = service.encode()
+    call = server.channel.unary_unary("/grpc.health.v1.Health/Check")
+    response = call(bytes([0x0a, len(name)]) + name if name else b"", timeout=10)
+    return response[1] if response else 0
+
+
+def test_health(server):
+    assert health(server, "") == SERVING
+    assert health(server, "swaa.v1.InferenceService") == SERVING
+    with pytest.raises(grpc.RpcError) as caught:
+        health(server, "no.such.Service")
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_a_second_signal_ends_at_once():
+    server = Server("--drain-grace-seconds", "600")
+    call = server.inference.Generate(long_request())
+    first_delta(call)
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert server.process.poll() is None
+    start = time.monotonic()
+    assert server.stop() == 128 + signal.SIGTERM
+    assert time.monotonic() - start < 5
+
+
+def test_grace_over_aborts_what_runs():
+    server = Server("--drain-grace-seconds", "0")
+    answer = harness.Answer()
+    call = server.inference.Generate(long_request())
+    answer.take(next(call))
+    server.process.send_signal(signal.SIGINT)
+    for response in call:
+        answer.take(response)
+    assert answer.finished.finish_reason == generation.FINISH_REASON_CANCELLED
+    assert server.stop() == 0, server.log()
+
+
+def test_forty_clients_at_once_with_mixed_recipes(server):
+    """Answers are those of each request alone: exactly, as this server computes in f32."""
+    window = harness.recipes.Recipe(sliding_window_tokens=24, sink_tokens=4)
+    both = harness.recipes.Recipe(sliding_window_tokens=16, sink_tokens=2)
+    both.full_attention_layers.stride.first = 1
+    both.full_attention_layers.stride.step = 2
+    both.full_attention_decode.all = True
+    kinds = []
+    for recipe in ("full", window, both, "balanced"):
+        for words in (3, 40, 150):
+            kinds.append(request("The tide came in and the boats rose. " * (words // 9 + 1) + LONG,
+                                 max_tokens=6 + words % 5, recipe=recipe))
+    alone = [collect(server.inference, message) for message in kinds]
+    results = [None] * 40
+
+    def run(client):
+        channel = server.new_channel()
+        stub = harness.inference_grpc.InferenceServiceStub(channel)
+        results[client] = collect(stub, kinds[client % len(kinds)])
+        channel.close()
+
+    threads = [threading.Thread(target=run, args=(client,)) for client in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for client, answer in enumerate(results):
+        expected = alone[client % len(kinds)]
+        assert answer is not None, f"client {client} failed"
+        assert (answer.ids, answer.text) == (expected.ids, expected.text), f"client {client}"
+        assert answer.finished.stats.attended_keys == expected.finished.stats.attended_keys
+    server.await_idle()

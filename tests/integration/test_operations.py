@@ -1,0 +1,223 @@
+"""What operators see: control plane, metrics, reflection, the command line."""
+
+import json
+import re
+import socket
+import subprocess
+
+import grpc
+import pytest
+
+import harness
+from harness import BINARY, Server, collect, control, request, trailer
+
+
+def test_server_and_model_info(server):
+    info = server.control.GetServerInfo(control.GetServerInfoRequest())
+    assert info.version and info.instance_id and info.backend == "cpu" and info.device
+    assert info.kv_page_tokens == 64 and info.max_loras == 0
+    # 3 KV heads of 64 dimensions, K and V, f32.
+    assert info.kv_page_bytes == 64 * 3 * 64 * 2 * 4
+    assert 0 < info.kv_total_pages * info.kv_page_bytes <= 512 << 20
+    model = server.control.GetModelInfo(control.GetModelInfoRequest())
+    assert (model.num_layers, model.num_attention_heads, model.num_kv_heads, model.head_dim) == \
+        (30, 9, 3, 64)
+    assert (model.vocab_size, model.max_context_tokens) == (49152, 8192)
+    assert model.architecture == "llama" and model.supports_chat and not model.supports_thinking
+    assert model.served_model_name == "smollm2-135m-instruct" and model.eos_token_ids
+    with pytest.raises(grpc.RpcError) as caught:
+        server.control.GetModelInfo(control.GetModelInfoRequest(model="other"))
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_recipes_are_listed_resolved(server):
+    listed = server.control.ListRecipes(control.ListRecipesRequest())
+    assert listed.default_recipe_name == "full"
+    recipes = {named.name: named.recipe for named in listed.named_recipes}
+    assert set(recipes) == {"full", "quality", "balanced", "fast", "memory", "decode", "window"}
+    assert recipes["full"].ByteSize() == 0
+    assert recipes["quality"].sliding_window_tokens == 4096 and recipes["quality"].sink_tokens == 100
+    assert list(recipes["fast"].full_attention_layers.layers.indices) == list(range(1, 30, 4))
+    assert list(recipes["decode"].full_attention_decode.layers.indices) == list(range(30))
+    assert not recipes["memory"].HasField("full_attention_decode")
+    assert all(named.description for named in listed.named_recipes)
+
+
+def test_adapters(server):
+    assert not server.control.ListLoras(control.ListLorasRequest()).lora_adapters
+    for call, message, code in [
+        (server.control.LoadLora, control.LoadLoraRequest(lora_name="a"),
+         grpc.StatusCode.UNIMPLEMENTED),
+        (server.control.UnloadLora, control.UnloadLoraRequest(lora_name="a"),
+         grpc.StatusCode.NOT_FOUND),
+    ]:
+        with pytest.raises(grpc.RpcError) as caught:
+            call(message)
+        assert caught.value.code() == code and '"a"' in caught.value.details()
+        assert trailer(caught.value, "swaa-error-reason")
+
+
+def test_reflection(server):
+    call = server.channel.stream_stream(
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    # ServerReflectionRequest.list_services = "*"; the names come back as plain strings.
+    answer = next(iter(call(iter([b"\x3a\x01*"]), timeout=10)))
+    for service in (b"swaa.v1.InferenceService", b"swaa.v1.ControlService", b"grpc.health.v1.Health"):
+        assert service in answer
+
+
+def sample(page, name, **labels):
+    """The value of one series."""
+    for line in page.splitlines():
+        match = re.fullmatch(re.escape(name) + r"(?:\{(.*)\})? (\S+)", line)
+        if match and dict(re.findall(r'(\w+)="([^"]*)"', match[1] or "")) == labels:
+            return float(match[2])
+    return 0.0
+
+
+def test_metrics(server):
+    before = server.metrics()
+    answer = collect(server.inference, request("one two three", max_tokens=5, recipe="window"))
+    harness.refused(server.inference, request("x", recipe="nope"))
+    page = server.metrics()
+
+    def grown(name, **labels):
+        return sample(page, name, **labels) - sample(before, name, **labels)
+
+    assert grown("swaa_requests_total", recipe="window", finish_reason="length",
+                 grpc_code="OK") == 1
+    assert grown("swaa_requests_total", recipe="none", finish_reason="none",
+                 grpc_code="NOT_FOUND") == 1
+    assert grown("swaa_requests_rejected_total", reason="recipe_not_found") == 1
+    assert grown("swaa_prompt_tokens_total", recipe="window", source="computed") == 3
+    assert grown("swaa_generation_tokens_total", recipe="window") == 5
+    assert grown("swaa_attended_keys_total", recipe="window") == \
+        answer.finished.stats.attended_keys
+    assert grown("swaa_attended_keys_full_equivalent_total", recipe="window") == \
+        answer.finished.stats.full_attention_attended_keys
+    assert grown("swaa_time_to_first_token_seconds_count", recipe="window", prompt_len="le_2k") == 1
+    assert grown("swaa_inter_token_latency_seconds_count", recipe="window") == 4
+    for name in ("duration", "queue", "prefill", "decode"):
+        assert grown(f"swaa_request_{name}_seconds_count", recipe="window") == 1
+    assert grown("swaa_speedup_ratio_count", recipe="window", kind="counted") == 1
+    assert grown("swaa_step_duration_seconds_count", phase="prefill") == 1
+    assert grown("swaa_step_duration_seconds_count", phase="decode") == 4
+    assert grown("swaa_batch_tokens_sum") == 3 + 4
+    assert sample(page, "swaa_requests_running") == sample(page, "swaa_kv_cache_usage_ratio") == 0
+    assert 0 < sample(page, "swaa_kv_cache_capacity_bytes") <= 512 << 20
+    assert sample(page, "swaa_device_memory_bytes", kind="weights") > 100e6
+    assert 'swaa_recipe_info{' in page and 'swaa_build_info{' in page
+    assert 'recipe="custom"' in page
+    lint = subprocess.run(["promtool", "check", "metrics"], input=page, text=True,
+                          capture_output=True, check=False)
+    assert lint.returncode == 0 and not lint.stdout + lint.stderr, lint.stdout + lint.stderr
+
+
+def test_gauges_while_a_request_runs(server):
+    message = request("word " * 300, max_tokens=2000, recipe="full")
+    message.stopping_options.ignore_eos = True
+    call = server.inference.Generate(message)
+    next(call), next(call)
+    page = server.metrics()
+    held = sample(page, "swaa_kv_cache_bytes", recipe="full")
+    assert sample(page, "swaa_requests_running") == 1
+    assert held >= 30 * 5 * 64 * 3 * 64 * 2 * 4
+    assert sample(page, "swaa_kv_cache_full_equivalent_bytes", recipe="full") == held
+    assert sample(page, "swaa_kv_cache_usage_ratio") > 0
+    call.cancel()
+    server.await_idle()
+
+
+def run(*arguments, stdin=None):
+    return subprocess.run([BINARY, *arguments], text=True, capture_output=True, input=stdin,
+                          timeout=120, check=False)
+
+
+def test_generate_command(server):
+    address = f"--address=127.0.0.1:{server.port}"
+    plain = run("generate", "The three primary colours are red, yellow and", address,
+                "--max-tokens", "6", "--temperature", "0")
+    assert plain.returncode == 0 and "blue" in plain.stdout
+    assert "recipe full: 9 prompt + 6 output tokens" in plain.stderr
+    as_json = run("generate", "one two three four", address, "--json", "--max-tokens=4",
+                  "--temperature=0", "--window", "8", "--sinks=2", "--full-layers=odd",
+                  "--full-decode", "1:4", "--logprobs", "2", "--token-timing")
+    answer = json.loads(as_json.stdout)
+    assert answer["completion_tokens"] == len(answer["tokens"]) == 4
+    assert all(len(token["top"]) == 2 and token["ms"] > 0 for token in answer["tokens"])
+    wrong = run("generate", "x", address, "--recipe", "nope")
+    assert wrong.returncode == 1 and "NOT_FOUND" in wrong.stderr and "nope" in wrong.stderr
+
+
+def test_chat_command(server):
+    turns = run("chat", f"--address=127.0.0.1:{server.port}", "--max-tokens", "12",
+                "--temperature", "0", "--recipe", "balanced", stdin="Hello!\nAnd again.\n/quit\n")
+    assert turns.returncode == 0 and turns.stdout.strip()
+    costs = re.findall(r"recipe balanced: (\d+) prompt", turns.stderr)
+    assert len(costs) == 2 and int(costs[1]) > int(costs[0]) + 5, "the second turn has the first"
+
+
+@pytest.mark.parametrize("arguments,words", [
+    (["--model", "/no/such.gguf"], ["/no/such.gguf"]),
+    ([], ["--model"]),
+    (["--model", "x", "--kv-cache-bytes", "2GB"], ["--kv-cache-bytes", "2GB", "2GiB"]),
+    (["--model", "x", "--threads", "many"], ["--threads", "many"]),
+    (["--model", "x", "--threads", "-1"], ["--threads", "-1", "at least 0"]),
+    (["--model", "x", "--listen-address", "nowhere"], ["--listen-address", "nowhere", "HOST:PORT"]),
+    (["--model", "x", "--load-format", "fast"], ["--load-format", "fast", "dummy"]),
+    (["--model", "x", "--log-format", "xml"], ["--log-format", "xml", "json"]),
+    (["--model", "x", "--log-level", "loud"], ["--log-level", "loud", "debug"]),
+    (["--model", "x", "--no-such-flag"], ["--no-such-flag", "--listen-address"]),
+    (["--model", "x", "--max-running-requests", "0"], ["--max-running-requests", "at least 1"]),
+    (["--model", "x", "stray"], ["stray"]),
+], ids=lambda value: " ".join(value) if value and value[0].startswith("--m") else "")
+def test_wrong_command_lines(arguments, words):
+    result = run("serve", *arguments)
+    assert result.returncode != 0
+    for word in words:
+        assert word in result.stderr, result.stderr
+
+
+def test_values_that_only_the_model_can_judge():
+    model = ["--model", str(harness.model_path()), "--kv-cache-bytes", "64MiB",
+             "--listen-address", "127.0.0.1:0"]
+    for flags, words in [
+        (["--default-recipe", "nope"], ["--default-recipe", "nope", "balanced"]),
+        (["--dtype", "f8"], ["f8", "f32"]),
+        (["--instruction-set", "sse"], ["sse", "avx2"]),
+    ]:
+        result = run("serve", *model, *flags)
+        assert result.returncode == 1
+        for word in words:
+            assert word in result.stderr, result.stderr
+
+
+def test_a_taken_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for flag in ("--listen-address", "--metrics-address"):
+            result = run("serve", "--model", str(harness.model_path()), "--kv-cache-bytes", "64MiB",
+                         "--listen-address", "127.0.0.1:0", flag, address)
+            assert result.returncode == 1
+            assert flag in result.stderr and address in result.stderr
+
+
+def test_help():
+    assert "serve" in run("--help").stdout
+    text = run("serve", "--help").stdout
+    for flag in ("model", "listen-address", "metrics-address", "served-model-name",
+                 "default-recipe", "max-batch-tokens", "max-running-requests",
+                 "max-queued-requests", "kv-cache-bytes", "threads", "load-format", "dtype",
+                 "instruction-set", "drain-grace-seconds", "log-format", "log-level"):
+        assert f"--{flag}\n" in text
+    assert "[2GiB]" in text
+
+
+def test_served_name_default_recipe_and_dummy_weights():
+    server = Server("--served-model-name", "mine", "--default-recipe", "memory", "--load-format",
+                    "dummy", "--kv-cache-bytes", "64MiB")
+    answer = collect(server.inference, request("x", model="mine", max_tokens=2))
+    assert answer.accepted.model == "mine" and answer.accepted.recipe_name == "memory"
+    assert server.stop() == 0, server.log()

@@ -1,0 +1,200 @@
+"""Every refusal: its code, its reason for machines, and a message that names field and value."""
+
+import grpc
+import pytest
+
+from harness import generation, recipes, refused, request, trailer
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+OUT_OF_RANGE = grpc.StatusCode.OUT_OF_RANGE
+
+
+def with_recipe(**fields):
+    return request("x", recipe=recipes.Recipe(**fields))
+
+
+def layers(**fields):
+    return recipes.LayerSet(**fields)
+
+
+def indices(*values):
+    return layers(layers=recipes.LayerIndices(indices=values))
+
+
+def stride(first, step):
+    return layers(stride=recipes.LayerStride(first=first, step=step))
+
+
+def with_sampling(**fields):
+    message = request("x", temperature=None)
+    message.sampling_params.MergeFrom(generation.SamplingParams(**fields))
+    return message
+
+
+def with_stopping(**fields):
+    message = request("x", max_tokens=None)
+    message.stopping_options.MergeFrom(generation.StoppingOptions(**fields))
+    return message
+
+
+def with_response(**fields):
+    message = request("x")
+    message.response_options.MergeFrom(generation.ResponseOptions(**fields))
+    return message
+
+
+def with_chat(*messages):
+    chat = generation.ChatInput()
+    for role, content in messages:
+        chat.messages.add(content=content).role = role
+    return request(chat=chat)
+
+
+def forced(*ids, max_tokens=4, **fields):
+    message = request("x", max_tokens=max_tokens, **fields)
+    message.forced_output_ids.ids.extend(ids)
+    return message
+
+
+NAN = float("nan")
+INFINITY = float("inf")
+W = {"sliding_window_tokens": 64}
+VOCABULARY = 49152
+
+# name, request, code, reason, words that the message must hold
+CASES = [
+    # Recipes.
+    ("sinks without a window", with_recipe(sink_tokens=128), INVALID, "invalid_recipe",
+     ["recipe.sink_tokens", "128", "sliding_window_tokens"]),
+    ("full layers without a window", with_recipe(full_attention_layers=layers(all=True)), INVALID,
+     "invalid_recipe", ["recipe.full_attention_layers", "sliding_window_tokens"]),
+    ("full decode without a window", with_recipe(full_attention_decode=layers(all=True)), INVALID,
+     "invalid_recipe", ["recipe.full_attention_decode", "sliding_window_tokens"]),
+    ("a window of zero", with_recipe(sliding_window_tokens=0), INVALID, "invalid_recipe",
+     ["recipe.sliding_window_tokens", "0", "at least 1"]),
+    ("a layer beyond the model", with_recipe(**W, full_attention_layers=indices(1, 30)), INVALID,
+     "invalid_recipe", ["recipe.full_attention_layers", "30", "0 to 29"]),
+    ("a decode layer beyond the model", with_recipe(**W, full_attention_decode=indices(99)),
+     INVALID, "invalid_recipe", ["recipe.full_attention_decode", "99", "0 to 29"]),
+    ("a stride of step zero", with_recipe(**W, full_attention_layers=stride(1, 0)), INVALID,
+     "invalid_recipe", ["recipe.full_attention_layers", "step", "0"]),
+    ("a stride that selects nothing", with_recipe(**W, full_attention_layers=stride(30, 2)),
+     INVALID, "invalid_recipe", ["recipe.full_attention_layers", "30"]),
+    ("all: false", with_recipe(**W, full_attention_decode=layers(all=False)), INVALID,
+     "invalid_recipe", ["recipe.full_attention_decode", "false"]),
+    ("an empty list of layers", with_recipe(**W, full_attention_layers=indices()), INVALID,
+     "invalid_recipe", ["recipe.full_attention_layers", "no layer"]),
+    ("an empty selection", with_recipe(**W, full_attention_layers=layers()), INVALID,
+     "invalid_recipe", ["recipe.full_attention_layers", "selects nothing"]),
+    ("an unknown thinking mode", with_recipe(thinking_mode=7), INVALID, "unknown_enum_value",
+     ["recipe.thinking_mode", "7"]),
+    ("thinking on a model without it", with_recipe(thinking_mode=1), INVALID,
+     "thinking_mode_not_supported", ["recipe.thinking_mode", "THINKING_MODE_ENABLED", "no thinking"]),
+    ("an adapter", with_recipe(lora_name="tuned"), NOT_FOUND, "lora_not_found",
+     ["recipe.lora_name", "tuned"]),
+    ("an unknown recipe", request("x", recipe="fastest"), NOT_FOUND, "recipe_not_found",
+     ["recipe_name", "fastest", "balanced", "window"]),
+    ("an empty recipe name", request("x", recipe=""), NOT_FOUND, "recipe_not_found",
+     ["recipe_name", '""']),
+    # Model and id.
+    ("an unknown model", request("x", model="gpt"), NOT_FOUND, "model_not_found",
+     ["model", "gpt", "smollm2-135m-instruct"]),
+    ("a long id", request("x", request_id="i" * 129), INVALID, "invalid_request_id",
+     ["request_id", "129", "128"]),
+    ("an unprintable id", request("x", request_id="a\nb"), INVALID, "invalid_request_id",
+     ["request_id", "a\\nb", "printable"]),
+    # Input.
+    ("no input", request(), INVALID, "no_input", ["input", "prompt", "token_ids", "chat"]),
+    ("an empty prompt", request(""), INVALID, "empty_input", ["prompt", "empty"]),
+    ("no token ids", request(token_ids=generation.TokenIds()), INVALID, "empty_input",
+     ["token_ids.ids", "empty"]),
+    ("no messages", request(chat=generation.ChatInput()), INVALID, "empty_input",
+     ["chat.messages", "empty"]),
+    ("a token beyond the vocabulary", request(ids=[1, VOCABULARY]), INVALID,
+     "token_out_of_vocabulary", ["token_ids.ids[1]", str(VOCABULARY), str(VOCABULARY - 1)]),
+    ("a token beyond int32", request(ids=[2**32 - 1]), INVALID, "token_out_of_vocabulary",
+     ["token_ids.ids[0]", str(2**32 - 1)]),
+    ("a role unspecified", with_chat((1, "s"), (0, "x")), INVALID, "role_unspecified",
+     ["chat.messages[1].role", "ROLE_UNSPECIFIED"]),
+    ("an unknown role", with_chat((9, "x")), INVALID, "unknown_enum_value",
+     ["chat.messages[0].role", "9"]),
+    ("a prompt beyond the context", request(ids=[5] * 8193), OUT_OF_RANGE, "prompt_too_long",
+     ["8193", "8192"]),
+    # Sampling.
+    ("temperature below zero", with_sampling(temperature=-0.5), INVALID, "invalid_sampling_params",
+     ["sampling_params.temperature", "-0.5"]),
+    ("temperature NaN", with_sampling(temperature=NAN), INVALID, "invalid_sampling_params",
+     ["sampling_params.temperature", "nan"]),
+    ("temperature infinite", with_sampling(temperature=INFINITY), INVALID,
+     "invalid_sampling_params", ["sampling_params.temperature", "inf"]),
+    ("top_p zero", with_sampling(top_p=0), INVALID, "invalid_sampling_params",
+     ["sampling_params.top_p", "0"]),
+    ("top_p above one", with_sampling(top_p=1.5), INVALID, "invalid_sampling_params",
+     ["sampling_params.top_p", "1.5"]),
+    ("top_p NaN", with_sampling(top_p=NAN), INVALID, "invalid_sampling_params",
+     ["sampling_params.top_p", "nan"]),
+    ("min_p above one", with_sampling(min_p=1.25), INVALID, "invalid_sampling_params",
+     ["sampling_params.min_p", "1.25"]),
+    ("frequency_penalty", with_sampling(frequency_penalty=3), INVALID, "invalid_sampling_params",
+     ["sampling_params.frequency_penalty", "3"]),
+    ("presence_penalty", with_sampling(presence_penalty=-2.5), INVALID, "invalid_sampling_params",
+     ["sampling_params.presence_penalty", "-2.5"]),
+    ("repetition_penalty", with_sampling(repetition_penalty=0), INVALID, "invalid_sampling_params",
+     ["sampling_params.repetition_penalty", "0"]),
+    ("a biased token that is none", with_sampling(logit_bias={VOCABULARY: 1}), INVALID,
+     "invalid_sampling_params", ["sampling_params.logit_bias", str(VOCABULARY)]),
+    ("a bias NaN", with_sampling(logit_bias={3: NAN}), INVALID, "invalid_sampling_params",
+     ["sampling_params.logit_bias", "3", "nan"]),
+    # Stopping.
+    ("max_tokens zero", with_stopping(max_tokens=0), INVALID, "invalid_stopping_options",
+     ["stopping_options.max_tokens", "0"]),
+    ("min_tokens above max_tokens", with_stopping(min_tokens=9, max_tokens=8), INVALID,
+     "invalid_stopping_options", ["stopping_options.min_tokens", "9", "8"]),
+    ("an empty stop string", with_stopping(max_tokens=4, stop_strings=["a", ""]), INVALID,
+     "invalid_stopping_options", ["stopping_options.stop_strings[1]", "empty"]),
+    ("a stop token that is none", with_stopping(max_tokens=4, stop_token_ids=[2**31]), INVALID,
+     "token_out_of_vocabulary", ["stopping_options.stop_token_ids[0]", str(2**31)]),
+    # Responses.
+    ("too many alternatives", with_response(output_logprobs=21), INVALID, "too_many_logprobs",
+     ["response_options.output_logprobs", "21", "20"]),
+    ("too many alternatives of the prompt", with_response(prompt_logprobs=4000000000), INVALID,
+     "too_many_logprobs", ["response_options.prompt_logprobs", "4000000000", "20"]),
+    # Forced output.
+    ("forced tokens beyond max_tokens", forced(1, 2, 3, max_tokens=2), INVALID,
+     "forced_output_too_long", ["forced_output_ids", "3", "max_tokens", "2"]),
+    ("a forced token that is none", forced(VOCABULARY), INVALID, "token_out_of_vocabulary",
+     ["forced_output_ids.ids[0]", str(VOCABULARY)]),
+    ("forced tokens beyond the context", forced(*[5] * 8192, max_tokens=None), OUT_OF_RANGE,
+     "forced_output_too_long", ["forced_output_ids", "8192"]),
+]
+
+
+@pytest.mark.parametrize("message,code,reason,words", [case[1:] for case in CASES],
+                         ids=[case[0] for case in CASES])
+def test_refusal(stub, message, code, reason, words):
+    error = refused(stub, message)
+    assert error.code() == code, error.details()
+    assert trailer(error, "swaa-error-reason") == reason
+    for word in words:
+        assert word in error.details(), error.details()
+    assert not list(error.initial_metadata() or ()), "a refusal sends no headers"
+
+
+@pytest.mark.parametrize("payload", [
+    b"\xff\xff\xff\xff",                 # no message at all
+    b"\x1a\x05\xff\xfe\xfd\xfc\xfb",     # prompt: five bytes that are no UTF-8
+    b"\x1a\x7f" + b"x",                  # prompt: cut off
+], ids=["garbage", "invalid UTF-8", "cut off"])
+def test_bytes_that_do_not_parse(server, payload):
+    call = server.channel.unary_stream("/swaa.v1.InferenceService/Generate")
+    with pytest.raises(grpc.RpcError) as caught:
+        next(iter(call(payload, timeout=20)))
+    assert caught.value.code() == INVALID, caught.value.details()
+    assert trailer(caught.value, "swaa-error-reason") == "malformed_request"
+    assert "GenerateRequest" in caught.value.details()
+
+
+def test_a_message_beyond_16_mib_is_refused(stub):
+    error = refused(stub, request("x" * (16 << 20)))
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

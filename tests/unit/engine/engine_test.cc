@@ -1,0 +1,167 @@
+// The engine's thread and its border: what is refused at the door, and what ends when.
+
+#include "engine/engine.h"
+
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/unit/testing/fake_device.h"
+#include "tests/unit/testing/recording_sink.h"
+
+namespace swaa {
+namespace {
+
+using testing::FakeDevice;
+using ::testing::HasSubstr;
+using testing::RecordingSink;
+
+constexpr int32_t kLayers = 2;
+
+class EngineTest : public ::testing::Test {
+ protected:
+  EngineTest()
+      : tokenizer_(testing::MakeByteTokenizer()),
+        device_({.num_layers = kLayers,
+                 .num_pages = 400,
+                 .page_bytes = 1,
+                 .num_slots = 8,
+                 .max_pages_per_layer = 16,
+                 .max_step_tokens = 128}) {}
+
+  void Start(int32_t max_queued = 100, int32_t max_running = 8) {
+    engine_ = Engine::Create({.max_batch_tokens = 128,
+                              .max_running_requests = max_running,
+                              .max_queued_requests = max_queued,
+                              .max_context_tokens = 1024},
+                             &device_, tokenizer_.get(),
+                             [this](const StepRecord& record) { steps_ += record.decode_tokens; });
+  }
+
+  GenerationRequest Request(const std::string& id, uint32_t max_tokens, int32_t first = 7) {
+    GenerationRequest request;
+    request.id = id;
+    request.prompt = {first, 8, 9};
+    request.recipe.layer_full = request.recipe.decode_full = std::vector<bool>(kLayers);
+    request.recipe_label = "full";
+    request.stopping = {.max_tokens = max_tokens, .ignore_eos = true};
+    return request;
+  }
+
+  static bool WaitFor(const std::function<bool()>& condition) {
+    const absl::Time until = absl::Now() + absl::Seconds(20);
+    while (!condition()) {
+      if (absl::Now() > until) return false;
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    return true;
+  }
+
+  std::unique_ptr<Tokenizer> tokenizer_;
+  FakeDevice device_;
+  std::atomic<int64_t> steps_{0};
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_F(EngineTest, AnswersManyThreadsAtOnce) {
+  Start();
+  std::vector<std::shared_ptr<RecordingSink>> sinks(24);
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 24; ++i) {
+    sinks[i] = std::make_shared<RecordingSink>();
+    clients.emplace_back([this, i, &sinks] {
+      ASSERT_TRUE(engine_->Submit(Request(std::to_string(i), 40, i), sinks[i]).ok());
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  ASSERT_TRUE(engine_->AwaitIdle(absl::Seconds(30)));
+  for (int i = 0; i < 24; ++i) {
+    const GenerationRequest request = Request("", 40, i);
+    EXPECT_EQ(sinks[i]->output,
+              testing::ReferenceOutput(request.prompt, {}, request.recipe, 40, true));
+  }
+  const EngineLoad load = engine_->Load();
+  EXPECT_EQ(load.used_pages, 0);
+  EXPECT_EQ(load.running + load.queued, 0);
+  EXPECT_GT(steps_, 0);
+}
+
+TEST_F(EngineTest, RefusesAtTheDoor) {
+  device_.set_step_time(absl::Milliseconds(5));
+  Start(/*max_queued=*/2, /*max_running=*/1);
+  auto running = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(engine_->Submit(Request("a", 1000), running).ok());
+  ASSERT_TRUE(WaitFor([&] { return running->token_count > 0; }));
+  auto refused = std::make_shared<RecordingSink>();
+  EXPECT_EQ(engine_->Submit(Request("a", 1), refused).code(), absl::StatusCode::kAlreadyExists);
+  ASSERT_TRUE(engine_->Submit(Request("b", 1), std::make_shared<RecordingSink>()).ok());
+  ASSERT_TRUE(engine_->Submit(Request("c", 1), std::make_shared<RecordingSink>()).ok());
+  const absl::Status full = engine_->Submit(Request("d", 1), refused);
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(full.message()), HasSubstr("2"));
+  EXPECT_FALSE(IsNeverFits(full));
+  EXPECT_EQ(engine_->Load().queued, 2);
+  GenerationRequest beyond = Request("e", 1);
+  beyond.prompt.resize(1024);
+  EXPECT_EQ(engine_->Submit(beyond, refused).code(), absl::StatusCode::kOutOfRange);
+  EXPECT_FALSE(refused->ended);
+}
+
+TEST_F(EngineTest, CancelAbortAndDeadlineEndWithinAStep) {
+  device_.set_step_time(absl::Milliseconds(2));
+  Start(10, 2);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < 5; ++i) sinks.push_back(std::make_shared<RecordingSink>());
+  ASSERT_TRUE(engine_->Submit(Request("cancelled", 1000), sinks[0]).ok());
+  ASSERT_TRUE(engine_->Submit(Request("aborted", 1000), sinks[1]).ok());
+  ASSERT_TRUE(WaitFor([&] { return sinks[1]->token_count > 1; }));
+  ASSERT_TRUE(engine_->Submit(Request("queued, cancelled", 1000), sinks[2]).ok());
+  ASSERT_TRUE(engine_->Submit(Request("queued, aborted", 1000), sinks[3]).ok());
+  GenerationRequest late = Request("late", 1000);
+  late.deadline = absl::Now() + absl::Milliseconds(20);
+  ASSERT_TRUE(engine_->Submit(late, sinks[4]).ok());
+  engine_->Cancel("queued, cancelled");
+  EXPECT_TRUE(engine_->Abort("queued, aborted"));
+  ASSERT_TRUE(WaitFor([&] { return sinks[2]->ended && sinks[3]->ended && sinks[4]->ended; }));
+  EXPECT_EQ(sinks[2]->status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(sinks[3]->status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(sinks[4]->status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_FALSE(sinks[4]->accepted);
+  engine_->Cancel("cancelled");
+  EXPECT_TRUE(engine_->Abort("aborted"));
+  EXPECT_FALSE(engine_->Abort("nobody"));
+  ASSERT_TRUE(engine_->AwaitIdle(absl::Seconds(20)));
+  EXPECT_EQ(sinks[0]->status.code(), absl::StatusCode::kCancelled);
+  ASSERT_TRUE(sinks[1]->result.has_value());
+  EXPECT_EQ(sinks[1]->result->reason, FinishReason::kCancelled);
+  EXPECT_GT(sinks[1]->result->stats.completion_tokens, 0);
+  EXPECT_EQ(engine_->Load().used_pages, 0);
+}
+
+TEST_F(EngineTest, DrainFinishesTheAcceptedAndRefusesTheRest) {
+  device_.set_step_time(absl::Milliseconds(2));
+  Start(10, 1);
+  auto accepted = std::make_shared<RecordingSink>();
+  auto queued = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(engine_->Submit(Request("accepted", 60), accepted).ok());
+  ASSERT_TRUE(WaitFor([&] { return accepted->token_count > 0; }));
+  ASSERT_TRUE(engine_->Submit(Request("queued", 10), queued).ok());
+  engine_->StartDrain();
+  EXPECT_EQ(engine_->Submit(Request("new", 10), queued).code(), absl::StatusCode::kUnavailable);
+  ASSERT_TRUE(engine_->AwaitIdle(absl::Seconds(20)));
+  EXPECT_EQ(queued->status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(accepted->output.size(), 60u);
+}
+
+TEST_F(EngineTest, DestructionEndsWhatIsLeft) {
+  device_.set_step_time(absl::Milliseconds(2));
+  Start();
+  auto sink = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(engine_->Submit(Request("left", 1000), sink).ok());
+  engine_.reset();
+  EXPECT_TRUE(sink->ended);
+}
+
+}  // namespace
+}  // namespace swaa

@@ -1,0 +1,158 @@
+// Products of the CPU backend against the double-precision reference: every row count, odd sizes,
+// bias, accumulation, output types.
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "kernels/cpu/onednn_matmul.h"
+#include "kernels/reference/operators.h"
+#include "tests/unit/kernels/operators_fixture.h"
+
+namespace swaa::kernels {
+namespace {
+
+struct Shape {
+  int64_t in;
+  int64_t out;
+};
+
+class LinearTest : public OperatorsFixture {
+ protected:
+  RowReader ReaderOf(const std::vector<double>& values, int64_t columns) {
+    return [&values, columns](int64_t first_row, int64_t count, float* out) {
+      for (int64_t i = 0; i < count * columns; ++i) {
+        out[i] = static_cast<float>(values[first_row * columns + i]);
+      }
+    };
+  }
+
+  // One weight for many products.
+  void Prepare(const Shape& shape) {
+    shape_ = shape;
+    weight_values_ = Random(shape.in * shape.out, 1 / std::sqrt(shape.in), /*round=*/true);
+    bias_values_ = Random(shape.out);
+    bias_ = Upload(bias_values_, DataType::kF32);
+    auto weight = operators_->PackWeight(shape.out, shape.in, ReaderOf(weight_values_, shape.in));
+    ASSERT_TRUE(weight.ok()) << weight.status();
+    weight_ = std::move(*weight);
+    EXPECT_EQ(weight_->in_features(), shape.in);
+    EXPECT_EQ(weight_->out_features(), shape.out);
+    EXPECT_GE(weight_->bytes(), shape.in * shape.out * SizeOf(operators_->precision().weights));
+  }
+
+  void Check(int64_t rows, bool bias, bool accumulate, DataType out_type) {
+    const std::string what = absl::StrCat(rows, " x ", shape_.in, " x ", shape_.out,
+                                          bias ? ", bias" : "", accumulate ? ", accumulate" : "",
+                                          out_type == DataType::kBf16 ? ", bf16 out" : "");
+    const int64_t padded = operators_->PaddedRows(rows);
+    const auto x_values = Random(rows * shape_.in, 1, /*round=*/true);
+    const auto before = Random(rows * shape_.out);
+    auto expected = reference::Linear(x_values, weight_values_,
+                                      bias ? bias_values_ : std::vector<double>{}, shape_.in);
+    if (accumulate) {
+      for (size_t i = 0; i < expected.size(); ++i) expected[i] += before[i];
+    }
+    // Rows of padding are NaN and must change nothing; past the room nothing may be written.
+    auto x = Upload(x_values, activations(), padded * shape_.in);
+    const int64_t room = padded * shape_.out;
+    auto out = Upload(before, out_type, room + 64);
+    operators_->Linear({.weight = weight_.get(),
+                        .x = x->data(),
+                        .bias = bias ? Floats(bias_) : nullptr,
+                        .out = out->data(),
+                        .out_type = out_type,
+                        .rows = rows,
+                        .accumulate = accumulate});
+    operators_->Finish();
+    ExpectNear(*out, out_type, expected, 2e-5, 2e-5, what);
+    for (int64_t i = room; i < room + 64; ++i) {
+      ASSERT_TRUE(std::isnan(Read(*out, out_type, i))) << what << ": written past the room";
+    }
+  }
+
+  Shape shape_{};
+  std::vector<double> weight_values_, bias_values_;
+  std::unique_ptr<Buffer> bias_;
+  std::unique_ptr<Weight> weight_;
+};
+
+TEST_P(LinearTest, EveryRowCount) {
+  Prepare({96, 80});
+  for (int64_t rows = 1; rows <= 70; ++rows) {
+    Check(rows, rows % 2 == 0, rows % 3 == 0, DataType::kF32);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(LinearTest, OddShapes) {
+  for (const Shape& shape : {Shape{1, 1},
+                             {2, 3},
+                             {33, 50},
+                             {64, 17},
+                             {31, 64},
+                             {100, 131},
+                             {576, 1100},
+                             {129, 1030},
+                             {48, 47}}) {
+    Prepare(shape);
+    for (int64_t rows : {1, 2, 3, 4, 5, 7, 8, 9, 17, 66}) {
+      for (bool bias : {false, true}) {
+        Check(rows, bias, false, DataType::kF32);
+        Check(rows, bias, true, DataType::kF32);
+        Check(rows, bias, false, activations());
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_P(LinearTest, ManyRows) {
+  Prepare({64, 192});
+  for (int64_t rows : {127, 200, 333, 512, 513, 700}) {
+    Check(rows, true, true, DataType::kF32);
+    Check(rows, false, false, activations());
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(LinearTest, NoRowsDoNothing) {
+  Prepare({16, 16});
+  operators_->Linear({.weight = weight_.get()});
+}
+
+TEST_P(LinearTest, PaddedRowsCoverAndNeverFall) {
+  int64_t previous = 0;
+  for (int64_t rows = 1; rows < 3000; ++rows) {
+    const int64_t padded = operators_->PaddedRows(rows);
+    ASSERT_GE(padded, rows);
+    ASSERT_GE(padded, previous);
+    ASSERT_LT(padded, rows + 128);
+    previous = padded;
+  }
+}
+
+// A layout that suits many rows only would make oneDNN fall back to its reference product, orders
+// of magnitude slower.
+TEST_P(LinearTest, NoRowCountFallsBackToOneDnnsReference) {
+  const DataType type = operators_->precision().weights;
+  auto matmul = cpu::OneDnnMatmul::Create(type);
+  const std::vector<double> values = Random(576 * 960);
+  auto weight = matmul->Pack(960, 576, ReaderOf(values, 576));
+  ASSERT_TRUE(weight.ok()) << weight.status();
+  for (int64_t rows : {1, 16, 64, 512}) {
+    for (bool accumulate : {false, true}) {
+      const std::string name =
+          matmul->Implementation({.weight = weight->get(), .accumulate = accumulate}, rows);
+      EXPECT_EQ(name.find("ref"), std::string::npos) << rows << " rows: " << name;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, LinearTest, testing::ValuesIn(Variants()), NameOf);
+
+}  // namespace
+}  // namespace swaa::kernels

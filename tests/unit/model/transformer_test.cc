@@ -1,0 +1,308 @@
+// The transformer against a forward pass in double precision: switches of the model families,
+// windows, chunks, mixed batches, wanted rows.
+
+#include "engine/model/transformer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/cpu/instruction_set.h"
+#include "tests/unit/model/tiny_model.h"
+
+namespace swaa {
+namespace {
+
+using kernels::KeySpan;
+
+constexpr int32_t kSlots = 4;
+constexpr int32_t kMaxPages = 8;
+constexpr int64_t kMaxRows = 400;
+
+// A sequence with what each layer sees while prefilling and while decoding.
+struct Sequence {
+  std::vector<int32_t> tokens;
+  int32_t prompt_tokens = 0;
+  std::vector<KeySpan> prefill;  // [layers]
+  std::vector<KeySpan> decode;
+};
+
+// Part of a sequence in a step: rows begin .. end - 1 in one phase.
+struct Part {
+  const Sequence* sequence;
+  int32_t slot;
+  int32_t begin;
+  int32_t end;
+};
+
+class TransformerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    seed_ = std::random_device()();
+    random_.seed(seed_);
+  }
+  void TearDown() override {
+    if (HasFailure()) std::cerr << "seed " << seed_ << std::endl;
+  }
+
+  void Load(const ModelConfig& config, const std::string& dtype,
+            const std::string& instruction_set = "auto") {
+    config_ = config;
+    weights_ = std::make_unique<RandomWeights>(config, seed_);
+    auto operators = kernels::CreateOperators(
+        {.dtype = dtype, .threads = 2, .instruction_set = instruction_set});
+    ASSERT_TRUE(operators.ok()) << operators.status();
+    transformer_.reset();
+    operators_ = std::move(*operators);
+    std::vector<double> progress;
+    auto loaded = Transformer::Load(operators_.get(), config, *weights_, kMaxRows,
+                                    [&](double share) { progress.push_back(share); });
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    transformer_ = std::move(*loaded);
+    EXPECT_TRUE(std::is_sorted(progress.begin(), progress.end()));
+    EXPECT_DOUBLE_EQ(progress.back(), 1.0);
+    page_bytes_ = operators_->KvPageBytes(config.kv_heads, config.head_dim);
+    const int64_t pages = 1 + int64_t{kSlots} * config.num_layers * kMaxPages;
+    pool_ = std::move(*operators_->Allocate(pages * page_bytes_));
+    table_.resize(pages - 1);
+    for (size_t i = 0; i < table_.size(); ++i) table_[i] = static_cast<int32_t>(i) + 1;
+    std::shuffle(table_.begin(), table_.end(), random_);
+  }
+
+  Sequence RandomSequence(int32_t length, int32_t prompt, const std::vector<KeySpan>& prefill,
+                          const std::vector<KeySpan>& decode) {
+    Sequence sequence{{}, prompt, prefill, decode};
+    for (int32_t i = 0; i < length; ++i) {
+      sequence.tokens.push_back(static_cast<int32_t>(random_() % config_.vocab_size));
+    }
+    return sequence;
+  }
+
+  std::vector<KeySpan> Everywhere(KeySpan span) {
+    return std::vector<KeySpan>(config_.num_layers, span);
+  }
+
+  // Logits [wanted, vocab] of one step; all rows are wanted, or those of `wanted`.
+  std::vector<float> Forward(const std::vector<Part>& parts,
+                             const std::vector<int32_t>* wanted = nullptr) {
+    Step step;
+    for (const Part& part : parts) {
+      step.sequences.push_back({.slot = part.slot,
+                                .first_row = static_cast<int32_t>(step.tokens.size()),
+                                .query_count = part.end - part.begin,
+                                .first_position = part.begin});
+      const bool decodes = part.begin >= part.sequence->prompt_tokens;
+      const auto& spans = decodes ? part.sequence->decode : part.sequence->prefill;
+      step.spans.insert(step.spans.end(), spans.begin(), spans.end());
+      for (int32_t i = part.begin; i < part.end; ++i) {
+        step.tokens.push_back(part.sequence->tokens[i]);
+      }
+    }
+    for (int32_t row = 0; row < static_cast<int32_t>(step.tokens.size()); ++row) {
+      if (wanted != nullptr && std::ranges::find(*wanted, row) == wanted->end()) continue;
+      step.logits.emplace_back().row = row;
+    }
+    std::vector<float> logits;
+    int64_t next = 0;
+    transformer_->Forward(
+        step, {table_.data(), config_.num_layers, kMaxPages}, {pool_->data(), page_bytes_},
+        [&](int64_t first, int64_t count, const float* values) {
+          EXPECT_EQ(first, next);
+          EXPECT_LE(count, Transformer::kLogitsRows);
+          next += count;
+          logits.insert(logits.end(), values, values + count * config_.vocab_size);
+        });
+    EXPECT_EQ(next, static_cast<int64_t>(step.logits.size()));
+    return logits;
+  }
+
+  // Logits of all rows of a sequence, in chunks of at most `chunk` that do not cross the prompt's
+  // end.
+  std::vector<float> ForwardInChunks(const Sequence& sequence, int32_t slot, int32_t chunk) {
+    std::vector<float> logits;
+    const auto length = static_cast<int32_t>(sequence.tokens.size());
+    for (int32_t begin = 0; begin < length;) {
+      const int32_t border = begin < sequence.prompt_tokens ? sequence.prompt_tokens : length;
+      const int32_t end = std::min(begin + chunk, border);
+      const auto part = Forward({{&sequence, slot, begin, end}});
+      logits.insert(logits.end(), part.begin(), part.end());
+      begin = end;
+    }
+    return logits;
+  }
+
+  std::vector<double> Reference(const Sequence& sequence) {
+    std::vector<KeySpan> spans;
+    for (int32_t i = 0; i < static_cast<int32_t>(sequence.tokens.size()); ++i) {
+      const auto& row = i < sequence.prompt_tokens ? sequence.prefill : sequence.decode;
+      spans.insert(spans.end(), row.begin(), row.end());
+    }
+    return ReferenceLogits(config_, *weights_, sequence.tokens, spans);
+  }
+
+  template <typename A, typename B>
+  static double MaxDifference(const A& a, const B& b) {
+    EXPECT_EQ(a.size(), b.size());
+    double largest = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+      if (!(difference <= largest)) largest = difference;  // NaN too
+    }
+    return largest;
+  }
+
+  uint64_t seed_ = 0;
+  std::mt19937_64 random_;
+  ModelConfig config_;
+  std::unique_ptr<RandomWeights> weights_;
+  std::unique_ptr<kernels::Operators> operators_;
+  std::unique_ptr<Transformer> transformer_;
+  std::unique_ptr<kernels::Buffer> pool_;
+  std::vector<int32_t> table_;
+  int64_t page_bytes_ = 0;
+};
+
+TEST_F(TransformerTest, EveryFamilySwitchMatchesTheReferenceInF32) {
+  for (int variant = 0; variant < 5; ++variant) {
+    ModelConfig config = TinyConfig();
+    if (variant == 1) config.tied_embeddings = true;
+    if (variant == 2) config.qkv_bias = true;
+    if (variant == 3) config.qk_norm = true;
+    if (variant == 4) config.rope_scaling = Llama3RopeScaling{.original_context = 64};
+    Load(config, "f32");
+    const auto full = Everywhere({});
+    const Sequence sequence = RandomSequence(150, 150, full, full);
+    EXPECT_LT(MaxDifference(ForwardInChunks(sequence, 1, 150), Reference(sequence)), 1e-3)
+        << "variant " << variant;
+  }
+}
+
+TEST_F(TransformerTest, WindowsSinksAndPhasesMatchTheReference) {
+  Load(TinyConfig(), "f32");
+  const auto full = Everywhere({});
+  const std::vector<std::pair<std::vector<KeySpan>, std::vector<KeySpan>>> recipes = {
+      {Everywhere({.window = 20, .sinks = 0}), Everywhere({.window = 20, .sinks = 0})},
+      {Everywhere({.window = 64, .sinks = 4}), full},
+      {{{.window = 30, .sinks = 70}, {}, {.window = 1, .sinks = 0}},
+       {{}, {}, {.window = 1, .sinks = 3}}},
+  };
+  for (const auto& [prefill, decode] : recipes) {
+    const Sequence sequence = RandomSequence(210, 170, prefill, decode);
+    EXPECT_LT(MaxDifference(ForwardInChunks(sequence, 0, 1000), Reference(sequence)), 1e-3);
+    // The mask must matter, or this test could not fail.
+    Sequence unmasked = sequence;
+    unmasked.prefill = unmasked.decode = full;
+    EXPECT_GT(MaxDifference(ForwardInChunks(unmasked, 1, 1000), Reference(sequence)), 1e-2);
+  }
+}
+
+TEST_F(TransformerTest, ChunksChangeNothing) {
+  Load(TinyConfig(), "f32");
+  const Sequence sequence =
+      RandomSequence(200, 160, Everywhere({.window = 50, .sinks = 3}), Everywhere({}));
+  const auto whole = ForwardInChunks(sequence, 0, 1000);
+  for (int32_t chunk : {1, 7, 64, 65, 128}) {
+    EXPECT_LT(MaxDifference(ForwardInChunks(sequence, 1, chunk), whole), 1e-4) << chunk;
+  }
+}
+
+TEST_F(TransformerTest, MixedBatchEqualsEachAlone) {
+  Load(TinyConfig(), "f32");
+  const Sequence a = RandomSequence(130, 100, Everywhere({.window = 33, .sinks = 2}),
+                                    Everywhere({.window = 33, .sinks = 2}));
+  const Sequence b = RandomSequence(90, 90, Everywhere({}), Everywhere({}));
+  const Sequence c = RandomSequence(70, 69, Everywhere({.window = 8, .sinks = 0}), Everywhere({}));
+  const auto alone_a = ForwardInChunks(a, 0, 1000);
+  const auto alone_b = ForwardInChunks(b, 0, 1000);
+  const auto alone_c = ForwardInChunks(c, 0, 1000);
+  Forward({{&a, 1, 0, 100}, {&c, 3, 0, 69}, {&b, 2, 0, 30}});
+  const auto mixed = Forward({{&a, 1, 100, 130}, {&b, 2, 30, 90}, {&c, 3, 69, 70}});
+  const int64_t vocab = config_.vocab_size;
+  std::vector<float> expected(alone_a.begin() + 100 * vocab, alone_a.end());
+  expected.insert(expected.end(), alone_b.begin() + 30 * vocab, alone_b.end());
+  expected.insert(expected.end(), alone_c.begin() + 69 * vocab, alone_c.end());
+  EXPECT_LT(MaxDifference(mixed, expected), 1e-4);
+}
+
+TEST_F(TransformerTest, OnlyWantedRowsComeBackAndAllKeysAreStored) {
+  Load(TinyConfig(), "f32");
+  const Sequence sequence =
+      RandomSequence(120, 120, Everywhere({.window = 40, .sinks = 1}), Everywhere({}));
+  const auto whole = ForwardInChunks(sequence, 0, 1000);
+  const int64_t vocab = config_.vocab_size;
+  // No row wanted, then three, two of them neighbours: these read what the first step stored.
+  const std::vector<int32_t> none, some = {0, 17, 18};
+  EXPECT_TRUE(Forward({{&sequence, 1, 0, 100}}, &none).empty());
+  const auto wanted = Forward({{&sequence, 1, 100, 120}}, &some);
+  std::vector<float> expected;
+  for (int32_t row : some) {
+    const float* from = whole.data() + (100 + row) * vocab;
+    expected.insert(expected.end(), from, from + vocab);
+  }
+  EXPECT_LT(MaxDifference(wanted, expected), 1e-4);
+}
+
+TEST_F(TransformerTest, EveryInstructionSetIsNearTheReference) {
+  for (kernels::cpu::InstructionSet set : kernels::cpu::SupportedInstructionSets()) {
+    for (const char* dtype : {"auto", "f32"}) {
+      Load(TinyConfig(), dtype, std::string(kernels::cpu::Name(set)));
+      const auto spans = Everywhere({.window = 70, .sinks = 5});
+      const Sequence sequence = RandomSequence(140, 130, spans, spans);
+      const auto logits = ForwardInChunks(sequence, 2, 100);
+      const auto expected = Reference(sequence);
+      double error = 0, norm = 0;
+      for (size_t i = 0; i < expected.size(); ++i) {
+        error += (logits[i] - expected[i]) * (logits[i] - expected[i]);
+        norm += expected[i] * expected[i];
+      }
+      const double relative = std::sqrt(error / norm);
+      EXPECT_LT(relative, dtype == std::string("f32") ? 1e-5 : 4e-2)
+          << kernels::cpu::Name(set) << " " << dtype;
+    }
+  }
+}
+
+TEST_F(TransformerTest, MissingAndMisshapenWeightsAreNamed) {
+  const ModelConfig config = TinyConfig();
+  auto operators = kernels::CreateOperators({.threads = 2});
+  ASSERT_TRUE(operators.ok());
+  RandomWeights weights(config, 1);
+  weights.Remove(WeightRole::kFfnUp, 2);
+  auto missing = Transformer::Load(operators->get(), config, weights, 16, {});
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
+  ModelConfig wider = config;
+  wider.hidden = 96;
+  auto misshapen = Transformer::Load(operators->get(), wider, RandomWeights(config, 1), 16, {});
+  EXPECT_EQ(misshapen.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(misshapen.status().message()), testing::HasSubstr("[131, 80]"));
+}
+
+TEST(RopeInverseFrequenciesTest, Llama3ScalingKeepsShortWavesAndStretchesLongOnes) {
+  ModelConfig config = TinyConfig();
+  config.head_dim = 128;
+  config.rope_theta = 500000;
+  const auto plain = RopeInverseFrequencies(config);
+  EXPECT_FLOAT_EQ(plain[0], 1.0f);
+  EXPECT_FLOAT_EQ(plain[32], std::pow(500000.0f, -0.5f));
+  config.rope_scaling = Llama3RopeScaling{};
+  const auto scaled = RopeInverseFrequencies(config);
+  for (size_t i = 0; i < scaled.size(); ++i) {
+    const double wavelength = 2 * M_PI / plain[i];
+    if (wavelength < 8192 / 4.0) {
+      EXPECT_FLOAT_EQ(scaled[i], plain[i]);
+    } else if (wavelength > 8192) {
+      EXPECT_FLOAT_EQ(scaled[i], plain[i] / 8);
+    } else {
+      const double smooth = (8192 / wavelength - 1) / 3;
+      EXPECT_NEAR(scaled[i], (1 - smooth) * plain[i] / 8 + smooth * plain[i], 1e-9);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace swaa

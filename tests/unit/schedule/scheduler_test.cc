@@ -1,0 +1,440 @@
+// The scheduler on a hashing device: whatever else is in the batch, however the work is cut, short
+// of pages or not, a request's tokens are those it gives alone, its pages are those its recipe can
+// see, and at the end nothing is held.
+
+#include "engine/schedule/scheduler.h"
+
+#include <random>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/recipe/visibility.h"
+#include "engine/schedule/never_fits.h"
+#include "tests/unit/testing/fake_device.h"
+#include "tests/unit/testing/recording_sink.h"
+
+namespace swaa {
+namespace {
+
+using testing::FakeDevice;
+using testing::RecordingSink;
+
+constexpr int32_t kLayers = 3;
+constexpr int32_t kContext = 2048;
+
+DeviceInfo Info(int32_t pages, int32_t slots = 32) {
+  return {.num_layers = kLayers,
+          .num_pages = pages + 1,
+          .page_bytes = 100,
+          .num_slots = slots,
+          .max_pages_per_layer = kContext / 64,
+          .max_step_tokens = 512};
+}
+
+Recipe RandomRecipe(std::mt19937* random) {
+  auto below = [&](uint32_t n) { return static_cast<uint32_t>((*random)() % n); };
+  constexpr uint32_t kEdges[] = {1, 2, 31, 63, 64, 65, 100, 128, 129, 500};
+  Recipe recipe;
+  recipe.layer_full.resize(kLayers);
+  recipe.decode_full.resize(kLayers);
+  if (below(6) == 0) return recipe;
+  recipe.window = kEdges[below(std::size(kEdges))];
+  recipe.sinks = below(2) == 0 ? 0 : kEdges[below(std::size(kEdges))];
+  for (int32_t layer = 0; layer < kLayers; ++layer) {
+    recipe.layer_full[layer] = below(3) == 0;
+    recipe.decode_full[layer] = below(3) == 0;
+  }
+  return recipe;
+}
+
+std::vector<int32_t> RandomTokens(std::mt19937* random, size_t count) {
+  std::vector<int32_t> tokens(count);
+  for (int32_t& token : tokens) token = static_cast<int32_t>((*random)() % 256);
+  return tokens;
+}
+
+struct Case {
+  GenerationRequest request;
+  std::shared_ptr<RecordingSink> sink = std::make_shared<RecordingSink>();
+  std::vector<int32_t> expected;
+};
+
+// A scheduler, its device, and the loop between them.
+struct Bench {
+  Bench(DeviceInfo info, SchedulerOptions options_in)
+      : tokenizer(testing::MakeByteTokenizer()),
+        device(info),
+        options(options_in),
+        scheduler(options_in, info, tokenizer.get()) {}
+
+  absl::Status Add(const Case& c) {
+    const absl::StatusOr<int32_t> most = MaxOutputTokens(c.request, options, device.info());
+    if (!most.ok()) return most.status();
+    scheduler.Add(c.request, c.sink, *most);
+    return absl::OkStatus();
+  }
+
+  void Step() {
+    std::optional<swaa::Step> step = scheduler.NextStep(absl::Now());
+    if (!step.has_value()) return;
+    device.Submit(*std::move(step));
+    scheduler.Commit(device.Collect(), absl::Now());
+  }
+
+  void RunToEnd() {
+    for (int i = 0; i < 100000 && !scheduler.idle(); ++i) Step();
+    ASSERT_TRUE(scheduler.idle());
+    ExpectNothingHeld();
+  }
+
+  void ExpectNothingHeld() const {
+    const EngineLoad load = scheduler.Load();
+    EXPECT_EQ(load.used_pages, 0);
+    EXPECT_EQ(load.running, 0);
+  }
+
+  std::unique_ptr<Tokenizer> tokenizer;
+  FakeDevice device;
+  SchedulerOptions options;
+  Scheduler scheduler;
+};
+
+Case RandomCase(std::mt19937* random, int32_t tag, size_t longest_prompt) {
+  Case c;
+  c.request.id = "r" + std::to_string(tag);
+  c.request.prompt = RandomTokens(random, 1 + (*random)() % longest_prompt);
+  c.request.prompt[0] = tag;
+  c.request.recipe = RandomRecipe(random);
+  c.request.recipe_label = c.request.id;
+  c.request.priority = static_cast<int32_t>((*random)() % 3);
+  c.request.stopping.max_tokens = 1 + (*random)() % 80;
+  c.request.stopping.ignore_eos = (*random)() % 4 != 0;
+  const std::vector<int32_t> all = testing::ReferenceOutput(
+      c.request.prompt, {}, c.request.recipe, static_cast<int32_t>(*c.request.stopping.max_tokens),
+      c.request.stopping.ignore_eos);
+  if ((*random)() % 3 == 0) {
+    // Part of the answer is known already: what follows must be what would have followed.
+    const size_t known = (*random)() % all.size();
+    c.request.forced_output.assign(all.begin(), all.begin() + known);
+  }
+  if ((*random)() % 4 == 0) c.request.output_logprobs = 0;
+  c.expected = all;
+  return c;
+}
+
+class SchedulerProperty : public ::testing::TestWithParam<int> {};
+
+// Alone = batched = chunked = forced = preempted, for any mix of recipes.
+TEST_P(SchedulerProperty, TokensDoNotDependOnCompany) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  const bool short_of_pages = GetParam() % 2 == 1;
+  const int32_t budgets[] = {1, 7, 64, 128, 200, 512};
+  const int32_t budget = budgets[random() % std::size(budgets)];
+  Bench bench(
+      Info(short_of_pages ? 60 : 4000),
+      {.max_batch_tokens = budget, .max_running_requests = 16, .max_context_tokens = kContext});
+  std::vector<Case> cases;
+  for (int32_t tag = 0; tag < 20; ++tag) {
+    cases.push_back(RandomCase(&random, tag, budget == 1 ? 60 : 300));
+  }
+  for (const Case& c : cases) {
+    ASSERT_TRUE(bench.Add(c).ok());
+    for (int steps = random() % 4; steps > 0; --steps) bench.Step();
+  }
+  bench.RunToEnd();
+  for (const Case& c : cases) {
+    ASSERT_TRUE(c.sink->result.has_value()) << c.request.id << " " << c.sink->status;
+    EXPECT_EQ(c.sink->output, c.expected) << c.request.id;
+    const GenerationStats& stats = c.sink->result->stats;
+    const auto prompt = static_cast<int64_t>(c.request.prompt.size());
+    EXPECT_EQ(stats.completion_tokens, static_cast<int32_t>(c.expected.size()));
+    EXPECT_EQ(stats.attended_keys,
+              AttendedKeys(c.request.recipe, prompt, 0,
+                           prompt + static_cast<int64_t>(c.expected.size()) - 1));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Rounds, SchedulerProperty, ::testing::Range(0, 16));
+
+TEST(Scheduler, PreemptsAndComputesAgain) {
+  // Two requests whose decoding outgrows the pool together, not alone.
+  Bench bench(Info(7 * kLayers),
+              {.max_batch_tokens = 128, .max_running_requests = 8, .max_context_tokens = kContext});
+  std::mt19937 random(1);
+  std::vector<Case> cases(2);
+  for (int32_t tag = 0; tag < 2; ++tag) {
+    Case& c = cases[tag];
+    c.request.id = std::to_string(tag);
+    c.request.prompt = RandomTokens(&random, 128);
+    c.request.recipe.layer_full = c.request.recipe.decode_full = std::vector<bool>(kLayers);
+    c.request.stopping = {.max_tokens = 200, .ignore_eos = true};
+    c.request.output_logprobs = 0;
+    c.expected = testing::ReferenceOutput(c.request.prompt, {}, c.request.recipe, 200, true);
+    ASSERT_TRUE(bench.Add(c).ok());
+  }
+  bench.RunToEnd();
+  EXPECT_EQ(cases[0].sink->output, cases[0].expected);
+  EXPECT_EQ(cases[1].sink->output, cases[1].expected);
+  EXPECT_EQ(cases[0].sink->result->stats.preemptions, 0);
+  EXPECT_GT(cases[1].sink->result->stats.preemptions, 0);
+  // Each log-probability was sent once.
+  EXPECT_EQ(cases[1].sink->events.size(), 200u);
+}
+
+// After every step each request holds exactly the pages that its recipe can see.
+TEST(Scheduler, HoldsExactlyWhatTheRecipesSee) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  Bench bench(
+      Info(4000),
+      {.max_batch_tokens = 256, .max_running_requests = 16, .max_context_tokens = kContext});
+  std::vector<Case> cases;
+  for (int32_t tag = 0; tag < 16; ++tag) cases.push_back(RandomCase(&random, tag, 700));
+  for (const Case& c : cases) ASSERT_TRUE(bench.Add(c).ok());
+  while (!bench.scheduler.idle()) {
+    bench.Step();
+    const EngineLoad load = bench.scheduler.Load();
+    int64_t used = 0;
+    for (const auto& [slot, state] : bench.device.slots()) {
+      const Case& c = cases[state.first_token];
+      if (c.sink->ended) continue;
+      const int64_t pages = PagesHeld(c.request.recipe, state.computed);
+      used += pages;
+      EXPECT_EQ(load.recipes.at(c.request.recipe_label).kv_bytes, pages * 100)
+          << c.request.id << " after " << state.computed;
+    }
+    EXPECT_EQ(load.used_pages, used);
+  }
+  bench.ExpectNothingHeld();
+}
+
+TEST(Scheduler, APrefillingWindowHoldsLittleHoweverLongThePrompt) {
+  Bench bench(Info(4000),
+              {.max_batch_tokens = 128, .max_running_requests = 1, .max_context_tokens = kContext});
+  std::mt19937 random(2);
+  Case c;
+  c.request.id = "long";
+  c.request.prompt = RandomTokens(&random, 2000);
+  c.request.recipe.window = 100;
+  c.request.recipe.sinks = 10;
+  c.request.recipe.layer_full = c.request.recipe.decode_full = std::vector<bool>(kLayers);
+  c.request.stopping = {.max_tokens = 5, .ignore_eos = true};
+  c.expected = testing::ReferenceOutput(c.request.prompt, {}, c.request.recipe, 5, true);
+  ASSERT_TRUE(bench.Add(c).ok());
+  bench.RunToEnd();
+  EXPECT_EQ(c.sink->output, c.expected);
+  // ceil(10/64) + ceil((100 + 128)/64) + 1 pages a layer of 100 bytes.
+  EXPECT_LE(c.sink->result->stats.peak_kv_bytes, (1 + 4 + 1) * kLayers * 100);
+  EXPECT_EQ(c.sink->result->stats.full_attention_kv_bytes, 32 * kLayers * 100);
+}
+
+// Random submissions, cancels, aborts and deadlines: every request ends once, and the pool is
+// whole.
+TEST(Scheduler, NothingIsLostOrLeftBehind) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  Bench bench(Info(120, 6),
+              {.max_batch_tokens = 200, .max_running_requests = 6, .max_context_tokens = kContext});
+  std::vector<Case> cases;
+  for (int32_t tag = 0; tag < 150; ++tag) {
+    Case c = RandomCase(&random, tag, 250);
+    if (random() % 8 == 0) c.request.deadline = absl::InfinitePast();
+    ASSERT_TRUE(bench.Add(c).ok());
+    cases.push_back(c);
+    for (int steps = random() % 5; steps > 0; --steps) bench.Step();
+    const std::string victim = "r" + std::to_string(random() % cases.size());
+    switch (random() % 4) {
+      case 0:
+        bench.scheduler.Cancel(victim, absl::CancelledError("gone"));
+        break;
+      case 1:
+        bench.scheduler.Abort(victim);
+        break;
+      default:
+        bench.scheduler.ExpireDeadlines(absl::Now());
+    }
+  }
+  bench.RunToEnd();
+  size_t whole = 0;
+  for (const Case& c : cases) {
+    ASSERT_TRUE(c.sink->ended) << c.request.id;
+    const bool complete =
+        c.sink->result.has_value() && c.sink->result->reason != FinishReason::kCancelled;
+    if (complete) {
+      EXPECT_EQ(c.sink->output, c.expected) << c.request.id;
+      ++whole;
+    } else {
+      ASSERT_LE(c.sink->output.size(), c.expected.size());
+      EXPECT_TRUE(std::equal(c.sink->output.begin(), c.sink->output.end(), c.expected.begin()));
+    }
+  }
+  EXPECT_GT(whole, 20u);
+  EXPECT_EQ(bench.scheduler.TakeEnded().size(), cases.size());
+}
+
+// Conversations over a few common prefixes, one after the other and at once: whatever recipe filled
+// the cache, and whatever was evicted since, a request's tokens are those it gives alone.
+TEST_P(SchedulerProperty, TokensDoNotDependOnTheCache) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  const bool short_of_pages = GetParam() % 2 == 1;
+  Bench bench(Info(short_of_pages ? 60 : 4000),
+              {.max_batch_tokens = 128, .max_running_requests = 4, .max_context_tokens = kContext});
+  std::vector<std::vector<int32_t>> documents;
+  for (int i = 0; i < 3; ++i) documents.push_back(RandomTokens(&random, 300));
+  std::vector<Recipe> recipes;
+  for (int i = 0; i < 4; ++i) recipes.push_back(RandomRecipe(&random));
+  std::vector<Case> cases;
+  int64_t cached = 0;
+  for (int32_t i = 0; i < 40; ++i) {
+    Case c;
+    c.request.id = std::to_string(i);
+    // A prefix of a document, or what an earlier conversation came to, and something new.
+    if (!cases.empty() && random() % 3 == 0 && cases.back().sink->ended) {
+      c.request.prompt = cases.back().request.prompt;
+      c.request.prompt.insert(c.request.prompt.end(), cases.back().sink->output.begin(),
+                              cases.back().sink->output.end());
+    } else {
+      const std::vector<int32_t>& document = documents[random() % documents.size()];
+      c.request.prompt.assign(document.begin(), document.begin() + 60 + random() % 240);
+    }
+    const std::vector<int32_t> own = RandomTokens(&random, 1 + random() % 20);
+    c.request.prompt.insert(c.request.prompt.end(), own.begin(), own.end());
+    if (c.request.prompt.size() > 600) c.request.prompt.resize(600);
+    c.request.recipe = recipes[random() % recipes.size()];
+    c.request.cache_salt = random() % 8 == 0 ? "apart" : "";
+    const uint32_t length = 1 + random() % 70;
+    c.request.stopping = {.max_tokens = length, .ignore_eos = true};
+    if (random() % 6 == 0) c.request.prompt_logprobs = 0;
+    c.expected = testing::ReferenceOutput(c.request.prompt, {}, c.request.recipe,
+                                          static_cast<int32_t>(length), true);
+    ASSERT_TRUE(bench.Add(c).ok());
+    cases.push_back(c);
+    for (int steps = random() % 90; steps > 0; --steps) bench.Step();
+  }
+  bench.RunToEnd();
+  for (const Case& c : cases) {
+    ASSERT_TRUE(c.sink->result.has_value()) << c.request.id << " " << c.sink->status;
+    EXPECT_EQ(c.sink->output, c.expected) << c.request.id;
+    const GenerationStats& stats = c.sink->result->stats;
+    cached += stats.cached_prompt_tokens;
+    EXPECT_LT(stats.cached_prompt_tokens, stats.prompt_tokens);
+    EXPECT_EQ(stats.cached_prompt_tokens % 64, 0);
+    if (c.request.prompt_logprobs.has_value()) {
+      EXPECT_EQ(stats.cached_prompt_tokens, 0);
+      EXPECT_EQ(c.sink->prompt_logprobs.size(), c.request.prompt.size());
+    }
+    const auto prompt = static_cast<int64_t>(c.request.prompt.size());
+    EXPECT_EQ(stats.attended_keys,
+              AttendedKeys(c.request.recipe, prompt, stats.cached_prompt_tokens,
+                           prompt + static_cast<int64_t>(c.expected.size()) - 1));
+  }
+  if (!short_of_pages) {
+    EXPECT_GT(cached, 0);
+  }
+}
+
+TEST(Scheduler, AllRecipesShareTheFirstWindowAndSinks) {
+  Bench bench(Info(4000),
+              {.max_batch_tokens = 512, .max_running_requests = 4, .max_context_tokens = kContext});
+  std::mt19937 random(5);
+  const std::vector<int32_t> prompt = RandomTokens(&random, 1024);
+  auto cached = [&](std::optional<uint32_t> window, uint32_t sinks, std::string salt = "") {
+    Case c;
+    c.request.id = std::to_string(random());
+    c.request.prompt = prompt;
+    c.request.cache_salt = std::move(salt);
+    c.request.recipe.window = window;
+    c.request.recipe.sinks = sinks;
+    c.request.recipe.layer_full = c.request.recipe.decode_full = std::vector<bool>(kLayers);
+    c.request.stopping = {.max_tokens = 1};
+    EXPECT_TRUE(bench.Add(c).ok());
+    bench.RunToEnd();
+    return c.sink->result->stats.cached_prompt_tokens;
+  };
+  EXPECT_EQ(cached(std::nullopt, 0), 0);
+  EXPECT_EQ(cached(std::nullopt, 0), 960);  // 15 of 16 whole blocks: one position is always computed
+  EXPECT_EQ(cached(std::nullopt, 0, "another"), 0);
+  EXPECT_EQ(cached(300, 100), 384);  // the six blocks below W + K
+  EXPECT_EQ(cached(300, 100), 960);  // now its own ones too
+  EXPECT_EQ(cached(301, 100), 384);  // another window shares no more than that
+  EXPECT_EQ(cached(5000, 0), 960);   // a window beyond the prompt is full attention
+}
+
+TEST(Scheduler, AFailedStepFailsItsRequestsAndFreesThem) {
+  Bench bench(Info(400),
+              {.max_batch_tokens = 200, .max_running_requests = 6, .max_context_tokens = kContext});
+  std::mt19937 random(3);
+  Case c = RandomCase(&random, 0, 100);
+  ASSERT_TRUE(bench.Add(c).ok());
+  bench.device.FailWith(absl::InternalError("the device is gone"));
+  bench.Step();
+  EXPECT_EQ(c.sink->status.code(), absl::StatusCode::kInternal);
+  EXPECT_TRUE(bench.scheduler.idle());
+  bench.ExpectNothingHeld();
+}
+
+TEST(Scheduler, ScoresPromptAndForcedTokens) {
+  Bench bench(Info(400),
+              {.max_batch_tokens = 50, .max_running_requests = 6, .max_context_tokens = kContext});
+  std::mt19937 random(4);
+  Case c;
+  c.request.id = "scored";
+  c.request.prompt = RandomTokens(&random, 130);
+  c.request.forced_output = RandomTokens(&random, 70);
+  c.request.recipe = RandomRecipe(&random);
+  c.request.recipe.window = 40;
+  c.request.recipe.decode_full = {true, false, true};
+  c.request.stopping = {.max_tokens = 70};
+  c.request.prompt_logprobs = 0;
+  c.request.output_logprobs = 0;
+  ASSERT_TRUE(bench.Add(c).ok());
+  bench.RunToEnd();
+  std::vector<int32_t> tokens = c.request.prompt;
+  tokens.insert(tokens.end(), c.request.forced_output.begin(), c.request.forced_output.end());
+  const std::vector<uint64_t> values = testing::ReferenceValues(tokens, 130, c.request.recipe);
+  ASSERT_EQ(c.sink->prompt_logprobs.size(), 130u);
+  for (int32_t p = 0; p < 130; ++p) {
+    EXPECT_EQ(c.sink->prompt_logprobs[p].token, tokens[p]);
+    if (p == 0) continue;
+    EXPECT_EQ(c.sink->prompt_logprobs[p].logprob, testing::FakeLogprob(values[p - 1], tokens[p]));
+  }
+  EXPECT_EQ(c.sink->output, c.request.forced_output);
+  for (int32_t t = 0; t < 70; ++t) {
+    EXPECT_TRUE(c.sink->events[t].has_logprob);
+    EXPECT_EQ(c.sink->events[t].scored.logprob,
+              testing::FakeLogprob(values[129 + t], tokens[130 + t]));
+  }
+  EXPECT_EQ(c.sink->result->reason, FinishReason::kLength);
+}
+
+TEST(MaxOutputTokens, CutsToContextAndPool) {
+  const SchedulerOptions options{.max_batch_tokens = 64, .max_context_tokens = kContext};
+  GenerationRequest request;
+  request.prompt.resize(100);
+  request.recipe.layer_full = request.recipe.decode_full = std::vector<bool>(kLayers);
+  EXPECT_EQ(*MaxOutputTokens(request, options, Info(4000)), kContext - 100);
+  request.stopping.max_tokens = 50;
+  EXPECT_EQ(*MaxOutputTokens(request, options, Info(4000)), 50);
+  // Ten pages a layer hold 640 positions, and the last token needs none.
+  request.stopping.max_tokens.reset();
+  EXPECT_EQ(*MaxOutputTokens(request, options, Info(10 * kLayers)), 541);
+  request.stopping.max_tokens = 542;
+  const absl::Status never = MaxOutputTokens(request, options, Info(10 * kLayers)).status();
+  EXPECT_EQ(never.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(IsNeverFits(never));
+  request.recipe.window = 64;
+  EXPECT_EQ(*MaxOutputTokens(request, options, Info(10 * kLayers)), 542);
+  request.prompt.resize(kContext);
+  EXPECT_EQ(MaxOutputTokens(request, options, Info(4000)).status().code(),
+            absl::StatusCode::kOutOfRange);
+}
+
+}  // namespace
+}  // namespace swaa

@@ -1,0 +1,87 @@
+// Tools: `swaa chat`.
+
+#include <cstdio>
+#include <iostream>
+#include <unistd.h>
+
+#include "absl/flags/flag.h"
+#include "tools/client.h"
+#include "tools/commands.h"
+
+ABSL_FLAG(std::string, system, "", "a system message before the first turn");
+
+namespace swaa::tools {
+namespace {
+
+void AddMessage(v1::Role role, const std::string& content, v1::ChatInput* chat) {
+  v1::ChatMessage* message = chat->add_messages();
+  message->set_role(role);
+  message->set_content(content);
+}
+
+v1::ChatInput FreshConversation() {
+  v1::ChatInput chat;
+  const std::string system = absl::GetFlag(FLAGS_system);
+  if (!system.empty()) AddMessage(v1::ROLE_SYSTEM, system, &chat);
+  return chat;
+}
+
+// One turn. A failed one leaves the conversation as it was.
+void Turn(Client* client, v1::GenerateRequest request, const std::string& line,
+          v1::ChatInput* chat) {
+  *request.mutable_chat() = *chat;
+  AddMessage(v1::ROLE_USER, line, request.mutable_chat());
+  absl::StatusOr<Generation> answer = client->Generate(request, [](const std::string& text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  });
+  std::printf("\n");
+  if (!answer.ok()) {
+    Fail("chat", answer.status());
+    return;
+  }
+  std::fprintf(stderr, "[%s]\n", CostLine(*answer).c_str());
+  *chat = request.chat();
+  AddMessage(v1::ROLE_ASSISTANT, answer->text, chat);
+}
+
+int Chat(const std::vector<std::string>& arguments) {
+  absl::StatusOr<v1::GenerateRequest> request = RequestFromFlags();
+  if (request.ok() && !arguments.empty()) {
+    request = absl::InvalidArgumentError("\"" + arguments[0] + "\" is no flag; chat reads lines");
+  }
+  if (!request.ok()) {
+    Fail("chat", request.status());
+    return 2;
+  }
+  Client client(AddressFlag());
+  const bool terminal = isatty(STDIN_FILENO) == 1;
+  if (terminal) std::printf("A line is a message. /reset begins anew, /quit or Ctrl-D ends.\n");
+  v1::ChatInput chat = FreshConversation();
+  std::string line;
+  for (;;) {
+    if (terminal) std::printf("> ");
+    std::fflush(stdout);
+    if (!std::getline(std::cin, line) || line == "/quit") break;
+    if (line == "/reset") {
+      chat = FreshConversation();
+    } else if (!line.empty()) {
+      Turn(&client, *request, line, &chat);
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+Command ChatCommand() {
+  std::vector<std::string> flags = ClientFlagNames();
+  flags.push_back("system");
+  return {"chat",
+          {.usage = "swaa chat [flags]",
+           .summary = "Talks with a server's model on the terminal, turn by turn.",
+           .flag_names = std::move(flags)},
+          &Chat};
+}
+
+}  // namespace swaa::tools
