@@ -35,6 +35,7 @@ class GenerateStreamTest : public ::testing::Test {
   }
 
   void Start(size_t stream_buffer_bytes) {
+    ASSERT_TRUE(ConfigureLogging(LogFormat::kText, "warning").ok());
     recipes_ = std::make_unique<RecipeCatalog>(
         *RecipeCatalog::Create(BuiltInRecipes(), kLayers, false, "full"));
     metrics_ = std::make_unique<Metrics>(*recipes_, "0", "model", "fake");
@@ -56,8 +57,11 @@ class GenerateStreamTest : public ::testing::Test {
                   .RegisterService(service_.get())
                   .BuildAndStart();
     ASSERT_NE(port, 0);
-    stub_ = v1::InferenceService::NewStub(grpc::CreateChannel("127.0.0.1:" + std::to_string(port),
-                                                              grpc::InsecureChannelCredentials()));
+    grpc::ChannelArguments arguments;
+    // Or gRPC widens the window that a reader leaves unread to megabytes.
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    stub_ = v1::InferenceService::NewStub(grpc::CreateCustomChannel(
+        "127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials(), arguments));
   }
 
   static v1::GenerateRequest Request(uint32_t max_tokens) {
