@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The demo's client: what each recipe gains and loses on one server, in two tables.
 
-Usage: demo_client.py --address HOST:PORT [--server-pid PID]
+Usage: demo_client.py --address HOST:PORT
 """
 
 import argparse
@@ -175,26 +175,12 @@ def print_quality(key, prompt_tokens, rows):
     )
 
 
-def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--address", required=True, help="of the server's gRPC port, HOST:PORT")
-    parser.add_argument("--server-pid", type=int, help="stop waiting when this process has ended")
     args = parser.parse_args()
     client = Client(args.address)
-    client.wait_until_ready(
-        timeout_seconds=300,
-        is_alive=lambda: args.server_pid is None or is_alive(args.server_pid),
-        on_wait=lambda seconds: say(f"loading the model … {seconds:.0f} s"),
-    )
-    clear()
+    client.wait_until_ready(timeout_seconds=60)
     print_costs(*measure_costs(client))
     print_quality(*measure_quality(client))
     client.close()

@@ -1,32 +1,64 @@
-// The pool of pages: who holds which. The bytes themselves are the device's.
+// The pool of pages: who holds which, and which ones only the prefix cache remembers. The bytes
+// themselves are the device's.
 
 #ifndef SWAA_ENGINE_CACHE_PAGE_POOL_H_
 #define SWAA_ENGINE_CACHE_PAGE_POOL_H_
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace swaa {
 
-// Pages 1 .. num_pages - 1; page 0 is the reserved zero page and is never given out. Not
-// thread-safe: the engine thread's. A page released twice, or never taken, is a broken invariant
-// and aborts.
+// Pages 1 .. num_pages - 1; page 0 is the reserved zero page and is never given out. A page is
+//   free        nobody knows it;
+//   held        by one or more requests (references);
+//   evictable   by none, but registered: its contents may be of use until the page is needed.
+// Not thread-safe: the engine thread's. A page released too often, or never taken, is a broken
+// invariant and aborts.
 class PagePool {
  public:
-  // num_pages counts the zero page.
-  explicit PagePool(int32_t num_pages);
+  // num_pages counts the zero page. `on_evict` is told of every registered page that Take gives a
+  // new use; it must not call the pool.
+  explicit PagePool(int32_t num_pages, std::function<void(int32_t page)> on_evict = {});
 
-  // CHECKs that one is free.
+  // A page with one reference: a free one, else the evictable one that was released longest ago.
+  // CHECKs that there is one.
   int32_t Take();
+  // One more reference to a held or evictable page.
+  void Share(int32_t page);
+  // One reference less. Without any, a registered page becomes evictable and another one free.
   void Release(int32_t page);
 
-  int64_t free_pages() const { return static_cast<int64_t>(free_.size()); }
-  int64_t total_pages() const { return static_cast<int64_t>(taken_.size()) - 1; }
-  int64_t used_pages() const { return total_pages() - free_pages(); }
+  // Remembers a held page when it is released for the last time.
+  void Register(int32_t page);
+  bool registered(int32_t page) const { return pages_[page].registered; }
+  int32_t references(int32_t page) const { return pages_[page].references; }
+
+  int64_t total_pages() const { return static_cast<int64_t>(pages_.size()) - 1; }
+  int64_t evictable_pages() const { return evictable_; }
+  // Free and evictable: what Take can give.
+  int64_t available_pages() const { return static_cast<int64_t>(free_.size()) + evictable_; }
+  // Held by requests.
+  int64_t used_pages() const { return total_pages() - available_pages(); }
 
  private:
+  struct Page {
+    int32_t references = 0;
+    bool registered = false;
+    // Neighbours among the evictable pages; page 0 is the list's end on both sides.
+    int32_t before = 0;
+    int32_t after = 0;
+  };
+
+  void Link(int32_t page);
+  void Unlink(int32_t page);
+  void CheckPage(int32_t page) const;
+
+  std::vector<Page> pages_;
   std::vector<int32_t> free_;  // the most recently released last: its bytes are the warmest
-  std::vector<bool> taken_;
+  int64_t evictable_ = 0;
+  std::function<void(int32_t)> on_evict_;
 };
 
 }  // namespace swaa

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "engine/recipe/visibility.h"
 #include "kernels/types.h"
 
@@ -33,6 +34,30 @@ void SequencePages::Extend(int64_t positions, int32_t slot, PagePool* pool,
   peak_held_ = std::max(peak_held_, held_);
 }
 
+void SequencePages::Share(int32_t layer, const std::vector<int32_t>& shared, int32_t slot,
+                          PagePool* pool, std::vector<PageTableUpdate>* updates) {
+  SWAA_CHECK(layers_[layer].pages.empty()) << "layer " << layer << " has pages already";
+  layers_[layer].pages = shared;
+  blocks_ = static_cast<int64_t>(shared.size());
+  for (int64_t block = 0; block < blocks_; ++block) {
+    if (shared[block] == kernels::kZeroPage) continue;
+    pool->Share(shared[block]);
+    updates->push_back({slot, layer, static_cast<int32_t>(block), shared[block]});
+    ++held_;
+  }
+  peak_held_ = std::max(peak_held_, held_);
+}
+
+int64_t SequencePages::Exclusive(const PagePool& pool) const {
+  int64_t exclusive = 0;
+  for (const Layer& layer : layers_) {
+    for (int32_t page : layer.pages) {
+      exclusive += page != kernels::kZeroPage && pool.references(page) == 1;
+    }
+  }
+  return exclusive;
+}
+
 void SequencePages::ReleaseInvisible(const Recipe& recipe, int64_t computed, int32_t slot,
                                      PagePool* pool, std::vector<PageTableUpdate>* updates) {
   for (size_t index = 0; index < layers_.size(); ++index) {
@@ -46,14 +71,15 @@ void SequencePages::ReleaseInvisible(const Recipe& recipe, int64_t computed, int
   }
 }
 
+// Last blocks first, so that the prefix cache loses the ends of prefixes before their beginnings.
 void SequencePages::ReleaseAll(int32_t slot, PagePool* pool,
                                std::vector<PageTableUpdate>* updates) {
-  for (size_t layer = 0; layer < layers_.size(); ++layer) {
-    for (int64_t block = 0; block < blocks_; ++block) {
+  for (int64_t block = blocks_ - 1; block >= 0; --block) {
+    for (size_t layer = 0; layer < layers_.size(); ++layer) {
       Release(static_cast<int32_t>(layer), block, slot, pool, updates);
     }
-    layers_[layer] = {};
   }
+  for (Layer& layer : layers_) layer = {};
   blocks_ = 0;
 }
 

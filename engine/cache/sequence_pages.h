@@ -27,6 +27,11 @@ class SequencePages {
   void Extend(int64_t positions, int32_t slot, PagePool* pool,
               std::vector<PageTableUpdate>* updates);
 
+  // Takes a reference to pages that hold the first blocks of one layer already (the zero page where
+  // the layer keeps none). Before any Extend, once for every layer with as many blocks.
+  void Share(int32_t layer, const std::vector<int32_t>& shared, int32_t slot, PagePool* pool,
+             std::vector<PageTableUpdate>* updates);
+
   // Gives back the pages that hold nothing `recipe` keeps once `computed` positions are computed.
   void ReleaseInvisible(const Recipe& recipe, int64_t computed, int32_t slot, PagePool* pool,
                         std::vector<PageTableUpdate>* updates);
@@ -34,6 +39,8 @@ class SequencePages {
   void ReleaseAll(int32_t slot, PagePool* pool, std::vector<PageTableUpdate>* updates);
 
   int64_t held() const { return held_; }
+  // Held pages that no other request holds.
+  int64_t Exclusive(const PagePool& pool) const;
   int64_t peak_held() const { return peak_held_; }
   // The page of a block of 64 positions, or the zero page.
   int32_t Page(int32_t layer, int64_t block) const;

@@ -51,8 +51,8 @@ absl::StatusOr<Json> ParseJsonObject(std::string_view text, const std::string& f
     });
   } catch (const Json::exception& error) {
     const auto* at = dynamic_cast<const Json::parse_error*>(&error);
-    return absl::InvalidArgumentError(
-        absl::StrCat(file, ": offset ", at == nullptr ? 0 : at->byte, ": ", error.what()));
+    return absl::InvalidArgumentError(absl::StrCat(
+        file, ": offset ", at == nullptr || at->byte == 0 ? 0 : at->byte - 1, ": ", error.what()));
   }
   if (!watcher.problem().empty()) {
     return absl::InvalidArgumentError(absl::StrCat(file, ": ", watcher.problem()));

@@ -140,7 +140,7 @@ class HeaderReader : public nlohmann::json_sax<Json> {
   }
 
   bool parse_error(size_t position, const std::string&, const Json::exception& error) override {
-    position_ = position;
+    position_ = position == 0 ? 0 : position - 1;  // the library counts from one
     return Problem(error.what());
   }
 

@@ -120,7 +120,7 @@ class Planner {
       if (victim.preempted || input_.running[index].pages_held + victim.pages == 0) continue;
       victim.preempted = true;
       plan_.preempted.push_back(index);
-      free_pages_ += input_.running[index].pages_held + victim.pages;
+      free_pages_ += input_.running[index].pages_freed + victim.pages;
       std::erase_if(plan_.rows, [&](const PlannedRows& rows) {
         if (rows.request != index) return false;
         budget_ += rows.count;
@@ -151,23 +151,35 @@ class Planner {
     for (size_t index : ByRank(input_.queued)) {
       const RequestView& request = input_.queued[index];
       const bool alone = input_.running.empty() && plan_.admitted.empty();
-      const bool fits = request.peak_pages <= free_pages_ - reserved || alone;
+      const int64_t held_by_others = request.cached_pages - request.cached_free_pages;
+      const bool fits = request.peak_pages - held_by_others <= free_pages_ - reserved || alone;
       if (slots == 0 || budget_ == 0 || !fits) return;
-      int32_t computed = request.computed;
-      int64_t pages = 0;
-      while (budget_ > 0 && computed < request.target) {
-        const int32_t count = FittingRows(computed, ChunkEnd(request, computed) - computed);
-        if (count == 0) break;
-        pages += TakeRows({true, index, computed, count});
-        computed += count;
-        if (computed != request.prompt_tokens) break;
-      }
+      free_pages_ -= request.cached_free_pages;
+      const auto [computed, taken] = TakeNewcomersRows(request, index);
       if (computed == request.computed) return;
       plan_.admitted.push_back(index);
       --slots;
-      reserved += computed < request.target ? std::max<int64_t>(0, request.peak_pages - pages)
+      const int64_t held = request.cached_pages + taken;
+      reserved += computed < request.target ? std::max<int64_t>(0, request.peak_pages - held)
                                             : input_.num_layers;
     }
+  }
+
+  struct Taken {
+    int32_t computed;
+    int64_t pages;
+  };
+  Taken TakeNewcomersRows(const RequestView& request, size_t index) {
+    Taken taken{request.computed, 0};
+    while (budget_ > 0 && taken.computed < request.target) {
+      const int32_t count =
+          FittingRows(taken.computed, ChunkEnd(request, taken.computed) - taken.computed);
+      if (count == 0) break;
+      taken.pages += TakeRows({true, index, taken.computed, count});
+      taken.computed += count;
+      if (taken.computed != request.prompt_tokens) break;  // one chunk a phase
+    }
+    return taken;
   }
 
   const PlanInput& input_;

@@ -18,7 +18,13 @@ struct RequestView {
   int32_t computed = 0;       // positions whose keys and values are in pages
   int32_t target = 0;         // positions to compute before the next token can be drawn; > computed
   int64_t pages_held = 0;
-  int64_t peak_pages = 0;  // that suffice until `target` is computed, in chunks of the budget
+  int64_t pages_freed = 0;  // of them, those that preempting it alone frees: nobody shares them
+  int64_t peak_pages = 0;   // that suffice until `target` is computed, in chunks of the budget
+  // Of a queued request whose first `computed` positions the prefix cache has: pages it would
+  // share, and of them those that no request holds, so that admitting it takes them from the free
+  // ones.
+  int64_t cached_pages = 0;
+  int64_t cached_free_pages = 0;
 };
 
 struct PlanInput {
@@ -33,8 +39,7 @@ struct PlanInput {
 
 // Positions first .. first + count - 1 of one request, all of one phase.
 struct PlannedRows {
-  bool queued =
-      false;  // request indexes PlanInput::queued (it is admitted by this plan), else running
+  bool queued = false;  // `request` indexes PlanInput::queued: it is admitted; else running
   size_t request = 0;
   int32_t first = 0;
   int32_t count = 0;
@@ -51,13 +56,14 @@ struct StepPlan {
 // Requests rank by priority, then arrival.
 //   1. Decodes (one position to go, beyond the prompt), by rank.
 //   2. Chunks of running requests, by rank, from what is left of the budget. A chunk never crosses
-//   P; both
-//      sides of P may be in one plan.
+//      P; both sides of P may be in one plan.
 //   3. Queued requests, strictly by rank, while a slot is free and the free pages, less what
-//   running ones may
-//      still need, hold the newcomer up to its target. None in a step that preempts.
+//   running
+//      ones may still need, hold the newcomer up to its target. None in a step that preempts.
 // Short of pages, a request of steps 1 and 2 preempts lower-ranked running ones, lowest first; if
-// there is none it waits. The highest-ranked therefore always moves on.
+// there is none, or what that frees is not known to suffice (shared pages), it waits for the next
+// plan. The highest-ranked therefore always moves on, and none is overtaken by one that ranks
+// below.
 StepPlan PlanStep(const PlanInput& input);
 
 }  // namespace swaa

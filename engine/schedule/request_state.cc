@@ -43,6 +43,11 @@ int32_t RequestState::target() const {
   return prompt_tokens() + (known == max_output ? known - 1 : known);
 }
 
+int32_t RequestState::most_cached_tokens() const {
+  if (request.prompt_logprobs.has_value()) return 0;
+  return prompt_tokens() - 1 + reported_output_;
+}
+
 int32_t RequestState::TokenAt(int32_t position) const {
   const int32_t prompt = prompt_tokens();
   return position < prompt ? request.prompt[position] : output[position - prompt];

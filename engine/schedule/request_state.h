@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/cache/prefix_cache.h"
 #include "engine/cache/sequence_pages.h"
 #include "engine/device/step.h"
 #include "engine/generation.h"
@@ -49,6 +50,10 @@ class RequestState {
   // Output tokens that the client was told of.
   int32_t reported_output() const { return reported_output_; }
 
+  // The longest prefix that may come from the cache: what is behind it is still to be told, and
+  // where prompt log-probabilities are wanted, nothing is.
+  int32_t most_cached_tokens() const;
+
   LogitsUse UseOfLogits(int32_t position) const;
   // The row of the step that wants them; UseOfLogits(position) is not kNone.
   LogitsRow MakeLogitsRow(int32_t position, int32_t row) const;
@@ -66,6 +71,9 @@ class RequestState {
   int32_t most_computed = 0;  // before any preemption, too
   int32_t slot = -1;          // -1: queued
   SequencePages pages;
+  PrefixCache::Hit hit;        // while queued: the last look-up
+  PrefixCache::Cursor cursor;  // while running: how far its blocks are registered
+  int32_t cached_tokens = 0;   // that the first admission found
   bool accepted = false;
   int32_t preemptions = 0;
   absl::Time admitted_at;  // first time

@@ -64,16 +64,29 @@ absl::StatusOr<int32_t> MaxOutputTokens(const GenerationRequest& request,
 
 Scheduler::Scheduler(const SchedulerOptions& options, const DeviceInfo& device,
                      const Tokenizer* tokenizer)
-    : options_(options), device_(device), tokenizer_(tokenizer), pool_(device.num_pages) {
+    : options_(options),
+      device_(device),
+      tokenizer_(tokenizer),
+      pool_(device.num_pages, [this](int32_t page) { cache_.OnEvicted(page); }),
+      cache_(device.num_layers, &pool_) {
   const int32_t slots = std::min(options.max_running_requests, device.num_slots);
   for (int32_t slot = slots - 1; slot >= 0; --slot) free_slots_.push_back(slot);
 }
 
 void Scheduler::Add(GenerationRequest request, std::shared_ptr<GenerationSink> sink,
                     int32_t max_output) {
-  queued_.push_back(std::make_unique<RequestState>(std::move(request), std::move(sink),
-                                                   next_arrival_++, max_output, device_.num_layers,
-                                                   tokenizer_));
+  Enqueue(std::make_unique<RequestState>(std::move(request), std::move(sink), next_arrival_++,
+                                         max_output, device_.num_layers, tokenizer_));
+}
+
+void Scheduler::Enqueue(Request request) {
+  const auto place = std::upper_bound(queued_.begin(), queued_.end(), request,
+                                      [](const Request& a, const Request& b) {
+                                        return a->request.priority != b->request.priority
+                                                   ? a->request.priority > b->request.priority
+                                                   : a->arrival < b->arrival;
+                                      });
+  queued_.insert(place, std::move(request));
 }
 
 std::vector<RequestState*> Scheduler::All() const {
@@ -116,39 +129,77 @@ void Scheduler::ExpireDeadlines(absl::Time now) {
 }
 
 RequestView Scheduler::ViewOf(const RequestState& request) const {
-  return {
-      .priority = request.request.priority,
-      .arrival = request.arrival,
-      .prompt_tokens = request.prompt_tokens(),
-      .computed = request.computed,
-      .target = request.target(),
-      .pages_held = request.pages.held(),
-      .peak_pages = PeakPages(request.request.recipe, request.target(), options_.max_batch_tokens)};
+  RequestView view{.priority = request.request.priority,
+                   .arrival = request.arrival,
+                   .prompt_tokens = request.prompt_tokens(),
+                   .computed = request.computed,
+                   .target = request.target(),
+                   .pages_held = request.pages.held()};
+  if (view.target - view.computed > 1 || view.computed < view.prompt_tokens) {
+    view.peak_pages = PeakPages(request.request.recipe, view.target, options_.max_batch_tokens);
+  }
+  return view;
 }
 
-StepPlan Scheduler::Plan() const {
+RequestView Scheduler::ViewOfQueued(RequestState* request) const {
+  request->hit = {};
+  if (options_.prefix_cache) {
+    const GenerationRequest& r = request->request;
+    request->hit = cache_.Find(
+        {.salt = r.cache_salt},
+        [&](int64_t p) { return request->TokenAt(static_cast<int32_t>(p)); }, r.recipe,
+        request->prompt_tokens(), request->most_cached_tokens());
+  }
+  RequestView view = ViewOf(*request);
+  view.computed = static_cast<int32_t>(request->hit.tokens);
+  view.cached_pages = request->hit.pages;
+  view.cached_free_pages = request->hit.evictable_pages;
+  return view;
+}
+
+StepPlan Scheduler::Plan() {
   PlanInput input;
   input.token_budget = std::min(options_.max_batch_tokens, device_.max_step_tokens);
   input.num_layers = device_.num_layers;
-  input.free_pages = pool_.free_pages();
+  input.free_pages = pool_.available_pages();
   input.free_slots = static_cast<int32_t>(free_slots_.size());
   for (const Request& request : running_) input.running.push_back(ViewOf(*request));
-  for (const Request& request : queued_) input.queued.push_back(ViewOf(*request));
+  // No step takes more new pages than this; with as many at hand nobody is preempted, and nobody
+  // need count whose pages are shared.
+  const int64_t most_taken =
+      (input.token_budget / kernels::kPageTokens + 1 + static_cast<int64_t>(running_.size())) *
+      device_.num_layers;
+  if (input.free_pages < most_taken) {
+    for (size_t i = 0; i < running_.size(); ++i) {
+      input.running[i].pages_freed = running_[i]->pages.Exclusive(pool_);
+    }
+  }
+  // As many of the queue's head as the step could begin.
+  int64_t tokens = 0;
+  for (const Request& request : queued_) {
+    if (tokens >= input.token_budget ||
+        static_cast<int32_t>(input.queued.size()) >= input.free_slots) {
+      break;
+    }
+    input.queued.push_back(ViewOfQueued(request.get()));
+    tokens += input.queued.back().target - input.queued.back().computed;
+  }
   return PlanStep(input);
 }
 
 std::optional<Step> Scheduler::NextStep(absl::Time now) {
   SWAA_CHECK(!step_in_flight_) << "the last step was not committed";
   if (idle()) return std::nullopt;
-  const StepPlan plan = Plan();
+  StepPlan plan = Plan();
+  while (plan.rows.empty() && !plan.preempted.empty()) {
+    // What it freed was not known before: plan again.
+    Preempt(plan.preempted);
+    plan = Plan();
+  }
   if (plan.rows.empty()) {
     // Only what cannot run at all stays behind while nothing runs: fail it, never stall in silence.
     SWAA_CHECK(running_.empty()) << running_.size() << " requests run and none moves";
-    const auto head = std::min_element(queued_.begin(), queued_.end(), [](auto& a, auto& b) {
-      return a->request.priority != b->request.priority ? a->request.priority > b->request.priority
-                                                        : a->arrival < b->arrival;
-    });
-    Fail(head->get(),
+    Fail(queued_.front().get(),
          absl::ResourceExhaustedError("the request cannot be admitted although nothing runs"), now);
     return std::nullopt;
   }
@@ -181,8 +232,9 @@ void Scheduler::Preempt(const std::vector<size_t>& running) {
     ++preemptions_;
     const auto it = std::find_if(running_.begin(), running_.end(),
                                  [&](const Request& r) { return r.get() == victim; });
-    queued_.push_back(std::move(*it));
+    Request preempted = std::move(*it);
     running_.erase(it);
+    Enqueue(std::move(preempted));
   }
 }
 
@@ -193,7 +245,11 @@ void Scheduler::Admit(RequestState* request, absl::Time now) {
                                [&](const Request& r) { return r.get() == request; });
   running_.push_back(std::move(*it));
   queued_.erase(it);
+  request->computed = static_cast<int32_t>(request->hit.tokens);
+  cache_.Adopt(request->hit, request->request.recipe, request->slot, &request->pages, &updates_);
+  request->cursor = cache_.Follow(request->hit);
   if (request->accepted) return;
+  request->cached_tokens = request->computed;
   request->accepted = true;
   request->admitted_at = now;
   request->sink->OnAccepted();
@@ -238,6 +294,7 @@ void Scheduler::Commit(StepResult result, absl::Time now) {
     RequestProgress progress = rows.request->Commit(
         rows.first, rows.count, std::span(result.tokens).subspan(next, rows.logits));
     next += rows.logits;
+    if (options_.prefix_cache) RegisterBlocks(rows.request);
     // Only the last of a request's groups can finish it, so none after it is left dangling.
     Tell(rows.request, std::move(progress), now);
   }
@@ -245,6 +302,14 @@ void Scheduler::Commit(StepResult result, absl::Time now) {
     request->pages.ReleaseInvisible(request->request.recipe, request->computed, request->slot,
                                     &pool_, &updates_);
   }
+}
+
+// Before anything is released: a page that goes back then stays evictable.
+void Scheduler::RegisterBlocks(RequestState* request) {
+  const GenerationRequest& r = request->request;
+  cache_.Register(
+      {.salt = r.cache_salt}, [&](int64_t p) { return request->TokenAt(static_cast<int32_t>(p)); },
+      r.recipe, request->prompt_tokens(), request->computed, request->pages, &request->cursor);
 }
 
 void Scheduler::Tell(RequestState* request, RequestProgress progress, absl::Time now) {
@@ -283,6 +348,7 @@ void Scheduler::Remove(RequestState* request) {
 
 void Scheduler::Vacate(RequestState* request) {
   if (request->slot < 0) return;
+  cache_.Forget(&request->cursor);
   request->pages.ReleaseAll(request->slot, &pool_, &updates_);
   free_slots_.push_back(request->slot);
   request->slot = -1;
@@ -306,10 +372,12 @@ GenerationStats Scheduler::StatsOf(const RequestState& request, absl::Time now) 
   stats.peak_kv_bytes = request.pages.peak_held() * device_.page_bytes;
   stats.full_attention_kv_bytes =
       FullAttentionPages(positions, device_.num_layers) * device_.page_bytes;
-  stats.attended_keys = AttendedKeys(request.request.recipe, prompt, 0, positions);
+  stats.attended_keys =
+      AttendedKeys(request.request.recipe, prompt, request.cached_tokens, positions);
   stats.full_attention_attended_keys =
-      SumVisibleKeys(kernels::KeySpan{}, 0, positions) * device_.num_layers;
+      SumVisibleKeys(kernels::KeySpan{}, request.cached_tokens, positions) * device_.num_layers;
   stats.preemptions = request.preemptions;
+  stats.cached_prompt_tokens = request.cached_tokens;
   return stats;
 }
 
@@ -319,7 +387,9 @@ EngineLoad Scheduler::Load() const {
   load.queued = static_cast<int32_t>(queued_.size());
   load.used_pages = pool_.used_pages();
   load.total_pages = pool_.total_pages();
+  load.evictable_pages = pool_.evictable_pages();
   load.preemptions = preemptions_;
+  load.cached_blocks = cache_.blocks();
   for (const Request& request : running_) {
     RecipeLoad& recipe = load.recipes[request->request.recipe_label];
     ++recipe.running;

@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/cache/page_pool.h"
+#include "engine/cache/prefix_cache.h"
 #include "engine/device/device.h"
 #include "engine/generation.h"
 #include "engine/schedule/plan.h"
@@ -27,6 +28,7 @@ struct SchedulerOptions {
   int32_t max_batch_tokens = 512;
   int32_t max_running_requests = 64;
   int32_t max_context_tokens = 0;
+  bool prefix_cache = true;
 };
 
 // Requests and memory of one recipe label.
@@ -43,7 +45,8 @@ struct EngineLoad {
   int64_t used_pages = 0;
   int64_t total_pages = 0;  // without the zero page
   int64_t evictable_pages = 0;
-  int64_t preemptions = 0;  // since the start
+  int64_t preemptions = 0;    // since the start
+  int64_t cached_blocks = 0;  // of 64 tokens, that the prefix cache knows
   std::map<std::string, RecipeLoad> recipes;
 };
 
@@ -94,9 +97,13 @@ class Scheduler {
   };
 
   RequestView ViewOf(const RequestState& request) const;
-  StepPlan Plan() const;
+  // Looks the request up in the prefix cache; its hit is fresh until pages are taken.
+  RequestView ViewOfQueued(RequestState* request) const;
+  StepPlan Plan();
+  void Enqueue(Request request);
   void Preempt(const std::vector<size_t>& running);
   void Admit(RequestState* request, absl::Time now);
+  void RegisterBlocks(RequestState* request);
   void AddRows(RequestState* request, const PlannedRows& rows, Step* step);
   void Tell(RequestState* request, RequestProgress progress, absl::Time now);
   void Finish(RequestState* request, FinishReason reason, StopCause stop, absl::Time now);
@@ -110,9 +117,10 @@ class Scheduler {
   const DeviceInfo device_;
   const Tokenizer* const tokenizer_;
   PagePool pool_;
+  PrefixCache cache_;
   std::vector<int32_t> free_slots_;
   std::vector<Request> running_;
-  std::vector<Request> queued_;
+  std::vector<Request> queued_;           // by rank
   std::vector<PageTableUpdate> updates_;  // for the next step
   std::vector<InFlight> in_flight_;
   bool step_in_flight_ = false;

@@ -2,8 +2,9 @@
 
 #include "engine/tokenizer/bpe.h"
 
+#include <algorithm>
+#include <functional>
 #include <limits>
-#include <queue>
 
 namespace swaa {
 namespace {
@@ -14,8 +15,8 @@ constexpr uint32_t kNoRank = std::numeric_limits<uint32_t>::max();
 }  // namespace
 
 void Bpe::AddMerge(int32_t left, int32_t right, int32_t merged) {
-  const uint32_t rank = static_cast<uint32_t>(merges_.size());
-  merges_.try_emplace(Key(left, right), Merge{rank, merged});
+  const uint32_t rank = static_cast<uint32_t>(merged_.size());
+  if (merges_.try_emplace(Key(left, right), Merge{rank, merged}).second) merged_.push_back(merged);
 }
 
 const Bpe::Merge* Bpe::Find(int32_t left, int32_t right) const {
@@ -61,47 +62,42 @@ void Bpe::MergeShort(std::vector<int32_t>& symbols) const {
 }
 
 void Bpe::MergeLong(std::vector<int32_t>& symbols) const {
-  // A linked list over the symbols and a heap of candidates; one whose symbols changed since is
-  // stale.
-  struct Candidate {
-    uint32_t rank;
-    uint32_t position;
-    int32_t left, right, merged;
-    bool operator>(const Candidate& other) const {
-      return rank != other.rank ? rank > other.rank : position > other.position;
-    }
-  };
+  // A linked list over the symbols, and a heap of candidates, rank << 32 | position, for the lowest
+  // to come first. A candidate whose pair has changed since has another rank by now and is passed
+  // over.
   constexpr int32_t kGone = -1;
   const uint32_t size = static_cast<uint32_t>(symbols.size());
   std::vector<uint32_t> next(size), previous(size);  // `size`: none
-  std::vector<Candidate> storage;
-  storage.reserve(size);
-  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> heap(std::greater<>{},
-                                                                              std::move(storage));
-  const auto offer = [&](uint32_t left, uint32_t right) {
-    if (left == size || right == size) return;
-    const Merge* merge = Find(symbols[left], symbols[right]);
-    if (merge != nullptr) {
-      heap.push({merge->rank, left, symbols[left], symbols[right], merge->merged});
-    }
+  std::vector<uint32_t> rank(size, kNoRank);         // of the symbol with its right neighbour
+  std::vector<uint64_t> heap;
+  const auto rank_pair = [&](uint32_t left) {
+    const Merge* merge = next[left] == size ? nullptr : Find(symbols[left], symbols[next[left]]);
+    rank[left] = merge == nullptr ? kNoRank : merge->rank;
+    if (merge != nullptr) heap.push_back(uint64_t{merge->rank} << 32 | left);
+    return merge != nullptr;
   };
   for (uint32_t i = 0; i < size; ++i) {
     next[i] = i + 1;
     previous[i] = i == 0 ? size : i - 1;
   }
-  for (uint32_t i = 0; i + 1 < size; ++i) offer(i, i + 1);
+  for (uint32_t i = 0; i < size; ++i) rank_pair(i);
+  std::make_heap(heap.begin(), heap.end(), std::greater<>());
   while (!heap.empty()) {
-    const Candidate top = heap.top();
-    heap.pop();
-    const uint32_t left = top.position;
+    std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+    const uint32_t left = static_cast<uint32_t>(heap.back());
+    const uint32_t its_rank = static_cast<uint32_t>(heap.back() >> 32);
+    heap.pop_back();
+    if (rank[left] != its_rank) continue;
     const uint32_t right = next[left];
-    if (symbols[left] != top.left || right == size || symbols[right] != top.right) continue;
-    symbols[left] = top.merged;
+    symbols[left] = merged_[its_rank];
     symbols[right] = kGone;
+    rank[right] = kNoRank;
     next[left] = next[right];
-    if (next[right] != size) previous[next[right]] = left;
-    offer(previous[left], left);
-    offer(left, next[left]);
+    if (next[left] != size) previous[next[left]] = left;
+    if (rank_pair(left)) std::push_heap(heap.begin(), heap.end(), std::greater<>());
+    if (previous[left] != size && rank_pair(previous[left])) {
+      std::push_heap(heap.begin(), heap.end(), std::greater<>());
+    }
   }
   std::erase(symbols, kGone);
 }

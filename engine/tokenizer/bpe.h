@@ -41,6 +41,7 @@ class Bpe {
 
   std::array<int32_t, 256> byte_tokens_;
   absl::flat_hash_map<uint64_t, Merge> merges_;
+  std::vector<int32_t> merged_;  // rank -> result
 };
 
 }  // namespace swaa

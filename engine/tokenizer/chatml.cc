@@ -133,7 +133,7 @@ absl::StatusOr<std::unique_ptr<ChatFormat>> MakeChatMl(const JinjaText& jinja) {
   if (!Contains(code, kStart)) return nullptr;
   if (jinja.has_outside_text) return Unsupported("it has text outside of its blocks");
   for (const std::string_view mark :
-       {"strftime", "bos_token", "system_message", "enable_thinking is true"}) {
+       {"strftime", "bos_token", "system_message", "enable_thinking is true", "{%macro", "|trim"}) {
     if (Contains(code, mark)) return Unsupported(absl::StrCat("it says ", std::string(mark)));
   }
   if (!ContainsAny(code, {"'<|im_start|>'+message.role+'\\n'+message.content+'<|im_end|>'",
@@ -156,7 +156,7 @@ absl::StatusOr<std::unique_ptr<ChatFormat>> MakeChatMl(const JinjaText& jinja) {
   if (options.has_thinking_switch &&
       !Contains(code,
                 "{%if enable_thinking is defined and enable_thinking is false%}"
-                "{{'<think>\\n\\n</think>\\n\\n'}}")) {
+                "{{'<think>\\n\\n</think>\\n\\n'}}{%endif%}")) {
     return Unsupported("its thinking switch is of another form than Qwen3's");
   }
   if (options.splits_reasoning && !Contains(code, "loop.index0>ns.last_query_index")) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <memory>
+#include <omp.h>
 #include <vector>
 #include <xmmintrin.h>
 
@@ -155,11 +156,10 @@ void Attention(const AttentionParams& params, const CpuAttentionOptions& options
   std::vector<GrowingBuffer>& workspaces = scratch.workspaces;
   std::atomic<size_t> next_task = 0;
   std::atomic<size_t> next_merge = 0;
-  std::atomic<size_t> next_workspace = 0;
 #pragma omp parallel num_threads(options.threads)
   {
     const FlushDenormals flush;
-    void* workspace = workspaces[next_workspace.fetch_add(1)].Reserve(workspace_bytes);
+    void* workspace = workspaces[omp_get_thread_num()].Reserve(workspace_bytes);
     RunTasks(plan, variant, partial, workspace, &next_task);
     if (!plan.merges.empty()) {
 #pragma omp barrier

@@ -28,7 +28,7 @@ struct FewRows {
 struct Page {
   const uint16_t* keys;
   const uint16_t* values;
-  int64_t next;  // bytes from here to the page that comes next
+  const uint16_t* next_keys;  // of the page that comes next
   int32_t first_key;
 };
 
@@ -61,18 +61,18 @@ void PackRows(const AttentionTask& task, const FewRows& rows) {
 Page PageAt(const AttentionTask& task, int32_t visit) {
   const int32_t page = VisitedPage(task, visit);
   const int32_t next_visit = visit + 1 < task.visit_end ? visit + 1 : visit;
+  const std::byte* next = PageAddress(task, VisitedPage(task, next_visit));
   const std::byte* address = PageAddress(task, page);
   return {reinterpret_cast<const uint16_t*>(address + task.key_offset),
           reinterpret_cast<const uint16_t*>(address + task.value_offset),
-          PageAddress(task, VisitedPage(task, next_visit)) - address, page * kPageTokens};
+          reinterpret_cast<const uint16_t*>(next + task.key_offset), page * kPageTokens};
 }
 
-// Fetches what lies `distance` bytes from the kilobytes at `tiles`.
-template <int kKilobytes>
-inline __attribute__((always_inline)) void PrefetchAhead(const uint16_t* tiles, int64_t distance) {
-  const char* ahead = reinterpret_cast<const char*>(tiles) + distance;
+// Fetches two kilobytes.
+inline __attribute__((always_inline)) void PrefetchTwoTiles(const uint16_t* from) {
+  const char* lines = reinterpret_cast<const char*>(from);
 #pragma GCC unroll 32
-  for (int i = 0; i < kKilobytes * 16; ++i) _mm_prefetch(ahead + i * 64, _MM_HINT_T0);
+  for (int i = 0; i < 32; ++i) _mm_prefetch(lines + i * 64, _MM_HINT_T0);
 }
 
 // Two tiles of 16 keys at a time.
@@ -88,8 +88,7 @@ void ScorePage(const FewRows& rows, int32_t count, int32_t head_dim, const Page&
       MultiplyTiles<0, 4, 6>();
       LoadTile<7>(second + d * kKeyTile);
       MultiplyTiles<1, 4, 7>();
-      PrefetchAhead<1>(first + d * kKeyTile, page.next);
-      PrefetchAhead<1>(second + d * kKeyTile, page.next);
+      PrefetchTwoTiles(page.values + key * head_dim + d * 2 * kKeyTile);
     }
     StoreTile<0>(rows.scores + key, kScoreRowBytes);
     StoreTile<1>(rows.scores + key + kKeyTile, kScoreRowBytes);
@@ -152,7 +151,7 @@ void AddValues(const FewRows& rows, int32_t head_dim, const Page& page) {
       MultiplyTiles<0, 4, 6>();
       LoadTile<7>(values + kTileBf16s);
       MultiplyTiles<1, 4, 7>();
-      PrefetchAhead<2>(values, page.next);
+      PrefetchTwoTiles(page.next_keys + key * head_dim + d * kUnitKeys);
     }
     StoreTile<0>(out, head_dim * 4);
     StoreTile<1>(out + 16, head_dim * 4);

@@ -40,9 +40,10 @@ struct F32Block {
 struct Bf16Block {
   const uint16_t* keys;
   const uint16_t* values;
-  // From here to the same byte of the page that comes next, to be fetched meanwhile.
-  int64_t next_keys;
-  int64_t next_values;
+  // What to fetch while keys (or values) are used lies so many bytes after them: the page's values,
+  // and the next page's keys.
+  int64_t after_keys;
+  int64_t after_values;
 };
 
 // Rows of a task, and what they have summed up.
@@ -56,7 +57,7 @@ struct RowState {
   float* values;
 };
 
-inline __attribute__((always_inline)) void PrefetchNext(const void* address, int64_t distance) {
+inline __attribute__((always_inline)) void PrefetchAfter(const void* address, int64_t distance) {
   __builtin_prefetch(static_cast<const char*>(address) + distance);
 }
 
@@ -94,7 +95,7 @@ inline __attribute__((always_inline)) void ScoreKeys(const float* q, const Bf16B
       const int32_t k = first_key + v * kWidth;
       const uint16_t* pairs =
           block.keys + (k / kKeyTile * head_dim + d) * kKeyTile + k % kKeyTile * 2;
-      PrefetchNext(pairs, block.next_keys);
+      PrefetchAfter(pairs, block.after_keys);
       Simd::LoadPairs(pairs, &even[v], &odd[v]);
     }
 #pragma GCC unroll 8
@@ -164,7 +165,7 @@ inline __attribute__((always_inline)) void AddValues(const float* weights, const
     for (int v = 0; v < V; ++v) {
       const int32_t d = first_dim + v * kWidth;
       const uint16_t* pairs = run + d / 16 * 16 * kValueTile + d % 16 * 2;
-      PrefetchNext(pairs, block.next_values);
+      PrefetchAfter(pairs, block.after_values);
       Simd::LoadPairs(pairs, &even[v], &odd[v]);
     }
 #pragma GCC unroll 8
@@ -321,7 +322,7 @@ inline F32Block Widen(const Bf16Block& block, int32_t head_dim, const RowState& 
       const int32_t begin = (tile * head_dim + d) * kKeyTile;
       for (int32_t k = 0; k < kKeyTile; k += kWidth) {
         Vec even, odd;
-        PrefetchNext(block.keys + begin + k * 2, block.next_keys);
+        PrefetchAfter(block.keys + begin + k * 2, block.after_keys);
         Simd::LoadPairs(block.keys + begin + k * 2, &even, &odd);
         Simd::Store(state.keys + begin + k, even);
         Simd::Store(state.keys + begin + kKeyTile + k, odd);
@@ -334,7 +335,7 @@ inline F32Block Widen(const Bf16Block& block, int32_t head_dim, const RowState& 
     for (int32_t d = 0; d < head_dim; d += kWidth) {
       Vec even, odd;
       const uint16_t* pairs = run + d / 16 * 16 * kValueTile + d % 16 * 2;
-      PrefetchNext(pairs, block.next_values);
+      PrefetchAfter(pairs, block.after_values);
       Simd::LoadPairs(pairs, &even, &odd);
       Simd::Store(state.values + key * head_dim + d, even);
       Simd::Store(state.values + (key + 1) * head_dim + d, odd);
@@ -344,11 +345,12 @@ inline F32Block Widen(const Bf16Block& block, int32_t head_dim, const RowState& 
 }
 
 inline Bf16Block Bf16BlockAt(const AttentionTask& task, int32_t visit) {
-  const std::byte* page = PageAddress(task, VisitedPage(task, visit));
   const int32_t next_visit = visit + 1 < task.visit_end ? visit + 1 : visit;
-  const int64_t distance = PageAddress(task, VisitedPage(task, next_visit)) - page;
-  return {reinterpret_cast<const uint16_t*>(page + task.key_offset),
-          reinterpret_cast<const uint16_t*>(page + task.value_offset), distance, distance};
+  const std::byte* keys = PageAddress(task, VisitedPage(task, visit)) + task.key_offset;
+  const std::byte* next_keys = PageAddress(task, VisitedPage(task, next_visit)) + task.key_offset;
+  const std::byte* values = keys - task.key_offset + task.value_offset;
+  return {reinterpret_cast<const uint16_t*>(keys), reinterpret_cast<const uint16_t*>(values),
+          values - keys, next_keys - values};
 }
 
 inline void VisitPages(const AttentionTask& task, const RowState& state, bool f32_pages) {

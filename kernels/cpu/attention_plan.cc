@@ -66,6 +66,12 @@ class Planner {
  private:
   // Tile ends lie on multiples of a page where they can, so that few pages are half seen.
   void AddTiles(const SequenceRows& rows, const KeySpan& span) {
+    SWAA_CHECK(rows.query_count > 0 && rows.first_position >= 0)
+        << rows.query_count << " queries at " << rows.first_position;
+    SWAA_CHECK(span.window > 0 && span.sinks >= 0)
+        << "window " << span.window << ", sinks " << span.sinks;
+    SWAA_CHECK_LE(rows.first_position + rows.query_count,
+                  int64_t{params_.page_table.max_pages} * kPageTokens);
     const int32_t group = params_.heads / params_.kv_heads;
     int32_t most = std::clamp(max_rows_ / group, 1, kMaxTileQueries);
     if (most > kPageTokens) most -= most % kPageTokens;

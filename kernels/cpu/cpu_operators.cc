@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <fstream>
 #include <omp.h>
@@ -78,7 +79,10 @@ class CpuOperators : public Operators {
   int64_t KvPageBytes(int32_t kv_heads, int32_t head_dim) const override {
     return cpu::KvPageBytes(precision_.kv, kv_heads, head_dim);
   }
+  // Few values, so that few primitives are made: powers of two up to 16, then steps of growing
+  // size.
   int64_t PaddedRows(int64_t rows) const override {
+    if (rows <= 16) return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
     const int64_t block = rows <= 64 ? 16 : rows <= 512 ? 32 : 128;
     return (rows + block - 1) / block * block;
   }

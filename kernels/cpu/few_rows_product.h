@@ -11,8 +11,8 @@
 
 namespace swaa::kernels::cpu {
 
-// More rows are oneDNN's.
-inline constexpr int64_t kFewRows = 8;
+// More rows are oneDNN's: from there on its tiles win over dot products.
+inline constexpr int64_t kFewRows = 4;
 
 struct FewRowsProduct {
   const Bf16* weight = nullptr;  // [out/column_block][pairs padded][column_block][2]

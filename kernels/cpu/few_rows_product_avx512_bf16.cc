@@ -15,7 +15,7 @@ constexpr int64_t kPrefetchBytes = 4096;
 // `rows` x `groups` groups of 16 columns, whose weights begin at `weight`.
 template <int rows, int groups>
 inline __attribute__((always_inline)) void Accumulate(const FewRowsProduct& p, const Bf16* weight,
-                                                      const Bf16* x, __m512 (&sums)[rows][groups]) {
+                                                      __m512 (&sums)[rows][groups]) {
   for (int r = 0; r < rows; ++r) {
     for (int g = 0; g < groups; ++g) sums[r][g] = _mm512_setzero_ps();
   }
@@ -29,7 +29,7 @@ inline __attribute__((always_inline)) void Accumulate(const FewRowsProduct& p, c
     }
     for (int r = 0; r < rows; ++r) {
       int32_t two;
-      __builtin_memcpy(&two, x + r * p.x_stride + 2 * pair, sizeof(two));
+      __builtin_memcpy(&two, p.x + r * p.x_stride + 2 * pair, sizeof(two));
       const __m512bh value = (__m512bh)_mm512_set1_epi32(two);
       for (int g = 0; g < groups; ++g) sums[r][g] = _mm512_dpbf16_ps(sums[r][g], w[g], value);
     }
@@ -53,33 +53,27 @@ inline __attribute__((always_inline)) void Finish(const FewRowsProduct& p, int64
 }
 
 template <int rows, int groups>
-void Block(const FewRowsProduct& p, const Bf16* weight, int64_t first_row, int64_t column) {
+void Block(const FewRowsProduct& p, const Bf16* weight, int64_t column) {
   __m512 sums[rows][groups];
-  Accumulate<rows, groups>(p, weight, p.x + first_row * p.x_stride, sums);
+  Accumulate<rows, groups>(p, weight, sums);
   for (int r = 0; r < rows; ++r) {
-    for (int g = 0; g < groups; ++g) Finish(p, first_row + r, column + 16 * g, sums[r][g]);
+    for (int g = 0; g < groups; ++g) Finish(p, r, column + 16 * g, sums[r][g]);
   }
 }
 
+// All rows; four rows of four groups fill the registers.
 template <int groups>
 void Rows(const FewRowsProduct& p, const Bf16* weight, int64_t column) {
-  // Up to four rows at once fit the registers with their weights; the second pass finds the weights
-  // in the cache.
-  for (int64_t row = 0; row < p.rows; row += 4) {
-    switch (p.rows - row) {
-      case 1:
-        Block<1, groups>(p, weight, row, column);
-        break;
-      case 2:
-        Block<2, groups>(p, weight, row, column);
-        break;
-      case 3:
-        Block<3, groups>(p, weight, row, column);
-        break;
-      default:
-        Block<4, groups>(p, weight, row, column);
-        break;
-    }
+  static_assert(kFewRows == 4);
+  switch (p.rows) {
+    case 1:
+      return Block<1, groups>(p, weight, column);
+    case 2:
+      return Block<2, groups>(p, weight, column);
+    case 3:
+      return Block<3, groups>(p, weight, column);
+    default:
+      return Block<4, groups>(p, weight, column);
   }
 }
 

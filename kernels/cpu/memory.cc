@@ -12,11 +12,13 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 
 namespace swaa::kernels::cpu {
 namespace {
 
 constexpr int64_t kHugePageBytes = int64_t{2} << 20;
+constexpr int64_t kSlabBytes = int64_t{32} << 20;
 
 class MappedBuffer : public Buffer {
  public:
@@ -81,6 +83,17 @@ absl::StatusOr<std::unique_ptr<Buffer>> AllocateBuffer(int64_t bytes) {
   }
   return std::make_unique<MappedBuffer>(reinterpret_cast<std::byte*>(address), bytes, map,
                                         map_bytes);
+}
+
+absl::StatusOr<std::shared_ptr<std::byte>> SliceAllocator::Allocate(int64_t bytes) {
+  const int64_t rounded = (bytes + 63) / 64 * 64;
+  if (slab_ == nullptr || slab_->bytes() - used_ < rounded) {
+    SWAA_ASSIGN_OR_RETURN(slab_, AllocateBuffer(std::max(rounded, kSlabBytes)));
+    used_ = 0;
+  }
+  std::shared_ptr<std::byte> slice(slab_, slab_->data() + used_);
+  used_ += rounded;
+  return slice;
 }
 
 int64_t AvailableMemoryBytes() {

@@ -76,18 +76,18 @@ PairBlockedLayout LayoutOf(const memory::desc& desc, DataType type) {
 class OneDnnWeight : public PackedWeight {
  public:
   OneDnnWeight(memory::desc desc, DataType type, int64_t out_features, int64_t in_features,
-               std::unique_ptr<Buffer> buffer)
+               std::shared_ptr<const std::byte> data)
       : desc_(std::move(desc)),
         type_(type),
         out_features_(out_features),
         in_features_(in_features),
         layout_(LayoutOf(desc_, type)),
-        buffer_(std::move(buffer)) {}
+        data_(std::move(data)) {}
 
   int64_t out_features() const override { return out_features_; }
   int64_t in_features() const override { return in_features_; }
-  int64_t bytes() const override { return buffer_->bytes(); }
-  const void* data() const override { return buffer_->data(); }
+  int64_t bytes() const override { return static_cast<int64_t>(desc_.get_size()); }
+  const void* data() const override { return data_.get(); }
   DataType type() const override { return type_; }
   const PairBlockedLayout& layout() const override { return layout_; }
   const memory::desc& desc() const { return desc_; }
@@ -98,7 +98,7 @@ class OneDnnWeight : public PackedWeight {
   int64_t out_features_;
   int64_t in_features_;
   PairBlockedLayout layout_;
-  std::unique_ptr<Buffer> buffer_;
+  std::shared_ptr<const std::byte> data_;
 };
 
 // A primitive with the memory objects of its arguments; their pointers change from call to call.
@@ -156,7 +156,7 @@ class OneDnnMatmulImpl : public OneDnnMatmul {
                                                             int64_t in_features,
                                                             const RowReader& read_rows) {
     const memory::desc desc = WeightDesc(out_features, in_features);
-    SWAA_ASSIGN_OR_RETURN(auto buffer, AllocateBuffer(static_cast<int64_t>(desc.get_size())));
+    SWAA_ASSIGN_OR_RETURN(auto data, memory_.Allocate(static_cast<int64_t>(desc.get_size())));
     const int64_t piece_rows = std::min(kPackRows, out_features);
     SWAA_ASSIGN_OR_RETURN(auto piece, AllocateBuffer(piece_rows * in_features * 4));
     auto* values = reinterpret_cast<float*>(piece->data());
@@ -168,12 +168,11 @@ class OneDnnMatmulImpl : public OneDnnMatmul {
       }
       memory source({{in_features, count}, memory::data_type::f32, memory::format_tag::ba}, engine_,
                     values);
-      memory target(desc.submemory_desc({in_features, count}, {0, first}), engine_, buffer->data());
+      memory target(desc.submemory_desc({in_features, count}, {0, first}), engine_, data.get());
       dnnl::reorder(source, target).execute(stream_, source, target);
       stream_.wait();
     }
-    return std::make_unique<OneDnnWeight>(desc, type_, out_features, in_features,
-                                          std::move(buffer));
+    return std::make_unique<OneDnnWeight>(desc, type_, out_features, in_features, std::move(data));
   }
 
   CachedProduct& Find(const LinearParams& params, int64_t rows) {
@@ -229,6 +228,7 @@ class OneDnnMatmulImpl : public OneDnnMatmul {
   DataType type_;
   dnnl::engine engine_;
   dnnl::stream stream_;
+  SliceAllocator memory_;  // of weights
   std::unique_ptr<Buffer> scratch_;
   std::map<Key, CachedProduct> products_;
 };

@@ -85,7 +85,13 @@ void ConfigureOpenMp(int threads) {
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
-  execv("/proc/self/exe", argv.data());
+  // By its own path, which names the process, not by the link.
+  char path[4096];
+  const ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - 1);
+  if (length > 0) {
+    path[length] = '\0';
+    execv(path, argv.data());
+  }
   unsetenv(kConfiguredVariable);
 }
 

@@ -74,21 +74,12 @@ class Client:
         except grpc.RpcError:
             return False
 
-    def wait_until_ready(
-        self, timeout_seconds, is_alive=lambda: True, on_wait=lambda seconds: None
-    ):
-        """Returns when requests would be answered.
-
-        Raises Unavailable after the time, or as soon as is_alive says no.
-        """
+    def wait_until_ready(self, timeout_seconds):
+        """Returns when requests would be answered; raises Unavailable after the time."""
         started = time.monotonic()
         while not self.is_ready():
-            if not is_alive():
-                raise Unavailable("the server ended while it was starting")
-            waited = time.monotonic() - started
-            if waited > timeout_seconds:
+            if time.monotonic() - started > timeout_seconds:
                 raise Unavailable(f"the server was not ready after {timeout_seconds} s")
-            on_wait(waited)
             time.sleep(0.1)
 
     def generate(self, request):

@@ -33,9 +33,9 @@ TEST(SequencePages, TableFollowsWhatIsHeld) {
   for (int64_t computed : {60, 64, 65, 200, 201, 500, 501, 640, 705}) {
     std::vector<PageTableUpdate> updates;
     const int64_t missing = pages.Missing(computed);
-    const int64_t before = pool.free_pages();
+    const int64_t before = pool.available_pages();
     pages.Extend(computed, kSlot, &pool, &updates);
-    EXPECT_EQ(before - pool.free_pages(), missing);
+    EXPECT_EQ(before - pool.available_pages(), missing);
     peak = std::max(peak, pages.held());
     pages.ReleaseInvisible(recipe, computed, kSlot, &pool, &updates);
     for (const PageTableUpdate& update : updates) {

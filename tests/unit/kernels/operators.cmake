@@ -3,3 +3,7 @@ swaa_test(operators_test
   SOURCES operators_test.cc linear_test.cc
   DEPENDS swaa_operators swaa_kernels_reference_operators
   LABELS unit)
+swaa_test(threads_test
+  SOURCES threads_test.cc
+  DEPENDS swaa_kernels_cpu
+  LABELS unit)

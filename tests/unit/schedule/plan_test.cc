@@ -25,6 +25,7 @@ RequestView Decoding(uint64_t arrival, int32_t computed, int32_t priority = 0) {
           .computed = computed,
           .target = computed + 1,
           .pages_held = pages,
+          .pages_freed = pages,
           .peak_pages = pages + kLayers};
 }
 
@@ -35,6 +36,7 @@ RequestView Prompt(uint64_t arrival, int32_t tokens, int32_t computed = 0, int32
           .computed = computed,
           .target = tokens,
           .pages_held = (computed + 63) / 64 * kLayers,
+          .pages_freed = (computed + 63) / 64 * kLayers,
           .peak_pages = (tokens + 63) / 64 * kLayers};
 }
 
@@ -104,6 +106,28 @@ TEST(PlanStep, TheLowestWaitsForPagesInsteadOfPreemptingTheHigher) {
   EXPECT_THAT(plan.preempted, IsEmpty());
   ASSERT_EQ(plan.rows.size(), 1u);
   EXPECT_EQ(plan.rows[0].request, 0u);
+}
+
+TEST(PlanStep, WaitsWhereSharedPagesMayNotSuffice) {
+  PlanInput input = Input(512, 0);
+  input.running = {Decoding(0, 64), Decoding(1, 70)};
+  input.running[1].pages_freed = 0;
+  const StepPlan plan = PlanStep(input);
+  EXPECT_THAT(plan.preempted, ElementsAre(1));
+  EXPECT_TRUE(plan.rows.empty());
+}
+
+TEST(PlanStep, ACachedPrefixCostsOnlyThePagesThatNobodyHolds) {
+  PlanInput input = Input(512, 2 * kLayers);
+  input.running = {Decoding(0, 70)};
+  RequestView request = Prompt(1, 320, 256);  // five blocks, four of them cached
+  request.pages_held = 0;
+  request.cached_pages = 4 * kLayers;
+  input.queued = {request};
+  EXPECT_THAT(PlanStep(input).admitted, ElementsAre(0));
+  // If they must be taken from the free ones, there is no room beside the decoding request.
+  input.queued[0].cached_free_pages = 4 * kLayers;
+  EXPECT_THAT(PlanStep(input).admitted, IsEmpty());
 }
 
 TEST(PlanStep, LeavesRunningRequestsThePagesTheyWillNeed) {

