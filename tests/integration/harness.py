@@ -88,10 +88,14 @@ class Server:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics") as page:
             return page.read().decode()
 
-    def stop(self, with_signal=signal.SIGTERM, seconds=60):
+    def stop(self, with_signal=signal.SIGTERM):
         """Ends it; the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(with_signal)
+        return self.await_exit()
+
+    def await_exit(self, seconds=60):
+        """Waits until it ends by itself; the exit code."""
         try:
             return self.process.wait(seconds)
         finally:
