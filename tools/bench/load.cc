@@ -17,7 +17,8 @@ namespace {
 // Sends what the plan says; returns when all is sent, time is up, or the pool was cancelled.
 void SendAll(const LoadPlan& plan, const BenchOptions& options, const RequestMaker& maker,
              StreamPool* pool) {
-  RecipeDealer dealer(options.arms);
+  RecipeDealer dealer(options.arms, options.seed);
+  std::vector<uint64_t> dealt(options.arms.size());
   std::optional<ArrivalProcess> arrivals;
   if (plan.request_rate > 0) {
     arrivals.emplace(plan.request_rate, options.burstiness, options.seed);
@@ -28,7 +29,7 @@ void SendAll(const LoadPlan& plan, const BenchOptions& options, const RequestMak
     record.arm = dealer.Next();
     // Made before its time comes, so that a long prompt is not sent late.
     v1::GenerateRequest request =
-        maker.Make(plan.first_index + static_cast<uint64_t>(i), record.arm);
+        maker.Make(plan.first_index + static_cast<uint64_t>(i), record.arm, dealt[record.arm]++);
     record.scheduled_seconds = arrivals ? arrivals->NextSeconds() : -1;
     if (record.scheduled_seconds >= end_seconds) break;
     if (arrivals && !pool->WaitUntil(record.scheduled_seconds)) break;
@@ -39,11 +40,11 @@ void SendAll(const LoadPlan& plan, const BenchOptions& options, const RequestMak
 
 }  // namespace
 
-v1::GenerateRequest RequestMaker::Make(uint64_t index, size_t arm) const {
+v1::GenerateRequest RequestMaker::Make(uint64_t index, size_t arm, uint64_t index_in_arm) const {
   v1::GenerateRequest request;
-  prompts_.SetInput(index, &request);
+  prompts_.SetInput(index, index_in_arm, &request);
   options_.arms[arm].SetOn(&request);
-  std::mt19937_64 lengths = MakeGenerator(options_.seed, RandomStream::kOutputLength, index);
+  std::mt19937_64 lengths = MakeGenerator(options_.seed, RandomStream::kOutputLength, index_in_arm);
   v1::StoppingOptions* stopping = request.mutable_stopping_options();
   stopping->set_max_tokens(options_.output_tokens.Draw(lengths));
   stopping->set_ignore_eos(options_.ignore_eos);

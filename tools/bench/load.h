@@ -18,14 +18,18 @@
 
 namespace swaa::tools::bench {
 
-// Makes the requests of a run: number `index` for an arm, a pure function of both. Immutable.
+// Makes the requests of a run. Immutable.
 class RequestMaker {
  public:
   // `options.arms` is not empty.
   RequestMaker(const BenchOptions& options, PromptMaker prompts)
       : options_(options), prompts_(std::move(prompts)) {}
 
-  v1::GenerateRequest Make(uint64_t index, size_t arm) const;
+  // Request number `index` of the run, the arm's own number `index_in_arm`: a pure function of all
+  // three. Lengths follow from index_in_arm alone, so that every arm is asked for the same ones and
+  // ratios between arms compare like with like; what a prompt says follows from `index`, so that no
+  // two are the same.
+  v1::GenerateRequest Make(uint64_t index, size_t arm, uint64_t index_in_arm) const;
 
  private:
   const BenchOptions& options_;

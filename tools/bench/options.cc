@@ -30,7 +30,8 @@ ABSL_FLAG(double, bench_burstiness, 1,
 ABSL_FLAG(int64_t, bench_warmup_requests, 0,
           "requests sent before the measured ones, as a closed loop, with prompts of their own");
 ABSL_FLAG(std::string, bench_prompt_tokens, "512",
-          "prompt lengths: 512, a range 100:2000, or lognormal:MEAN:SIGMA:MIN:MAX");
+          "prompt lengths: 512, a range 100:2000, or lognormal:MEAN:SIGMA:MIN:MAX; "
+          "the n-th request of every recipe has the same");
 ABSL_FLAG(std::string, bench_output_tokens, "64", "output lengths, written alike");
 ABSL_FLAG(std::string, bench_prompt_kind, "ids",
           "ids: random token ids, exactly as many as drawn; text: prose, about as many");

@@ -78,6 +78,27 @@ std::map<std::string, size_t> LoadColours(const LoadResult& result, const BenchO
   return colours;
 }
 
+std::vector<std::pair<std::string, size_t>> ByColour(const std::map<std::string, size_t>& colours) {
+  std::vector<std::pair<std::string, size_t>> sorted(colours.begin(), colours.end());
+  std::sort(sorted.begin(), sorted.end(),
+            [](const auto& a, const auto& b) { return a.second < b.second; });
+  return sorted;
+}
+
+// A recipe that the sample leaves out holds nothing.
+v1::RecipeLoad LoadOf(const std::string& name, const LoadSample& sample) {
+  for (const v1::RecipeLoad& recipe : sample.load.recipes()) {
+    if (recipe.recipe_name() == name) return recipe;
+  }
+  return {};
+}
+
+// Each value holds until the next sample.
+void AddStep(double at, double value, Series* series) {
+  if (!series->line.empty()) series->line.emplace_back(at, series->line.back().second);
+  series->line.emplace_back(at, value);
+}
+
 }  // namespace
 
 Figure LatencyFigure(const LoadResult& result, const BenchOptions& options,
@@ -108,21 +129,17 @@ Figure KvMemoryFigure(const LoadResult& result, const BenchOptions& options,
                     "full attention",
                 .x_label = "time, s"};
   Panel memory{.title = "Keys and values held", .y_label = "KV memory, MB"};
-  Panel running{.title = "Requests running", .y_label = "requests"};
-  for (const auto& [name, colour] : LoadColours(result, options)) {
+  Panel running{.title = "Requests running", .y_label = "requests", .whole_numbers = true};
+  for (const auto& [name, colour] : ByColour(LoadColours(result, options))) {
     Series held{.colour = colour};
     Series full{.colour = colour, .dashed = true};
     Series requests{.colour = colour};
     for (const LoadSample& sample : result.samples) {
-      v1::RecipeLoad load;  // a recipe that the sample leaves out holds nothing
-      for (const v1::RecipeLoad& recipe : sample.load.recipes()) {
-        if (recipe.recipe_name() == name) load = recipe;
-      }
+      const v1::RecipeLoad load = LoadOf(name, sample);
       const double at = sample.seconds;
-      held.line.emplace_back(at, static_cast<double>(load.kv_cache_bytes()) / kMegabyte);
-      full.line.emplace_back(at,
-                             static_cast<double>(load.full_attention_kv_cache_bytes()) / kMegabyte);
-      requests.line.emplace_back(at, load.running_requests());
+      AddStep(at, static_cast<double>(load.kv_cache_bytes()) / kMegabyte, &held);
+      AddStep(at, static_cast<double>(load.full_attention_kv_cache_bytes()) / kMegabyte, &full);
+      AddStep(at, load.running_requests(), &requests);
     }
     figure.legend.push_back({.label = name, .colour = colour});
     memory.series.push_back(std::move(full));

@@ -78,9 +78,10 @@ std::string PromptMaker::Words(uint32_t tokens, std::mt19937_64& generator) cons
   return Prose(std::max(1u, static_cast<uint32_t>(words)), generator);
 }
 
-void PromptMaker::SetInput(uint64_t index, v1::GenerateRequest* request) const {
+void PromptMaker::SetInput(uint64_t index, uint64_t length_index,
+                           v1::GenerateRequest* request) const {
   const uint64_t seed = options_.seed;
-  std::mt19937_64 lengths = MakeGenerator(seed, RandomStream::kPromptLength, index);
+  std::mt19937_64 lengths = MakeGenerator(seed, RandomStream::kPromptLength, length_index);
   std::mt19937_64 own = MakeGenerator(seed, RandomStream::kPrompt, index);
   const uint32_t tokens = options_.tokens.Draw(lengths);
   const uint32_t prefix_tokens = options_.shared_prefix_tokens;

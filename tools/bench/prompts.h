@@ -32,9 +32,10 @@ class PromptMaker {
  public:
   explicit PromptMaker(PromptOptions options) : options_(std::move(options)) {}
 
-  // Sets the input of request number `index`: a pure function of the options and the index. As
-  // token ids it has exactly the tokens drawn; as prose about as many, which the server counts.
-  void SetInput(uint64_t index, v1::GenerateRequest* request) const;
+  // Sets the input: what number `index` says, as long as number `length_index`; a pure function of
+  // the options and both. As token ids it has exactly the tokens drawn; as prose about as many,
+  // which the server counts.
+  void SetInput(uint64_t index, uint64_t length_index, v1::GenerateRequest* request) const;
 
  private:
   void AppendIds(uint32_t count, std::mt19937_64& generator, v1::TokenIds* ids) const;

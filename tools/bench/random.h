@@ -9,7 +9,14 @@
 namespace swaa::tools::bench {
 
 // What a generator draws; each has its own stream, so that one more draw here moves nothing there.
-enum class RandomStream : uint64_t { kPromptLength, kOutputLength, kPrompt, kPrefix, kArrivals };
+enum class RandomStream : uint64_t {
+  kPromptLength,
+  kOutputLength,
+  kPrompt,
+  kPrefix,
+  kArrivals,
+  kRecipes
+};
 
 // The generator of item `index` of a stream: a pure function of its arguments, whatever order a run
 // asks in. Neighbouring seeds and indices give unrelated generators (splitmix64's finisher).

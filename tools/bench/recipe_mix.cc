@@ -13,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "tools/bench/random.h"
 
 namespace swaa::tools::bench {
 namespace {
@@ -125,7 +126,8 @@ absl::StatusOr<std::vector<RecipeArm>> ParseRecipeMix(const std::string& text) {
   return arms;
 }
 
-RecipeDealer::RecipeDealer(const std::vector<RecipeArm>& arms) {
+RecipeDealer::RecipeDealer(const std::vector<RecipeArm>& arms, uint64_t seed)
+    : generator_(MakeGenerator(seed, RandomStream::kRecipes, 0)) {
   SWAA_CHECK(!arms.empty());
   for (const RecipeArm& arm : arms) weights_.push_back(arm.weight);
   for (double weight : weights_) total_ += weight;
@@ -133,6 +135,18 @@ RecipeDealer::RecipeDealer(const std::vector<RecipeArm>& arms) {
 }
 
 size_t RecipeDealer::Next() {
+  if (round_.empty()) {
+    for (size_t i = 0; i < weights_.size(); ++i) round_.push_back(NextInOrder());
+    std::shuffle(round_.begin(), round_.end(), generator_);
+  }
+  const size_t arm = round_.back();
+  round_.pop_back();
+  return arm;
+}
+
+// Every arm earns its weight a turn, and the richest pays for all: shares hold to within the number
+// of arms at any moment.
+size_t RecipeDealer::NextInOrder() {
   for (size_t i = 0; i < weights_.size(); ++i) credits_[i] += weights_[i];
   const size_t chosen =
       static_cast<size_t>(std::max_element(credits_.begin(), credits_.end()) - credits_.begin());

@@ -3,6 +3,8 @@
 #ifndef SWAA_TOOLS_BENCH_RECIPE_MIX_H_
 #define SWAA_TOOLS_BENCH_RECIPE_MIX_H_
 
+#include <cstdint>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -32,14 +34,19 @@ std::string RecipeLabel(const v1::Recipe& recipe);
 // or a weight that is no number above 0; the message names no flag.
 absl::StatusOr<std::vector<RecipeArm>> ParseRecipeMix(const std::string& text);
 
-// Deals the arms out in proportion to their weights: after any number n of draws each arm has had
-// its share of n to within one (for two arms; the number of arms less one for more).
+// Deals the arms out in proportion to their weights, never far from their shares: in rounds of as
+// many draws as there are arms, shuffled within each. A fixed order would let one arm always queue
+// behind the same other one.
 class RecipeDealer {
  public:
-  explicit RecipeDealer(const std::vector<RecipeArm>& arms);
+  RecipeDealer(const std::vector<RecipeArm>& arms, uint64_t seed);
   size_t Next();
 
  private:
+  size_t NextInOrder();
+
+  std::mt19937_64 generator_;
+  std::vector<size_t> round_;  // what is left of it, the next one last
   std::vector<double> weights_;
   std::vector<double> credits_;
   double total_ = 0;

@@ -102,7 +102,9 @@ std::string Drawn(const Series& series, const Scale& scale) {
     absl::StrAppend(&points, absl::StrFormat("%.1f,%.1f ", scale.X(x), scale.Y(y)));
   }
   absl::StrAppend(&svg, "<polyline points=\"", points, "\" fill=\"none\" stroke=\"", colour,
-                  "\" stroke-width=\"2\"", series.dashed ? " stroke-dasharray=\"6 4\"" : "",
+                  series.dashed
+                      ? "\" stroke-width=\"1.4\" stroke-opacity=\"0.7\" stroke-dasharray=\"6 4\""
+                      : "\" stroke-width=\"2\"",
                   "/>\n");
   return svg;
 }
@@ -155,7 +157,10 @@ std::string RenderSvg(const Figure& figure) {
   for (const Panel& panel : figure.panels) {
     ForEachPoint(panel, [&](const auto& point) { most_x = std::max(most_x, point.first); });
   }
-  const std::vector<double> x_marks = AxisMarks(most_x, kXSteps);
+  if (most_x <= 0) most_x = 1;
+  std::vector<double> x_marks = AxisMarks(most_x, kXSteps);
+  // Time ends where the run does.
+  if (x_marks.back() > most_x) x_marks.pop_back();
   double legend_height = 0;
   const std::string legend = Legend(figure.legend, &legend_height);
   const double panels_top = kHeader + legend_height + 14;
@@ -176,9 +181,10 @@ std::string RenderSvg(const Figure& figure) {
     const Panel& panel = figure.panels[i];
     double most_y = 0;
     ForEachPoint(panel, [&](const auto& point) { most_y = std::max(most_y, point.second); });
+    if (panel.whole_numbers) most_y = std::max<double>(most_y, kYSteps);
     const std::vector<double> y_marks = AxisMarks(most_y, kYSteps);
     const Scale scale{.top = panels_top + kPanelHeight * static_cast<double>(i) + 24,
-                      .x_end = x_marks.back(),
+                      .x_end = most_x,
                       .y_end = y_marks.back()};
     svg += Axes(panel, scale, x_marks, y_marks);
     for (const Series& series : panel.series) svg += Drawn(series, scale);

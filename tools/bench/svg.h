@@ -22,6 +22,7 @@ struct Panel {
   std::string title;
   std::string y_label;  // with its unit
   std::vector<Series> series;
+  bool whole_numbers = false;  // y counts something
 };
 
 struct LegendEntry {

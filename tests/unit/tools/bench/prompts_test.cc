@@ -15,9 +15,9 @@ PromptOptions Options(const std::string& tokens) {
   return {.tokens = *LengthDistribution::Parse(tokens), .seed = 5, .vocab_size = 1000};
 }
 
-std::vector<uint32_t> Ids(const PromptMaker& maker, uint64_t index) {
+std::vector<uint32_t> Ids(const PromptMaker& maker, uint64_t index, uint64_t length_index = 0) {
   v1::GenerateRequest request;
-  maker.SetInput(index, &request);
+  maker.SetInput(index, length_index, &request);
   return {request.token_ids().ids().begin(), request.token_ids().ids().end()};
 }
 
@@ -38,6 +38,14 @@ TEST(PromptsTest, ARequestIsAFunctionOfSeedAndIndex) {
   EXPECT_NE(Ids(maker, 8), later);
   EXPECT_EQ(Ids(PromptMaker(Options("10:40")), 9), later);
   EXPECT_NE(Ids(PromptMaker(other), 9), later);
+}
+
+TEST(PromptsTest, TheLengthFollowsFromItsOwnIndex) {
+  const PromptMaker maker(Options("10:10000"));
+  const std::vector<uint32_t> ids = Ids(maker, 3, 4);
+  EXPECT_EQ(Ids(maker, 5, 4).size(), ids.size());
+  EXPECT_NE(Ids(maker, 5, 4), ids);
+  EXPECT_NE(Ids(maker, 3, 5).size(), ids.size());
 }
 
 TEST(PromptsTest, PrefixesAreSharedByManyAndTheRestIsNot) {
@@ -66,8 +74,8 @@ TEST(PromptsTest, ProseHasTheWordsThatTheTokensMake) {
   const PromptMaker maker(options);
   v1::GenerateRequest first;
   v1::GenerateRequest second;
-  maker.SetInput(0, &first);
-  maker.SetInput(1, &second);
+  maker.SetInput(0, 0, &first);
+  maker.SetInput(1, 0, &second);
   const auto words = [](const std::string& text) {
     return 1 + std::count(text.begin(), text.end(), ' ');
   };

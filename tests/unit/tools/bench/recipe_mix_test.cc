@@ -66,18 +66,36 @@ TEST(RecipeMixTest, RefusesWhatIsNoMix) {
   }
 }
 
+std::vector<size_t> Deal(const std::string& mix, uint64_t seed, int count) {
+  RecipeDealer dealer(*ParseRecipeMix(mix), seed);
+  std::vector<size_t> dealt(count);
+  for (size_t& arm : dealt) arm = dealer.Next();
+  return dealt;
+}
+
 TEST(RecipeMixTest, DealsEachArmItsShareAtAnyMoment) {
-  const auto arms = ParseRecipeMix("a=1,b=2.5,c=0.5,d=4");
-  ASSERT_TRUE(arms.ok());
-  RecipeDealer dealer(*arms);
-  std::vector<double> dealt(arms->size());
-  for (int n = 1; n <= 4000; ++n) {
-    ++dealt[dealer.Next()];
+  const std::vector<double> weights = {1, 2.5, 0.5, 4};
+  std::vector<double> dealt(4);
+  double n = 0;
+  for (size_t arm : Deal("a=1,b=2.5,c=0.5,d=4", 1, 4000)) {
+    ++n;
+    ++dealt[arm];
     for (size_t i = 0; i < dealt.size(); ++i) {
-      ASSERT_LE(std::abs(dealt[i] - n * (*arms)[i].weight / 8), 3) << "arm " << i << " of " << n;
+      ASSERT_LE(std::abs(dealt[i] - n * weights[i] / 8), 6) << "arm " << i << " of " << n;
     }
   }
   EXPECT_THAT(dealt, testing::ElementsAre(500, 1250, 250, 2000));
+}
+
+TEST(RecipeMixTest, DealsInNoFixedOrder) {
+  const std::vector<size_t> dealt = Deal("a,b,c", 2, 3000);
+  int follows = 0;
+  for (size_t i = 0; i + 1 < dealt.size(); ++i) follows += dealt[i] == 0 && dealt[i + 1] == 1;
+  // In a fixed order arm 1 would come right after arm 0 a thousand times or never.
+  EXPECT_GT(follows, 300);
+  EXPECT_LT(follows, 600);
+  EXPECT_EQ(Deal("a,b,c", 2, 3000), dealt);
+  EXPECT_NE(Deal("a,b,c", 3, 3000), dealt);
 }
 
 }  // namespace

@@ -141,8 +141,7 @@ TEST_F(StreamPoolTest, NeverHasMoreInFlightThanItMay) {
   EXPECT_EQ(pool.counts().completed, 40);
   EXPECT_EQ(pool.counts().output_tokens, 120);
   EXPECT_GE(service_.most_running, 2);
-  // A stream has ended for the client a moment before the server's handler returns, never after.
-  EXPECT_LE(service_.most_running, 4 + 4);
+  EXPECT_LE(service_.most_running, 4);
   EXPECT_EQ(pool.TakeRecords().size(), 40u);
 }
 
