@@ -16,12 +16,18 @@ namespace {
 
 std::string Dashed(const std::string& name) { return absl::StrReplaceAll(name, {{"_", "-"}}); }
 
+// The flag that is declared for a name of the command's list.
+absl::CommandLineFlag* Declared(const std::string& name, const CommandHelp& command) {
+  absl::CommandLineFlag* own = absl::FindCommandLineFlag(command.flag_prefix + name);
+  return own != nullptr ? own : absl::FindCommandLineFlag(name);
+}
+
 // The command's flag of this name, or null.
 absl::CommandLineFlag* FindFlag(const std::string& dashed, const CommandHelp& command) {
   const std::string name = absl::StrReplaceAll(dashed, {{"-", "_"}});
   const auto& names = command.flag_names;
   if (std::find(names.begin(), names.end(), name) == names.end()) return nullptr;
-  return absl::FindCommandLineFlag(name);
+  return Declared(name, command);
 }
 
 absl::Status UnknownFlag(const std::string& name, const CommandHelp& command) {
@@ -32,13 +38,13 @@ absl::Status UnknownFlag(const std::string& name, const CommandHelp& command) {
       absl::StrCat("--", name, ": no such flag here; there are ", known));
 }
 
-absl::Status SetFlag(absl::CommandLineFlag* flag, const std::string& value) {
+absl::Status SetFlag(const std::string& name, absl::CommandLineFlag* flag,
+                     const std::string& value) {
   std::string error;
   if (flag->ParseFrom(value, &error)) return absl::OkStatus();
-  const std::string name = Dashed(std::string(flag->Name()));
   const bool says_how = error.find("; ") != std::string::npos;
   return absl::InvalidArgumentError(
-      absl::StrCat("--", name, ": \"", value, "\" is not understood; ",
+      absl::StrCat("--", Dashed(name), ": \"", value, "\" is not understood; ",
                    says_how ? error.substr(error.find("; ") + 2)
                             : absl::StrCat("it is ", std::string(flag->Help()))));
 }
@@ -86,7 +92,7 @@ absl::StatusOr<std::vector<std::string>> ParseFlags(const std::vector<std::strin
       }
       token.value = arguments[++i];
     }
-    SWAA_RETURN_IF_ERROR(SetFlag(flag, token.value));
+    SWAA_RETURN_IF_ERROR(SetFlag(token.name, flag, token.value));
   }
   return rest;
 }
@@ -102,7 +108,7 @@ bool WantsHelp(const std::vector<std::string>& arguments) {
 std::string HelpText(const CommandHelp& command) {
   std::string text = absl::StrCat("usage: ", command.usage, "\n\n", command.summary, "\n\n");
   for (const std::string& name : command.flag_names) {
-    const absl::CommandLineFlag* flag = absl::FindCommandLineFlag(name);
+    const absl::CommandLineFlag* flag = Declared(name, command);
     const std::string value = flag->DefaultValue();
     absl::StrAppend(&text, "  --", Dashed(name), "\n      ", std::string(flag->Help()),
                     value.empty() ? "" : absl::StrCat(" [", value, "]"), "\n");

@@ -18,7 +18,10 @@ namespace swaa::tools {
 struct CommandHelp {
   std::string usage;                    // "swaa serve --model FILE [flags]"
   std::string summary;                  // one sentence
-  std::vector<std::string> flag_names;  // as ABSL_FLAG declares them
+  std::vector<std::string> flag_names;  // as ABSL_FLAG declares them, less the prefix
+  // Flags are one namespace in a program: a command's own --json that another has as well is
+  // declared with this prefix, such as bench_json. A flag without it is found too.
+  std::string flag_prefix;
 };
 
 // Sets the flags that `arguments` name, as --name=value, --name value, or --name and --noname for a

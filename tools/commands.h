@@ -21,6 +21,7 @@ struct Command {
 Command ServeCommand();
 Command GenerateCommand();
 Command ChatCommand();
+Command BenchCommand();
 
 }  // namespace swaa::tools
 

@@ -13,7 +13,7 @@ namespace {
 using swaa::tools::Command;
 
 std::vector<Command> AllCommands() {
-  return {swaa::tools::ServeCommand(), swaa::tools::GenerateCommand(), swaa::tools::ChatCommand()};
+  return {swaa::tools::ServeCommand(), swaa::tools::GenerateCommand(), swaa::tools::ChatCommand(), swaa::tools::BenchCommand()};
 }
 
 void PrintUsage(std::FILE* out) {
