@@ -84,10 +84,10 @@ TEST(SvgTest, ARecipeHasOneColourInBothPlots) {
   const Figure memory = KvMemoryFigure(result, options, "m");
   ASSERT_EQ(latency.legend.size(), 3u);
   ASSERT_EQ(memory.legend.size(), 2u) << "a recipe that never held anything is left out";
-  EXPECT_EQ(memory.legend[0].label, "custom");
-  EXPECT_EQ(memory.legend[0].colour, 2u) << "the only recipe in full of the mix";
-  EXPECT_EQ(memory.legend[1].label, "window");
-  EXPECT_EQ(memory.legend[1].colour, 1u);
+  EXPECT_EQ(memory.legend[0].label, "window");
+  EXPECT_EQ(memory.legend[0].colour, 1u);
+  EXPECT_EQ(memory.legend[1].label, "custom");
+  EXPECT_EQ(memory.legend[1].colour, 2u) << "the only recipe in full of the mix";
   EXPECT_EQ(latency.panels[0].series[1].dots, (std::vector<std::pair<double, double>>{{0, 1000}}));
   EXPECT_EQ(memory.panels[0].series[1].line, (std::vector<std::pair<double, double>>{{1, 5}}));
 }
