@@ -92,5 +92,28 @@ TEST(SvgTest, ARecipeHasOneColourInBothPlots) {
   EXPECT_EQ(memory.panels[0].series[1].line, (std::vector<std::pair<double, double>>{{1, 5}}));
 }
 
+TEST(SvgTest, TheLineOfLatenciesIsThatOfMediansOfNeighbours) {
+  const BenchOptions options{.arms = *ParseRecipeMix("full"),
+                             .prompt_tokens = *LengthDistribution::Parse("10"),
+                             .output_tokens = *LengthDistribution::Parse("2")};
+  LoadResult result{.duration_seconds = 1000};
+  // Out of order, as records come; the tens digit of a TTFT is that of its time.
+  for (int i = 399; i >= 0; --i) {
+    RequestRecord record;
+    record.sent_seconds = i;
+    record.first_token_seconds = i + (i % 10 == 9 ? 1000 : i / 10);
+    record.finished_seconds = i + 2000;
+    result.records.push_back(record);
+  }
+  const Series series = LatencyFigure(result, options, "m").panels[0].series[0];
+  EXPECT_EQ(series.dots.size(), 400u);
+  ASSERT_EQ(series.line.size(), 40u);
+  for (size_t group = 0; group < 40; ++group) {
+    EXPECT_DOUBLE_EQ(series.line[group].first, static_cast<double>(group) * 10 + 4.5);
+    EXPECT_NEAR(series.line[group].second, static_cast<double>(group) * 1000, 1e-6)
+        << "one slow request in ten moves no median";
+  }
+}
+
 }  // namespace
 }  // namespace swaa::tools::bench
