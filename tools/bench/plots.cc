@@ -105,10 +105,9 @@ void AddStep(double at, double value, Series* series) {
 
 Figure LatencyFigure(const LoadResult& result, const BenchOptions& options,
                      const std::string& model) {
-  Figure figure{
-      .title = absl::StrCat("Latency over time, ", model),
-      .note = "a dot: one request; the lines: medians of neighbouring requests, at least five",
-      .x_label = "time of sending, s"};
+  Figure figure{.title = absl::StrCat("Latency over time, ", model),
+                .note = "a dot: one request; the lines: medians of neighbouring requests",
+                .x_label = "time of sending, s"};
   for (size_t i = 0; i < options.arms.size(); ++i) {
     figure.legend.push_back({.label = options.arms[i].label, .colour = i});
   }
