@@ -45,7 +45,7 @@ add_custom_target(swaa_unit_tests)
 
 # swaa_test(NAME SOURCES ... DEPENDS ... [LABELS ...]): a GoogleTest executable that ctest runs as one
 # test. It runs in the source root, so that tests reach tests/data by a relative path. A test without
-# labels is a unit test.
+# the label integration or parity is a unit test.
 function(swaa_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
@@ -54,7 +54,7 @@ function(swaa_test name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600)
-  if(NOT ARG_LABELS)
+  if(NOT ARG_LABELS MATCHES "integration|parity")
     add_dependencies(swaa_unit_tests ${name})
   endif()
 endfunction()

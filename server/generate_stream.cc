@@ -6,13 +6,10 @@
 
 #include <grpcpp/impl/codegen/proto_utils.h>
 
-#include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "server/errors.h"
-#include "server/request_validation.h"
 
 namespace swaa::server {
 namespace {
@@ -22,16 +19,6 @@ constexpr size_t kEventBytes = 128;
 
 size_t BytesOf(const ScoredToken& token) {
   return sizeof(OutputToken) + token.top.size() * sizeof(token.top[0]);
-}
-
-std::string MakeRequestId() {
-  thread_local absl::BitGen generator;
-  return absl::StrFormat("swaa-%016x", absl::Uniform<uint64_t>(generator));
-}
-
-std::optional<bool> ThinkingSwitch(ThinkingMode mode) {
-  if (mode == ThinkingMode::kDefault) return std::nullopt;
-  return mode == ThinkingMode::kEnabled;
 }
 
 absl::Time DeadlineOf(const grpc::CallbackServerContext& call) {
@@ -83,7 +70,7 @@ void GenerateStream::Admit() {
   absl::Status status = TryAdmit();
   if (!status.ok()) {
     GenerationStats stats;
-    stats.prompt_tokens = prompt_tokens_;
+    stats.prompt_tokens = static_cast<int32_t>(admission_.accepted.prompt_tokens());
     Push(FailedEvent{std::move(status), stats}, kEventBytes);
   }
 }
@@ -99,49 +86,12 @@ absl::Status GenerateStream::TryAdmit() {
         "request: the bytes are no swaa.v1.GenerateRequest, or a string in them is not "
         "UTF-8; send a message serialised from the published proto");
   }
-  SWAA_RETURN_IF_ERROR(ValidateRequestId(proto.request_id()));
-  id_ = proto.request_id().empty() ? MakeRequestId() : proto.request_id();
-  if (serving_->draining.load()) {
-    return MakeError(absl::StatusCode::kUnavailable, "draining",
-                     "the server is shutting down; send the request to another one");
-  }
-  SWAA_ASSIGN_OR_RETURN(ChosenRecipe recipe, serving_->recipes->Choose(proto));
-  label_ = recipe.label;
-  recipe_name_ = recipe.name;
-  SWAA_ASSIGN_OR_RETURN(ValidRequest valid, ValidateRequest(proto, serving_->model));
-  resolved_recipe_ = RecipeToProto(recipe.recipe);
-  deltas_.emplace(serving_->model.tokenizer, valid.tokens_per_delta);
-
   GenerationRequest request;
-  request.id = id_;
-  request.prompt =
-      TokenizeInput(valid, serving_->model, ThinkingSwitch(recipe.recipe.thinking_mode));
-  prompt_tokens_ = static_cast<int32_t>(request.prompt.size());
-  request.forced_output = std::move(valid.forced_output);
-  request.recipe = std::move(recipe.recipe);
-  request.recipe_label = label_;
-  request.sampling = std::move(valid.sampling);
-  request.stopping = std::move(valid.stopping);
-  request.output_logprobs = valid.output_logprobs;
-  request.prompt_logprobs = valid.prompt_logprobs;
-  request.priority = valid.priority;
-  request.cache_salt = std::move(valid.cache_salt);
   request.arrival = arrival_;
   request.deadline = deadline_;
-  SWAA_RETURN_IF_ERROR(CheckLength(request));
+  SWAA_RETURN_IF_ERROR(PrepareRequest(proto, *serving_, &admission_, &request));
+  deltas_.emplace(serving_->model.tokenizer, admission_.tokens_per_delta);
   return SubmitToEngine(std::move(request));
-}
-
-absl::Status GenerateStream::CheckLength(const GenerationRequest& request) const {
-  const size_t context = static_cast<size_t>(serving_->engine_options.max_context_tokens);
-  const size_t prompt = request.prompt.size();
-  if (prompt > context || prompt + request.forced_output.size() <= context) {
-    return absl::OkStatus();  // a prompt that is too long is the engine's to refuse
-  }
-  return MakeError(absl::StatusCode::kOutOfRange, "forced_output_too_long",
-                   absl::StrCat("forced_output_ids.ids: ", request.forced_output.size(),
-                                " tokens after a prompt of ", prompt, " exceed the context of ",
-                                context, "; shorten one of them"));
 }
 
 absl::Status GenerateStream::SubmitToEngine(GenerationRequest request) {
@@ -157,7 +107,7 @@ absl::Status GenerateStream::SubmitToEngine(GenerationRequest request) {
     submitted_ = true;
     cancel = client_gone_;
   }
-  if (cancel) serving_->engine->Cancel(id_);
+  if (cancel) serving_->engine->Cancel(admission_.accepted.request_id());
   return absl::OkStatus();
 }
 
@@ -219,7 +169,7 @@ void GenerateStream::OnCancel() {
     cancel = !client_gone_ && submitted_;
     client_gone_ = true;
   }
-  if (cancel) serving_->engine->Cancel(id_);
+  if (cancel) serving_->engine->Cancel(admission_.accepted.request_id());
 }
 
 void GenerateStream::OnDone() {
@@ -246,7 +196,7 @@ void GenerateStream::Pump() {
       cancel = overflowed_ && !overflow_cancelled_;
       overflow_cancelled_ = overflowed_;
     }
-    if (cancel) serving_->engine->Cancel(id_);
+    if (cancel) serving_->engine->Cancel(admission_.accepted.request_id());
     std::deque<Event> events;
     while (TakeEvents(&events)) {
       for (Event& event : events) Handle(std::move(event));
@@ -288,7 +238,8 @@ void GenerateStream::FinishCall() {
 void GenerateStream::Handle(Event event) {
   std::vector<v1::GenerateResponse> messages;
   if (std::holds_alternative<AcceptedEvent>(event)) {
-    AcceptedMessage();
+    accepted_ = true;
+    *messages.emplace_back().mutable_accepted() = admission_.accepted;
   } else if (auto* prompt = std::get_if<PromptLogprobsEvent>(&event)) {
     AppendPromptLogprobs(prompt->first_position, prompt->tokens, &messages);
   } else if (auto* tokens = std::get_if<TokensEvent>(&event)) {
@@ -309,23 +260,11 @@ void GenerateStream::Handle(Event event) {
 
 void GenerateStream::HandleTokens(const TokensEvent& event) {
   if (last_tokens_ != absl::InfinitePast()) {
-    serving_->metrics->OnInterTokenLatency(label_, event.at - last_tokens_);
+    serving_->metrics->OnInterTokenLatency(admission_.recipe_label, event.at - last_tokens_);
   }
   last_tokens_ = event.at;
   std::vector<v1::GenerateResponse> messages;
   deltas_->Add(event.tokens, &messages);
-  Serialize(&messages);
-}
-
-void GenerateStream::AcceptedMessage() {
-  accepted_ = true;
-  std::vector<v1::GenerateResponse> messages(1);
-  v1::Accepted* accepted = messages[0].mutable_accepted();
-  accepted->set_request_id(id_);
-  accepted->set_model(serving_->model.served_name);
-  accepted->set_recipe_name(recipe_name_);
-  *accepted->mutable_resolved_recipe() = resolved_recipe_;
-  accepted->set_prompt_tokens(static_cast<uint32_t>(prompt_tokens_));
   Serialize(&messages);
 }
 
@@ -360,8 +299,8 @@ void GenerateStream::HandleEnd(absl::Status status, const GenerationStats& stats
   }
   if (accepted_) serving_->drain_rate.OnRequestEnd(now);
   RequestRecord record;
-  record.id = id_;
-  record.recipe_label = label_;
+  record.id = admission_.accepted.request_id();
+  record.recipe_label = admission_.recipe_label;
   record.status = status;
   record.accepted = accepted_;
   record.finish_reason = reason;

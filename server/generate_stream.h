@@ -20,6 +20,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/generation.h"
+#include "server/admission.h"
 #include "server/delta_builder.h"
 #include "server/serving_context.h"
 #include "swaa/v1/generation.pb.h"
@@ -70,7 +71,6 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // On a worker: everything up to the engine's queue. A failure becomes a FailedEvent.
   void Admit();
   absl::Status TryAdmit();
-  absl::Status CheckLength(const GenerationRequest& request) const;
   absl::Status SubmitToEngine(GenerationRequest request);
 
   void Push(Event event, size_t bytes);
@@ -86,7 +86,6 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool EventsWereDropped() const;
   // What the client is told when the engine says CANCELLED.
   absl::Status WhyCancelled(const absl::Status& status) const;
-  void AcceptedMessage();
   void Serialize(std::vector<v1::GenerateResponse>* messages);
   void WriteOrFinish();
   void FinishCall();
@@ -98,11 +97,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   grpc::ByteBuffer request_bytes_;
 
   // Written by Admit before the engine knows the request; then read by the pump.
-  std::string id_;
-  std::string label_ = kNoRecipeLabel;
-  std::string recipe_name_;
-  v1::Recipe resolved_recipe_;
-  int32_t prompt_tokens_ = 0;
+  Admission admission_;
   std::optional<DeltaBuilder> deltas_;
 
   // The pump's own.

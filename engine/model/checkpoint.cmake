@@ -7,6 +7,7 @@ swaa_library(swaa_checkpoint
     gguf.cc
     gguf_model.cc
     gguf_tokenizer.cc
+    gguf_values.cc
     hf_config.cc
     hf_folder.cc
     json_file.cc

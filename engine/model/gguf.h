@@ -38,6 +38,9 @@ enum class GgufType : uint32_t {
   kFloat64 = 12,
 };
 
+// Of a value of fixed size; 0 for strings, arrays and numbers that are no type.
+size_t GgufTypeBytes(GgufType type);
+
 // Immutable; any thread. The getters give nullopt where the key is absent and INVALID_ARGUMENT,
 // with the file, the key and where it is, where its value is of another type.
 class GgufFile {

@@ -81,8 +81,9 @@ std::optional<TokenKind> KindOf(int64_t type) {
       return TokenKind::kNormal;
     case 2:
     case 3:
-    case 4:
       return TokenKind::kSpecial;
+    case 4:
+      return TokenKind::kAdded;
     case 5:
       return TokenKind::kUnused;
     default:

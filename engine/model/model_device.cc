@@ -7,7 +7,11 @@
 #include <condition_variable>
 #include <deque>
 #include <exception>
+#include <limits>
+#include <memory>
 #include <mutex>
+#include <new>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>

@@ -84,6 +84,7 @@ std::vector<float> RopeInverseFrequencies(const ModelConfig& config) {
           0.0, 1.0);
       frequency *= share + (1 - share) / scaling.factor;
     }
+    if (!config.rope_frequency_factors.empty()) frequency /= config.rope_frequency_factors[i];
     frequencies[i] = static_cast<float>(frequency);
   }
   return frequencies;

@@ -57,13 +57,12 @@ struct StepPlan {
 //   1. Decodes (one position to go, beyond the prompt), by rank.
 //   2. Chunks of running requests, by rank, from what is left of the budget. A chunk never crosses
 //      P; both sides of P may be in one plan.
-//   3. Queued requests, strictly by rank, while a slot is free and the free pages, less what
-//   running
-//      ones may still need, hold the newcomer up to its target. None in a step that preempts.
+//   3. Queued requests, strictly by rank, while a slot is free and the free pages, less what the
+//      running ones may still need, hold the newcomer up to its target; none in a step that
+//      preempts.
 // Short of pages, a request of steps 1 and 2 preempts lower-ranked running ones, lowest first; if
 // there is none, or what that frees is not known to suffice (shared pages), it waits for the next
-// plan. The highest-ranked therefore always moves on, and none is overtaken by one that ranks
-// below.
+// plan. The highest-ranked therefore always moves on, and nobody is overtaken by a lower rank.
 StepPlan PlanStep(const PlanInput& input);
 
 }  // namespace swaa

@@ -9,6 +9,8 @@
 // Weights are 2^(score - maximum) with the maximum that the row had before: right as long as no sum
 // of weights grows too large, which a check after the fact shows. Only then, and in a row's first
 // item, is the maximum of the scores taken.
+//
+// One file, although long: an item's steps are inlined into each other.
 
 #include "kernels/cpu/attention_amx.h"
 

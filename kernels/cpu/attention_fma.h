@@ -4,7 +4,8 @@
 // attention_generic.cc, attention_avx2.cc and attention_avx512.cc each define Simd in an unnamed
 // namespace and include this file after it. Everything here is in that unnamed namespace too, and
 // nothing calls an inline function of another header: each of these files is compiled for its own
-// processor, and the linker must not choose its code for the rest of the program.
+// processor, and the linker must not choose its code for the rest of the program. It is one file,
+// although long, so that this is easy to see.
 //
 // Simd has: Vec, kWidth (lanes), kRows and kVectors (a block of kRows x kVectors accumulators fits
 // the registers), Load, Store, Broadcast, MulAdd (a * b + c), Mul, Add, Max, ReduceMax, ReduceSum,

@@ -36,19 +36,37 @@ void StoreKeyBf16(const float* key, int32_t head_dim, int32_t offset, std::byte*
   }
 }
 
+// Where element (offset, dimension 0) of a block of values lies, and how far the next 16 dimensions
+// are.
+uint16_t* ValueAt(std::byte* block, int32_t head_dim, int32_t offset) {
+  const int32_t in_run = offset % kValueTile;
+  return reinterpret_cast<uint16_t*>(block) + offset / kValueTile * kValueTile * head_dim +
+         in_run / 2 * 32 + in_run % 2;
+}
+constexpr int32_t kValueTileElements = 16 * kValueTile;
+
 // A value is every second element of its run of 16 dimensions: the other half belongs to the key
 // beside it, which another thread may be writing.
 void StoreValueBf16(const float* value, int32_t head_dim, int32_t offset, std::byte* block) {
-  const int32_t in_run = offset % kValueTile;
-  auto* out = reinterpret_cast<uint16_t*>(block) + offset / kValueTile * kValueTile * head_dim +
-              in_run / 2 * 32 + in_run % 2;
+  uint16_t* out = ValueAt(block, head_dim, offset);
   for (int32_t d = 0; d < head_dim; d += 4) {
     const __m128i x = RoundFour(value + d);
-    uint16_t* run = out + d / 16 * 16 * kValueTile + d % 16 * 2;
+    uint16_t* run = out + d / 16 * kValueTileElements + d % 16 * 2;
     run[0] = static_cast<uint16_t>(_mm_extract_epi16(x, 0));
     run[2] = static_cast<uint16_t>(_mm_extract_epi16(x, 2));
     run[4] = static_cast<uint16_t>(_mm_extract_epi16(x, 4));
     run[6] = static_cast<uint16_t>(_mm_extract_epi16(x, 6));
+  }
+}
+
+// Two keys side by side fill their run.
+void StoreValuePairBf16(const float* even, const float* odd, int32_t head_dim, int32_t even_offset,
+                        std::byte* block) {
+  uint16_t* out = ValueAt(block, head_dim, even_offset);
+  for (int32_t d = 0; d < head_dim; d += 4) {
+    const __m128i pairs = _mm_or_si128(RoundFour(even + d), _mm_slli_epi32(RoundFour(odd + d), 16));
+    uint16_t* run = out + d / 16 * kValueTileElements + d % 16 * 2;
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(run), pairs);
   }
 }
 
@@ -62,21 +80,50 @@ void StoreValueF32(const float* value, int32_t head_dim, int32_t offset, std::by
   std::memcpy(block + static_cast<int64_t>(offset) * head_dim * 4, value, head_dim * 4);
 }
 
+bool ArePair(const KeyValueRow& row, const KeyValueRow& next) {
+  return row.page == next.page && row.offset % 2 == 0 && next.offset == row.offset + 1;
+}
+
+// One row, or two whose positions make a pair.
+void StoreBf16(const KeyValueRow* rows, int count, int32_t kv_heads, int32_t head_dim) {
+  for (int32_t head = 0; head < kv_heads; ++head) {
+    const int64_t begin = static_cast<int64_t>(head) * head_dim;
+    std::byte* page = rows[0].page;
+    std::byte* keys = page + KeyBlockOffset(DataType::kBf16, head_dim, head);
+    std::byte* values = page + ValueBlockOffset(DataType::kBf16, head_dim, kv_heads, head);
+    for (int i = 0; i < count; ++i) {
+      StoreKeyBf16(rows[i].k + begin, head_dim, rows[i].offset, keys);
+    }
+    if (count == 2) {
+      StoreValuePairBf16(rows[0].v + begin, rows[1].v + begin, head_dim, rows[0].offset, values);
+    } else {
+      StoreValueBf16(rows[0].v + begin, head_dim, rows[0].offset, values);
+    }
+  }
+}
+
+void StoreF32(const KeyValueRow& row, int32_t kv_heads, int32_t head_dim) {
+  for (int32_t head = 0; head < kv_heads; ++head) {
+    const int64_t begin = static_cast<int64_t>(head) * head_dim;
+    StoreKeyF32(row.k + begin, head_dim, row.offset,
+                row.page + KeyBlockOffset(DataType::kF32, head_dim, head));
+    StoreValueF32(row.v + begin, head_dim, row.offset,
+                  row.page + ValueBlockOffset(DataType::kF32, head_dim, kv_heads, head));
+  }
+}
+
 }  // namespace
 
 void StoreKeyValue(const KeyValueRow* rows, int64_t count, int32_t kv_heads, int32_t head_dim,
                    const CpuAttentionOptions& options) {
-  const bool bf16 = options.kv == DataType::kBf16;
-  for (int64_t r = 0; r < count; ++r) {
-    const KeyValueRow& row = rows[r];
-    for (int32_t head = 0; head < kv_heads; ++head) {
-      const float* k = row.k + static_cast<int64_t>(head) * head_dim;
-      const float* v = row.v + static_cast<int64_t>(head) * head_dim;
-      std::byte* keys = row.page + KeyBlockOffset(options.kv, head_dim, head);
-      std::byte* values = row.page + ValueBlockOffset(options.kv, head_dim, kv_heads, head);
-      (bf16 ? StoreKeyBf16 : StoreKeyF32)(k, head_dim, row.offset, keys);
-      (bf16 ? StoreValueBf16 : StoreValueF32)(v, head_dim, row.offset, values);
-    }
+  if (options.kv == DataType::kF32) {
+    for (int64_t r = 0; r < count; ++r) StoreF32(rows[r], kv_heads, head_dim);
+    return;
+  }
+  for (int64_t r = 0; r < count;) {
+    const int taken = r + 1 < count && ArePair(rows[r], rows[r + 1]) ? 2 : 1;
+    StoreBf16(rows + r, taken, kv_heads, head_dim);
+    r += taken;
   }
 }
 

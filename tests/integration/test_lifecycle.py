@@ -110,7 +110,7 @@ def test_full_queue_never_fits_drain_and_json_log(small_server):
     assert trailer(error, "swaa-error-reason") == "never_fits"
     assert trailer(error, "grpc-retry-pushback-ms") == "-1"
 
-    message = request(LONG, max_tokens=60)
+    message = request(LONG, max_tokens=300)
     message.stopping_options.ignore_eos = True
     running = server.inference.Generate(message)
     answer = harness.Answer()
@@ -143,7 +143,7 @@ def test_full_queue_never_fits_drain_and_json_log(small_server):
     assert trailer(error, "swaa-error-reason") == "draining"
     for response in running:
         answer.take(response)
-    assert answer.finished.usage.completion_tokens == len(answer.ids) == 60
+    assert answer.finished.usage.completion_tokens == len(answer.ids) == 300
     assert server.await_exit() == 0, server.log()
     check_json_log(server.log())
 
@@ -215,7 +215,13 @@ def test_forty_clients_at_once_with_mixed_recipes(server):
         for words in (3, 30, 80):
             kinds.append(request("The tide came in and the boats rose. " * (words // 9 + 1) + LONG,
                                  max_tokens=6 + words % 5, recipe=recipe))
-    alone = [collect(server.inference, message) for message in kinds]
+    alone = []
+    for i, message in enumerate(kinds):
+        cold = generation.GenerateRequest()
+        cold.CopyFrom(message)
+        cold.cache_salt = f"alone {i}"
+        alone.append(collect(server.inference, cold))
+        assert alone[-1].finished.usage.cached_prompt_tokens == 0
     results = [None] * 40
 
     def run(client):
@@ -233,5 +239,8 @@ def test_forty_clients_at_once_with_mixed_recipes(server):
         expected = alone[client % len(kinds)]
         assert answer is not None, f"client {client} failed"
         assert (answer.ids, answer.text) == (expected.ids, expected.text), f"client {client}"
-        assert answer.finished.stats.attended_keys == expected.finished.stats.attended_keys
+        # What the prefix cache gave is not attended again.
+        cached = answer.finished.usage.cached_prompt_tokens
+        attended = answer.finished.stats.attended_keys
+        assert (attended < expected.finished.stats.attended_keys) == (cached > 0)
     server.await_idle()

@@ -7,3 +7,11 @@ swaa_test(store_key_value_test
   SOURCES store_key_value_test.cc
   DEPENDS swaa_kernels_cpu_attention
   LABELS unit)
+# Instrumentation adds shared symbols of its own.
+if(NOT SWAA_SANITIZE)
+  add_test(NAME attention_isolated_objects_test
+    COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/isolated_objects_test.sh
+            $<TARGET_OBJECTS:swaa_kernels_cpu_attention>
+    COMMAND_EXPAND_LISTS)
+  set_tests_properties(attention_isolated_objects_test PROPERTIES LABELS unit)
+endif()

@@ -32,12 +32,13 @@ Rows RandomRows(int32_t head_dim) {
   return rows;
 }
 
-// Stores all rows of a page in a scattered order.
-std::vector<std::byte> Store(const Rows& rows, int32_t head_dim, DataType kv) {
+// Stores all rows of a page, every `stride`-th next: 1 is in order, others leave no two rows
+// together.
+std::vector<std::byte> Store(const Rows& rows, int32_t head_dim, DataType kv, int32_t stride) {
   std::vector<std::byte> page(cpu::KvPageBytes(kv, kKvHeads, head_dim), std::byte{0x55});
   std::vector<cpu::KeyValueRow> writes;
   for (int32_t i = 0; i < kPageTokens; ++i) {
-    const int32_t offset = i * 37 % kPageTokens;
+    const int32_t offset = i * stride % kPageTokens;
     const int64_t begin = int64_t{offset} * kKvHeads * head_dim;
     writes.push_back({rows.k.data() + begin, rows.v.data() + begin, page.data(), offset});
   }
@@ -45,28 +46,33 @@ std::vector<std::byte> Store(const Rows& rows, int32_t head_dim, DataType kv) {
   return page;
 }
 
+void ExpectPairedPage(const Rows& rows, int32_t head_dim, const std::vector<std::byte>& page) {
+  ASSERT_EQ(page.size(), 2u * kKvHeads * kPageTokens * head_dim * 2);
+  const auto* bits = reinterpret_cast<const uint16_t*>(page.data());
+  const int64_t block = int64_t{kPageTokens} * head_dim;
+  for (int32_t key = 0; key < kPageTokens; ++key) {
+    for (int32_t head = 0; head < kKvHeads; ++head) {
+      for (int32_t d = 0; d < head_dim; ++d) {
+        const int64_t row = (int64_t{key} * kKvHeads + head) * head_dim + d;
+        // [key/16][head_dim/2][16 keys][2]
+        const int64_t k_at = ((key / 16 * (head_dim / 2) + d / 2) * 16 + key % 16) * 2 + d % 2;
+        // [key/32][head_dim/16][16 key pairs][16 dims][2]
+        const int64_t v_at =
+            (((key / 32 * (head_dim / 16) + d / 16) * 16 + key % 32 / 2) * 16 + d % 16) * 2 +
+            key % 2;
+        ASSERT_EQ(bits[head * block + k_at], ToBf16(rows.k[row]).bits) << key << " " << d;
+        ASSERT_EQ(bits[(kKvHeads + head) * block + v_at], ToBf16(rows.v[row]).bits)
+            << key << " " << d;
+      }
+    }
+  }
+}
+
 TEST(StoreKeyValueTest, Bf16PageIsPaired) {
   for (int32_t head_dim : {32, 64, 96, 128, 256}) {
     const Rows rows = RandomRows(head_dim);
-    const std::vector<std::byte> page = Store(rows, head_dim, DataType::kBf16);
-    ASSERT_EQ(page.size(), 2u * kKvHeads * kPageTokens * head_dim * 2);
-    const auto* bits = reinterpret_cast<const uint16_t*>(page.data());
-    const int64_t block = int64_t{kPageTokens} * head_dim;
-    for (int32_t key = 0; key < kPageTokens; ++key) {
-      for (int32_t head = 0; head < kKvHeads; ++head) {
-        for (int32_t d = 0; d < head_dim; ++d) {
-          const int64_t row = (int64_t{key} * kKvHeads + head) * head_dim + d;
-          // [key/16][head_dim/2][16 keys][2]
-          const int64_t k_at = ((key / 16 * (head_dim / 2) + d / 2) * 16 + key % 16) * 2 + d % 2;
-          // [key/32][head_dim/16][16 key pairs][16 dims][2]
-          const int64_t v_at =
-              (((key / 32 * (head_dim / 16) + d / 16) * 16 + key % 32 / 2) * 16 + d % 16) * 2 +
-              key % 2;
-          ASSERT_EQ(bits[head * block + k_at], ToBf16(rows.k[row]).bits) << key << " " << d;
-          ASSERT_EQ(bits[(kKvHeads + head) * block + v_at], ToBf16(rows.v[row]).bits)
-              << key << " " << d;
-        }
-      }
+    for (int32_t stride : {1, 37}) {
+      ExpectPairedPage(rows, head_dim, Store(rows, head_dim, DataType::kBf16, stride));
     }
   }
 }
@@ -74,7 +80,7 @@ TEST(StoreKeyValueTest, Bf16PageIsPaired) {
 TEST(StoreKeyValueTest, F32PageKeepsEveryBit) {
   for (int32_t head_dim : {32, 96, 128}) {
     const Rows rows = RandomRows(head_dim);
-    const std::vector<std::byte> page = Store(rows, head_dim, DataType::kF32);
+    const std::vector<std::byte> page = Store(rows, head_dim, DataType::kF32, 37);
     ASSERT_EQ(page.size(), 2u * kKvHeads * kPageTokens * head_dim * 4);
     const int64_t block = int64_t{kPageTokens} * head_dim * 4;
     for (int32_t key = 0; key < kPageTokens; ++key) {
@@ -97,7 +103,7 @@ TEST(StoreKeyValueTest, WritesOneRowOnly) {
   const int32_t head_dim = 64;
   const Rows rows = RandomRows(head_dim);
   for (DataType kv : {DataType::kBf16, DataType::kF32}) {
-    const std::vector<std::byte> full = Store(rows, head_dim, kv);
+    const std::vector<std::byte> full = Store(rows, head_dim, kv, 1);
     std::vector<std::byte> page = full;
     std::vector<float> other(kKvHeads * head_dim, 3.5f);
     const cpu::KeyValueRow write = {other.data(), other.data(), page.data(), 21};

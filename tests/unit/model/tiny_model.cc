@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <optional>
 #include <random>
 
 #include "absl/status/status.h"
@@ -18,19 +17,20 @@ namespace swaa {
 namespace reference = kernels::reference;
 
 ModelConfig TinyConfig() {
-  return {.architecture = "llama",
-          .name = "tiny",
-          .num_layers = 3,
-          .hidden = 80,
-          .ffn_width = 112,
-          .heads = 6,
-          .kv_heads = 2,
-          .head_dim = 32,
-          .vocab_size = 131,
-          .max_context_tokens = 512,
-          .norm_epsilon = 1e-5f,
-          .rope_theta = 1000,
-          .rope_scaling = std::nullopt};
+  ModelConfig config;
+  config.architecture = "llama";
+  config.name = "tiny";
+  config.num_layers = 3;
+  config.hidden = 80;
+  config.ffn_width = 112;
+  config.heads = 6;
+  config.kv_heads = 2;
+  config.head_dim = 32;
+  config.vocab_size = 131;
+  config.max_context_tokens = 512;
+  config.norm_epsilon = 1e-5f;
+  config.rope_theta = 1000;
+  return config;
 }
 
 RandomWeights::RandomWeights(const ModelConfig& c, uint64_t seed) {

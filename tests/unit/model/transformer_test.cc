@@ -304,5 +304,13 @@ TEST(RopeInverseFrequenciesTest, Llama3ScalingKeepsShortWavesAndStretchesLongOne
   }
 }
 
+TEST(RopeInverseFrequenciesTest, ReadyMadeFactorsDivide) {
+  ModelConfig config = TinyConfig();
+  const auto plain = RopeInverseFrequencies(config);
+  for (int i = 0; i < 16; ++i) config.rope_frequency_factors.push_back(1.0f + 0.5f * i);
+  const auto divided = RopeInverseFrequencies(config);
+  for (int i = 0; i < 16; ++i) EXPECT_FLOAT_EQ(divided[i], plain[i] / (1.0f + 0.5f * i));
+}
+
 }  // namespace
 }  // namespace swaa

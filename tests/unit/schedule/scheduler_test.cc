@@ -414,6 +414,20 @@ TEST(Scheduler, ScoresPromptAndForcedTokens) {
   EXPECT_EQ(c.sink->result->reason, FinishReason::kLength);
 }
 
+TEST(Scheduler, APromptOfOneTokenHasItsEntry) {
+  Bench bench(Info(400), {.max_batch_tokens = 50, .max_context_tokens = kContext});
+  Case c;
+  c.request.id = "one";
+  c.request.prompt = {7};
+  c.request.recipe.layer_full = c.request.recipe.decode_full = std::vector<bool>(kLayers);
+  c.request.stopping = {.max_tokens = 1};
+  c.request.prompt_logprobs = 0;
+  ASSERT_TRUE(bench.Add(c).ok());
+  bench.RunToEnd();
+  ASSERT_EQ(c.sink->prompt_logprobs.size(), 1u);
+  EXPECT_EQ(c.sink->prompt_logprobs[0].token, 7);
+}
+
 TEST(MaxOutputTokens, CutsToContextAndPool) {
   const SchedulerOptions options{.max_batch_tokens = 64, .max_context_tokens = kContext};
   GenerationRequest request;
