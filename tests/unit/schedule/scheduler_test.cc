@@ -247,10 +247,12 @@ TEST(Scheduler, NothingIsLostOrLeftBehind) {
     ASSERT_TRUE(bench.Add(c).ok());
     cases.push_back(c);
     for (int steps = random() % 5; steps > 0; --steps) bench.Step();
-    const std::string victim = "r" + std::to_string(random() % cases.size());
+    const size_t victim_index = random() % cases.size();
+    const std::string victim = "r" + std::to_string(victim_index);
     switch (random() % 4) {
       case 0:
-        bench.scheduler.Cancel(victim, absl::CancelledError("gone"));
+        bench.scheduler.Cancel(victim, cases[victim_index].sink.get(),
+                               absl::CancelledError("gone"));
         break;
       case 1:
         bench.scheduler.Abort(victim);
@@ -359,7 +361,8 @@ TEST(Scheduler, AllRecipesShareTheFirstWindowAndSinks) {
     return c.sink->result->stats.cached_prompt_tokens;
   };
   EXPECT_EQ(cached(std::nullopt, 0), 0);
-  EXPECT_EQ(cached(std::nullopt, 0), 960);  // 15 of 16 whole blocks: one position is always computed
+  EXPECT_EQ(cached(std::nullopt, 0),
+            960);  // 15 of 16 whole blocks: one position is always computed
   EXPECT_EQ(cached(std::nullopt, 0, "another"), 0);
   EXPECT_EQ(cached(300, 100), 384);  // the six blocks below W + K
   EXPECT_EQ(cached(300, 100), 960);  // now its own ones too
