@@ -94,7 +94,7 @@ def test_recipes_reload_across_a_running_request(configured, by):
     before = reloads(server, "ok")
     replace(server.config, BASE + MINE)
     await_reload(server, "ok", before)
-    message = request("Once upon a time", max_tokens=300, recipe="mine")
+    message = request("Once upon a time", max_tokens=150, recipe="mine")
     message.stopping_options.ignore_eos = True
     running = server.inference.Generate(message)
     answer = harness.Answer()
@@ -124,7 +124,7 @@ def test_recipes_reload_across_a_running_request(configured, by):
     # The request that ran goes on under the recipe that it began with.
     for response in running:
         answer.take(response)
-    assert len(answer.ids) == 300 and answer.accepted.recipe_name == "mine"
+    assert len(answer.ids) == 150 and answer.accepted.recipe_name == "mine"
     server.await_idle()
 
 

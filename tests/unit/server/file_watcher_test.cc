@@ -9,6 +9,8 @@
 
 #include <gtest/gtest.h>
 
+#include "absl/time/clock.h"
+
 namespace swaa::server {
 namespace {
 
