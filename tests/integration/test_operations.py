@@ -187,6 +187,8 @@ def test_values_that_only_the_model_can_judge():
         (["--default-recipe", "nope"], ["--default-recipe", "nope", "balanced"]),
         (["--dtype", "f8"], ["f8", "f32"]),
         (["--instruction-set", "sse"], ["sse", "avx2"]),
+        (["--kv-cache-bytes", "1KiB"], ["kv_cache_bytes", "1024", "at least"]),
+        (["--kv-cache-bytes", "900TiB"], ["not enough memory", "lower kv_cache_bytes"]),
     ]:
         result = run("serve", *model, *flags)
         assert result.returncode == 1

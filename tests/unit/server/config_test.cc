@@ -217,6 +217,26 @@ TEST(ConfigTest, BadFilesAreRefusedWithPathValueAndWayOut) {
   EXPECT_FALSE(Options(std::string(3, '\xff')).ok());
 }
 
+TEST(ConfigTest, DocumentedExampleIsInOrder) {
+  std::ifstream file("docs/configuration.md");
+  const std::string page((std::istreambuf_iterator<char>(file)), {});
+  const size_t begin = page.find("```yaml\n");
+  ASSERT_NE(begin, std::string::npos);
+  const size_t end = page.find("```", begin + 8);
+  const absl::StatusOr<ServerOptions> options = Options(page.substr(begin + 8, end - begin - 8));
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->default_recipe, "support");
+  // What it shows as defaults are the defaults.
+  const ServerOptions defaults;
+  EXPECT_EQ(options->slow_reader_timeout, defaults.slow_reader_timeout);
+  EXPECT_EQ(options->stream_buffer_bytes, defaults.stream_buffer_bytes);
+  EXPECT_EQ(options->max_queued_requests, defaults.max_queued_requests);
+  EXPECT_EQ(options->drain_grace, defaults.drain_grace);
+  EXPECT_EQ(options->keepalive_interval, defaults.keepalive_interval);
+  EXPECT_EQ(options->retry.initial, defaults.retry.initial);
+  EXPECT_EQ(options->retry.longest, defaults.retry.longest);
+}
+
 TEST(ConfigTest, MissingModelAndMissingFile) {
   EXPECT_THAT(std::string(MakeServerOptions("", {}, {}).status().message()), HasSubstr("--model"));
   EXPECT_EQ(ReadConfigFile("/no/such.yaml").status().code(), absl::StatusCode::kNotFound);
