@@ -3,6 +3,7 @@
 #ifndef SWAA_SERVER_CONFIG_H_
 #define SWAA_SERVER_CONFIG_H_
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,13 @@ absl::StatusOr<ServerOptions> MakeServerOptions(const std::string& config_path,
 // The flag that stands for a key ("scheduling.max_batch_tokens" -> "max_batch_tokens"); empty if
 // none does.
 std::string FlagOfKey(const std::string& key);
+
+// The keys that are set: "scheduling.max_batch_tokens", "recipes".
+std::set<std::string> KeysOf(const v1::ServerConfig& config);
+
+// Takes over every setting that `from` has, whole: a duration's seconds and nanoseconds go
+// together.
+void OverrideConfig(const v1::ServerConfig& from, v1::ServerConfig* to);
 
 // The keys in which two files differ and which take effect at a start only.
 std::vector<std::string> ChangedFixedSettings(const v1::ServerConfig& before,

@@ -171,6 +171,8 @@ def test_chat_command(server):
     (["--model", "x", "--no-such-flag"], ["--no-such-flag", "--listen-address"]),
     (["--model", "x", "--max-running-requests", "0"], ["--max-running-requests", "at least 1"]),
     (["--model", "x", "stray"], ["stray"]),
+    (["--model", "x", "--default-recipe", "balancd"],
+     ["--default-recipe", "balancd", "did you mean balanced?"]),
     (["--model", "x", "--prefix-cache", "maybe"], ["--prefix-cache", "maybe", "on or off"]),
 ], ids=lambda value: " ".join(value) if value and value[0].startswith("--m") else "")
 def test_wrong_command_lines(arguments, words):
@@ -184,7 +186,6 @@ def test_values_that_only_the_model_can_judge():
     model = ["--model", str(harness.model_path()), "--kv-cache-bytes", "64MiB",
              "--listen-address", "127.0.0.1:0"]
     for flags, words in [
-        (["--default-recipe", "nope"], ["--default-recipe", "nope", "balanced"]),
         (["--dtype", "f8"], ["f8", "f32"]),
         (["--instruction-set", "sse"], ["sse", "avx2"]),
         (["--kv-cache-bytes", "1KiB"], ["kv_cache_bytes", "1024", "at least"]),
