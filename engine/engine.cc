@@ -29,7 +29,8 @@ class ThreadedEngine final : public Engine {
       : options_(options),
         scheduler_options_{.max_batch_tokens = options.max_batch_tokens,
                            .max_running_requests = options.max_running_requests,
-                           .max_context_tokens = options.max_context_tokens},
+                           .max_context_tokens = options.max_context_tokens,
+                           .prefix_cache = options.prefix_cache},
         device_(device),
         on_step_(std::move(on_step)),
         scheduler_(scheduler_options_, device->info(), tokenizer) {
@@ -77,8 +78,10 @@ class ThreadedEngine final : public Engine {
     return absl::OkStatus();
   }
 
-  void Cancel(const std::string& id) override {
-    Post([this, id] { scheduler_.Cancel(id, absl::CancelledError("the client cancelled")); });
+  void Cancel(const std::string& id, const GenerationSink* sink) override {
+    Post([this, id, sink] {
+      scheduler_.Cancel(id, sink, absl::CancelledError("the client cancelled"));
+    });
   }
 
   bool Abort(const std::string& id) override {

@@ -23,6 +23,7 @@ struct EngineOptions {
   int32_t max_running_requests = 64;
   int32_t max_queued_requests = 1024;
   int32_t max_context_tokens = 0;  // of the model
+  bool prefix_cache = true;        // reuse what earlier requests computed
 };
 
 // What one step was, for metrics. Called on the engine thread; must not block.
@@ -50,8 +51,10 @@ class Engine {
   //   UNAVAILABLE         draining
   virtual absl::Status Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) = 0;
 
-  // The client has gone: OnFailed(CANCELLED) at the next step boundary. Unknown ids are ignored.
-  virtual void Cancel(const std::string& id) = 0;
+  // The client has gone: OnFailed(CANCELLED) at the next step boundary. Ignored unless the live
+  // request of this id has this sink, so that a late cancel never hits a request that took the id
+  // over.
+  virtual void Cancel(const std::string& id, const GenerationSink* sink) = 0;
   // By an operator: after acceptance OnFinished(kCancelled), before OnFailed(CANCELLED). False:
   // unknown id.
   virtual bool Abort(const std::string& id) = 0;

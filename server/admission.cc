@@ -62,7 +62,7 @@ absl::Status PrepareRequest(const v1::GenerateRequest& proto, const ServingConte
     return MakeError(absl::StatusCode::kUnavailable, "draining",
                      "the server is shutting down; send the request to another one");
   }
-  SWAA_ASSIGN_OR_RETURN(ChosenRecipe recipe, serving.recipes->Choose(proto));
+  SWAA_ASSIGN_OR_RETURN(ChosenRecipe recipe, serving.recipes.Get()->Choose(proto));
   admission->recipe_label = request->recipe_label = recipe.label;
   accepted.set_recipe_name(recipe.name);
   *accepted.mutable_resolved_recipe() = RecipeToProto(recipe.recipe);

@@ -131,13 +131,14 @@ grpc::ServerUnaryReactor* ControlService::ListLoras(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* ControlService::ListRecipes(grpc::CallbackServerContext* call,
                                                       const v1::ListRecipesRequest*,
                                                       v1::ListRecipesResponse* response) {
-  for (const NamedRecipe& named : serving_->recipes->recipes()) {
+  const auto recipes = serving_->recipes.Get();
+  for (const NamedRecipe& named : recipes->recipes()) {
     v1::NamedRecipe* out = response->add_named_recipes();
     out->set_name(named.name);
     *out->mutable_recipe() = RecipeToProto(named.recipe);
     out->set_description(named.description);
   }
-  response->set_default_recipe_name(serving_->recipes->default_recipe().name);
+  response->set_default_recipe_name(recipes->default_recipe().name);
   return End(call, absl::OkStatus());
 }
 

@@ -2,15 +2,34 @@
 
 #include "server/flags.h"
 
-#include <limits>
+#include <optional>
 
 #include "absl/flags/flag.h"
-#include "absl/strings/numbers.h"
+#include "absl/flags/marshalling.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "server/config.h"
 #include "server/errors.h"
+#include "server/values.h"
 
 namespace swaa::server {
+
+// A flag's value, and whether the command line gave it: what it did not give is the file's to say.
+template <typename T>
+struct Setting {
+  T value{};
+  bool given = false;
+};
+
+template <typename T>
+bool AbslParseFlag(absl::string_view text, Setting<T>* setting, std::string* error) {
+  setting->given = true;
+  return absl::ParseFlag(text, &setting->value, error);
+}
+template <typename T>
+std::string AbslUnparseFlag(const Setting<T>& setting) {
+  return absl::UnparseFlag(setting.value);
+}
 
 // A number of bytes on the command line: 2GiB, 512MiB, 64KiB or plain bytes.
 struct ByteSize {
@@ -18,131 +37,154 @@ struct ByteSize {
 };
 
 bool AbslParseFlag(absl::string_view text, ByteSize* size, std::string* error) {
-  size_t digits = 0;
-  while (digits < text.size() && text[digits] >= '0' && text[digits] <= '9') ++digits;
-  const std::string unit(text.substr(digits));
-  int shift = -1;
-  if (unit.empty() || unit == "B") shift = 0;
-  if (unit == "KiB") shift = 10;
-  if (unit == "MiB") shift = 20;
-  if (unit == "GiB") shift = 30;
-  if (unit == "TiB") shift = 40;
-  int64_t count = 0;
-  if (shift < 0 || !absl::SimpleAtoi(text.substr(0, digits), &count) ||
-      count > (std::numeric_limits<int64_t>::max() >> shift)) {
-    *error = "write a whole number of bytes, or one with KiB, MiB or GiB, such as 2GiB";
+  const std::optional<int64_t> bytes = ParseByteSize(std::string(text));
+  if (!bytes.has_value()) {
+    *error =
+        "cannot parse; write a whole number of bytes, or one with KiB, MiB or GiB, such as 2GiB";
     return false;
   }
-  size->bytes = count << shift;
+  size->bytes = *bytes;
   return true;
 }
 
-std::string AbslUnparseFlag(const ByteSize& size) {
-  for (const auto& [shift, unit] : {std::pair{30, "GiB"}, {20, "MiB"}, {10, "KiB"}}) {
-    if (size.bytes > 0 && size.bytes % (int64_t{1} << shift) == 0) {
-      return absl::StrCat(size.bytes >> shift, unit);
-    }
+std::string AbslUnparseFlag(const ByteSize& size) { return FormatByteSize(size.bytes); }
+
+// on or off on the command line.
+struct OnOff {
+  bool on = true;
+};
+
+bool AbslParseFlag(absl::string_view text, OnOff* value, std::string* error) {
+  if (text != "on" && text != "off") {
+    *error = "cannot parse; take on or off";
+    return false;
   }
-  return absl::StrCat(size.bytes);
+  value->on = text == "on";
+  return true;
 }
+
+std::string AbslUnparseFlag(const OnOff& value) { return value.on ? "on" : "off"; }
 
 }  // namespace swaa::server
 
 using swaa::server::ByteSize;
+using swaa::server::OnOff;
+using swaa::server::Setting;
+using Text = Setting<std::string>;
+using Number = Setting<int32_t>;
 
-ABSL_FLAG(std::string, model, "", "the model: a GGUF file, or a folder as Hugging Face has them");
-ABSL_FLAG(std::string, listen_address, "127.0.0.1:50051",
+ABSL_FLAG(
+    std::string, config, "",
+    "a YAML file with settings and recipes, see docs/configuration.md; flags override it, and "
+    "its recipes are read again when it changes and on SIGHUP");
+ABSL_FLAG(Text, model, Text{""}, "the model: a GGUF file, or a folder as Hugging Face has them");
+ABSL_FLAG(Text, listen_address, Text{"127.0.0.1:50051"},
           "HOST:PORT to serve gRPC on; port 0 takes any free one");
-ABSL_FLAG(std::string, metrics_address, "",
+ABSL_FLAG(Text, metrics_address, Text{""},
           "HOST:PORT to serve Prometheus metrics on, at /metrics; empty: nowhere");
 ABSL_FLAG(std::string, port_file, "",
           "a file to write the gRPC port to once the server is ready; the metrics port goes to the "
           "same name with .metrics");
-ABSL_FLAG(std::string, served_model_name, "", "the model's name for clients; empty: from its path");
-ABSL_FLAG(std::string, default_recipe, "full", "the recipe of requests that choose none");
-ABSL_FLAG(int32_t, max_batch_tokens, 512, "most tokens computed in a step");
-ABSL_FLAG(int32_t, max_running_requests, 64, "most requests in the batch");
-ABSL_FLAG(int32_t, max_queued_requests, 1024, "most requests that wait; more are refused");
-ABSL_FLAG(ByteSize, kv_cache_bytes, (ByteSize{int64_t{2} << 30}),
+ABSL_FLAG(Text, served_model_name, Text{""}, "the model's name for clients; empty: from its path");
+ABSL_FLAG(Text, default_recipe, Text{"full"}, "the recipe of requests that choose none");
+ABSL_FLAG(Number, max_batch_tokens, Number{512}, "most tokens computed in a step");
+ABSL_FLAG(Number, max_running_requests, Number{64}, "most requests in the batch");
+ABSL_FLAG(Number, max_queued_requests, Number{1024}, "most requests that wait; more are refused");
+ABSL_FLAG(Setting<ByteSize>, kv_cache_bytes, Setting<ByteSize>{{int64_t{2} << 30}},
           "memory for keys and values, such as 2GiB");
-ABSL_FLAG(ByteSize, stream_buffer_bytes, (ByteSize{int64_t{4} << 20}),
+ABSL_FLAG(Setting<ByteSize>, stream_buffer_bytes, Setting<ByteSize>{{int64_t{4} << 20}},
           "most bytes of output that wait for one stream's reader; beyond it the request is ended");
-ABSL_FLAG(int32_t, threads, 0, "threads that compute; 0: every processor");
-ABSL_FLAG(std::string, load_format, "auto",
+ABSL_FLAG(
+    Setting<OnOff>, prefix_cache, Setting<OnOff>{},
+    "on or off: whether what earlier requests with the same beginning computed is used again");
+ABSL_FLAG(Number, slow_reader_timeout_seconds, Number{60},
+          "how long a reader may take nothing while output waits for it; then it is cut off");
+ABSL_FLAG(Number, threads, Number{0}, "threads that compute; 0: every processor");
+ABSL_FLAG(Text, load_format, Text{"auto"},
           "auto, or dummy: random weights of the model's shapes, for measurements");
-ABSL_FLAG(std::string, dtype, "auto", "auto (bf16), or f32: slow, for tests");
-ABSL_FLAG(std::string, instruction_set, "auto", "auto, amx, avx512, avx2 or generic");
-ABSL_FLAG(int32_t, drain_grace_seconds, 30,
+ABSL_FLAG(Text, dtype, Text{"auto"}, "auto (bf16), or f32: slow, for tests");
+ABSL_FLAG(Text, instruction_set, Text{"auto"}, "auto, amx, avx512, avx2 or generic");
+ABSL_FLAG(Number, drain_grace_seconds, Number{30},
           "how long SIGTERM waits for running requests before it aborts them");
-ABSL_FLAG(int32_t, max_connection_age_seconds, 0,
+ABSL_FLAG(Number, max_connection_age_seconds, Number{0},
           "connections older than this are asked to come again; 0: never");
-ABSL_FLAG(std::string, log_format, "text", "text or json");
-ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warning, error or off");
+ABSL_FLAG(Text, log_format, Text{"text"}, "text or json");
+ABSL_FLAG(Text, log_level, Text{"info"}, "trace, debug, info, warning, error or off");
 
 namespace swaa::server {
 namespace {
 
-absl::Status BadFlag(const std::string& name, const std::string& value, const std::string& advice) {
-  return absl::InvalidArgumentError(absl::StrCat("--", name, ": ", Quoted(value), " ", advice));
+absl::Status CheckNotNegative(const std::string& name, const Number& number) {
+  if (number.value >= 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--", name, ": ", Quoted(absl::StrCat(number.value)), " is too small; at least 0"));
 }
 
-absl::Status CheckAtLeast(const std::string& name, int64_t value, int64_t least) {
-  if (value >= least) return absl::OkStatus();
-  return BadFlag(name, absl::StrCat(value), absl::StrCat("is too small; at least ", least));
+// Calls `set` with the flag's value if the command line gave it.
+template <typename T, typename Set>
+void IfGiven(const absl::Flag<Setting<T>>& flag, const Set& set) {
+  if (const Setting<T> setting = absl::GetFlag(flag); setting.given) set(setting.value);
 }
 
-absl::Status CheckAddress(const std::string& name, const std::string& value) {
-  const size_t colon = value.rfind(':');
-  int port = -1;
-  if (colon != std::string::npos && colon > 0 && absl::SimpleAtoi(value.substr(colon + 1), &port) &&
-      port >= 0 && port <= 65535) {
-    return absl::OkStatus();
-  }
-  return BadFlag(name, value, "is no HOST:PORT, such as 127.0.0.1:50051 or [::]:50051");
+// The same for a whole number.
+template <typename Set>
+absl::Status IfGivenNumber(const char* name, const absl::Flag<Number>& flag, const Set& set) {
+  const Number number = absl::GetFlag(flag);
+  if (!number.given) return absl::OkStatus();
+  SWAA_RETURN_IF_ERROR(CheckNotNegative(name, number));
+  set(number.value);
+  return absl::OkStatus();
 }
 
-absl::Status CheckFlags() {
-  if (absl::GetFlag(FLAGS_model).empty()) {
-    return BadFlag("model", "", "names no model; give a GGUF file or a Hugging Face folder");
-  }
-  SWAA_RETURN_IF_ERROR(CheckAddress("listen-address", absl::GetFlag(FLAGS_listen_address)));
-  if (const std::string metrics = absl::GetFlag(FLAGS_metrics_address); !metrics.empty()) {
-    SWAA_RETURN_IF_ERROR(CheckAddress("metrics-address", metrics));
-  }
-  SWAA_RETURN_IF_ERROR(CheckAtLeast("max-batch-tokens", absl::GetFlag(FLAGS_max_batch_tokens), 1));
-  SWAA_RETURN_IF_ERROR(
-      CheckAtLeast("max-running-requests", absl::GetFlag(FLAGS_max_running_requests), 1));
-  SWAA_RETURN_IF_ERROR(
-      CheckAtLeast("max-queued-requests", absl::GetFlag(FLAGS_max_queued_requests), 1));
-  SWAA_RETURN_IF_ERROR(
-      CheckAtLeast("kv-cache-bytes", absl::GetFlag(FLAGS_kv_cache_bytes).bytes, 1));
-  SWAA_RETURN_IF_ERROR(
-      CheckAtLeast("stream-buffer-bytes", absl::GetFlag(FLAGS_stream_buffer_bytes).bytes, 1024));
-  SWAA_RETURN_IF_ERROR(CheckAtLeast("threads", absl::GetFlag(FLAGS_threads), 0));
-  SWAA_RETURN_IF_ERROR(
-      CheckAtLeast("drain-grace-seconds", absl::GetFlag(FLAGS_drain_grace_seconds), 0));
-  return CheckAtLeast("max-connection-age-seconds", absl::GetFlag(FLAGS_max_connection_age_seconds),
-                      0);
+void TakeTexts(v1::ServerConfig* config) {
+  auto* model = config->mutable_model();
+  auto* device = config->mutable_device();
+  auto* network = config->mutable_network();
+  auto* logging = config->mutable_logging();
+  IfGiven(FLAGS_model, [&](const std::string& v) { model->set_path(v); });
+  IfGiven(FLAGS_served_model_name, [&](const std::string& v) { model->set_served_name(v); });
+  IfGiven(FLAGS_load_format, [&](const std::string& v) { model->set_load_format(v); });
+  IfGiven(FLAGS_dtype, [&](const std::string& v) { device->set_dtype(v); });
+  IfGiven(FLAGS_instruction_set, [&](const std::string& v) { device->set_instruction_set(v); });
+  IfGiven(FLAGS_listen_address, [&](const std::string& v) { network->set_listen_address(v); });
+  IfGiven(FLAGS_metrics_address, [&](const std::string& v) { network->set_metrics_address(v); });
+  IfGiven(FLAGS_log_format, [&](const std::string& v) { logging->set_format(v); });
+  IfGiven(FLAGS_log_level, [&](const std::string& v) { logging->set_level(v); });
+  IfGiven(FLAGS_default_recipe, [&](const std::string& v) { config->set_default_recipe(v); });
 }
 
-absl::StatusOr<LogFormat> LogFormatFlag() {
-  const std::string format = absl::GetFlag(FLAGS_log_format);
-  if (format == "text") return LogFormat::kText;
-  if (format == "json") return LogFormat::kJson;
-  return BadFlag("log-format", format, "is no format; take text or json");
-}
-
-absl::StatusOr<LoadFormat> LoadFormatFlag() {
-  const std::string format = absl::GetFlag(FLAGS_load_format);
-  if (format == "auto") return LoadFormat::kAuto;
-  if (format == "dummy") return LoadFormat::kDummy;
-  return BadFlag("load-format", format, "is no way to load; take auto or dummy");
+absl::Status TakeNumbers(v1::ServerConfig* config) {
+  auto* device = config->mutable_device();
+  auto* scheduling = config->mutable_scheduling();
+  auto* network = config->mutable_network();
+  auto* streaming = config->mutable_streaming();
+  IfGiven(FLAGS_kv_cache_bytes, [&](ByteSize v) { device->set_kv_cache_bytes(v.bytes); });
+  IfGiven(FLAGS_stream_buffer_bytes, [&](ByteSize v) { streaming->set_buffer_bytes(v.bytes); });
+  IfGiven(FLAGS_prefix_cache, [&](OnOff v) { scheduling->set_prefix_cache(v.on); });
+  SWAA_RETURN_IF_ERROR(
+      IfGivenNumber("threads", FLAGS_threads, [&](int32_t v) { device->set_threads(v); }));
+  SWAA_RETURN_IF_ERROR(IfGivenNumber("max-batch-tokens", FLAGS_max_batch_tokens,
+                                     [&](int32_t v) { scheduling->set_max_batch_tokens(v); }));
+  SWAA_RETURN_IF_ERROR(IfGivenNumber("max-running-requests", FLAGS_max_running_requests,
+                                     [&](int32_t v) { scheduling->set_max_running_requests(v); }));
+  SWAA_RETURN_IF_ERROR(IfGivenNumber("max-queued-requests", FLAGS_max_queued_requests,
+                                     [&](int32_t v) { scheduling->set_max_queued_requests(v); }));
+  SWAA_RETURN_IF_ERROR(
+      IfGivenNumber("drain-grace-seconds", FLAGS_drain_grace_seconds,
+                    [&](int32_t v) { network->mutable_drain_grace()->set_seconds(v); }));
+  SWAA_RETURN_IF_ERROR(
+      IfGivenNumber("max-connection-age-seconds", FLAGS_max_connection_age_seconds,
+                    [&](int32_t v) { network->mutable_max_connection_age()->set_seconds(v); }));
+  return IfGivenNumber(
+      "slow-reader-timeout-seconds", FLAGS_slow_reader_timeout_seconds,
+      [&](int32_t v) { streaming->mutable_slow_reader_timeout()->set_seconds(v); });
 }
 
 }  // namespace
 
 const std::vector<std::string>& ServeFlagNames() {
   static const auto* const kNames = new std::vector<std::string>{"model",
+                                                                 "config",
                                                                  "listen_address",
                                                                  "metrics_address",
                                                                  "served_model_name",
@@ -151,7 +193,9 @@ const std::vector<std::string>& ServeFlagNames() {
                                                                  "max_running_requests",
                                                                  "max_queued_requests",
                                                                  "kv_cache_bytes",
+                                                                 "prefix_cache",
                                                                  "stream_buffer_bytes",
+                                                                 "slow_reader_timeout_seconds",
                                                                  "threads",
                                                                  "dtype",
                                                                  "load_format",
@@ -164,38 +208,17 @@ const std::vector<std::string>& ServeFlagNames() {
   return *kNames;
 }
 
-int ThreadsFlag() { return absl::GetFlag(FLAGS_threads); }
-
-absl::Status ConfigureLoggingFromFlags() {
-  SWAA_ASSIGN_OR_RETURN(LogFormat format, LogFormatFlag());
-  absl::Status status = ConfigureLogging(format, absl::GetFlag(FLAGS_log_level));
-  if (status.ok()) return status;
-  return absl::InvalidArgumentError(absl::StrCat("--log-level: ", std::string(status.message())));
-}
-
 absl::StatusOr<ServerOptions> ServerOptionsFromFlags() {
-  SWAA_RETURN_IF_ERROR(CheckFlags());
-  ServerOptions options;
-  SWAA_ASSIGN_OR_RETURN(options.log_format, LogFormatFlag());
-  SWAA_ASSIGN_OR_RETURN(options.load_format, LoadFormatFlag());
-  options.model_path = absl::GetFlag(FLAGS_model);
-  options.served_model_name = absl::GetFlag(FLAGS_served_model_name);
-  options.listen_address = absl::GetFlag(FLAGS_listen_address);
-  options.metrics_address = absl::GetFlag(FLAGS_metrics_address);
-  options.port_file = absl::GetFlag(FLAGS_port_file);
-  options.default_recipe = absl::GetFlag(FLAGS_default_recipe);
-  options.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
-  options.max_running_requests = absl::GetFlag(FLAGS_max_running_requests);
-  options.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);
-  options.kv_cache_bytes = absl::GetFlag(FLAGS_kv_cache_bytes).bytes;
-  options.stream_buffer_bytes = absl::GetFlag(FLAGS_stream_buffer_bytes).bytes;
-  options.threads = absl::GetFlag(FLAGS_threads);
-  options.dtype = absl::GetFlag(FLAGS_dtype);
-  options.instruction_set = absl::GetFlag(FLAGS_instruction_set);
-  options.drain_grace = absl::Seconds(absl::GetFlag(FLAGS_drain_grace_seconds));
-  if (int32_t age = absl::GetFlag(FLAGS_max_connection_age_seconds); age > 0) {
-    options.max_connection_age = absl::Seconds(age);
+  v1::ServerConfig flags;
+  TakeTexts(&flags);
+  SWAA_RETURN_IF_ERROR(TakeNumbers(&flags));
+  v1::ServerConfig file;
+  const std::string path = absl::GetFlag(FLAGS_config);
+  if (!path.empty()) {
+    SWAA_ASSIGN_OR_RETURN(file, ReadConfigFile(path));
   }
+  SWAA_ASSIGN_OR_RETURN(ServerOptions options, MakeServerOptions(path, file, flags));
+  options.port_file = absl::GetFlag(FLAGS_port_file);
   return options;
 }
 

@@ -14,14 +14,9 @@ namespace swaa::server {
 // Their names, as flags.cc declares them, in the order in which help lists them.
 const std::vector<std::string>& ServeFlagNames();
 
-// --threads, wanted before anything else happens.
-int ThreadsFlag();
-
-// Sets up logging as the flags say. INVALID_ARGUMENT names the flag at fault.
-absl::Status ConfigureLoggingFromFlags();
-
-// The options that the parsed flags stand for. INVALID_ARGUMENT names the flag, its value and what
-// would be right.
+// The options that the parsed flags and the file that --config names stand for. INVALID_ARGUMENT
+// names the flag or the file's line and key, the value and what would be right; NOT_FOUND: no such
+// file.
 absl::StatusOr<ServerOptions> ServerOptionsFromFlags();
 
 }  // namespace swaa::server

@@ -51,6 +51,7 @@ GenerateStream* GenerateStream::Start(ServingContext* serving, grpc::CallbackSer
   std::shared_ptr<GenerateStream> stream(new GenerateStream(serving, call, request));
   stream->self_ = stream;
   serving->live_streams.Add();
+  serving->slow_readers->Add(stream);
   if (!serving->workers->TryPostAdmission([stream] { stream->Admit(); })) {
     stream->Push(FailedEvent{MakeError(absl::StatusCode::kResourceExhausted, "queue_full",
                                        "too many requests wait to be read; try again later"),
@@ -107,7 +108,7 @@ absl::Status GenerateStream::SubmitToEngine(GenerationRequest request) {
     submitted_ = true;
     cancel = client_gone_;
   }
-  if (cancel) serving_->engine->Cancel(admission_.accepted.request_id());
+  if (cancel) serving_->engine->Cancel(admission_.accepted.request_id(), this);
   return absl::OkStatus();
 }
 
@@ -169,10 +170,31 @@ void GenerateStream::OnCancel() {
     cancel = !client_gone_ && submitted_;
     client_gone_ = true;
   }
-  if (cancel) serving_->engine->Cancel(admission_.accepted.request_id());
+  if (cancel) serving_->engine->Cancel(admission_.accepted.request_id(), this);
+}
+
+absl::Time GenerateStream::WaitingSince() const {
+  absl::MutexLock lock(&mutex_);
+  return write_under_way_ && !cut_off_ ? write_began_ : absl::InfiniteFuture();
+}
+
+void GenerateStream::CutOff() {
+  {
+    absl::MutexLock lock(&mutex_);
+    // The reader may have come back since it was looked at.
+    if (!write_under_way_ || cut_off_ || client_gone_) return;
+    cut_off_ = cutting_off_ = true;
+  }
+  // Resets the stream: the write fails and OnCancel tells the engine. Outside the lock, as gRPC may
+  // call back from inside.
+  call_->TryCancel();
+  absl::MutexLock lock(&mutex_);
+  cutting_off_ = false;
+  SchedulePump();
 }
 
 void GenerateStream::OnDone() {
+  serving_->slow_readers->Remove(this);
   serving_->live_streams.Remove();
   self_.reset();
 }
@@ -196,7 +218,7 @@ void GenerateStream::Pump() {
       cancel = overflowed_ && !overflow_cancelled_;
       overflow_cancelled_ = overflowed_;
     }
-    if (cancel) serving_->engine->Cancel(admission_.accepted.request_id());
+    if (cancel) serving_->engine->Cancel(admission_.accepted.request_id(), this);
     std::deque<Event> events;
     while (TakeEvents(&events)) {
       for (Event& event : events) Handle(std::move(event));
@@ -216,11 +238,12 @@ void GenerateStream::WriteOrFinish() {
   bool finish = false;
   {
     absl::MutexLock lock(&mutex_);
-    if (write_under_way_ || pump_scheduled_) return;  // another pump follows
+    if (write_under_way_ || pump_scheduled_ || cutting_off_) return;  // another pump follows
     if (!outgoing_.empty()) {
       writing_ = std::move(outgoing_.front());
       outgoing_.pop_front();
       write = write_under_way_ = true;
+      write_began_ = absl::Now();
     } else if (end_.has_value() && !finished_) {
       finish = finished_ = true;
     }
@@ -239,6 +262,7 @@ void GenerateStream::Handle(Event event) {
   std::vector<v1::GenerateResponse> messages;
   if (std::holds_alternative<AcceptedEvent>(event)) {
     accepted_ = true;
+    serving_->drain_rate.OnRequestBegin(absl::Now());
     *messages.emplace_back().mutable_accepted() = admission_.accepted;
   } else if (auto* prompt = std::get_if<PromptLogprobsEvent>(&event)) {
     AppendPromptLogprobs(prompt->first_position, prompt->tokens, &messages);
@@ -270,7 +294,7 @@ void GenerateStream::HandleTokens(const TokensEvent& event) {
 
 bool GenerateStream::EventsWereDropped() const {
   absl::MutexLock lock(&mutex_);
-  return overflowed_;
+  return overflowed_ || cut_off_;
 }
 
 absl::Status GenerateStream::WhyCancelled(const absl::Status& status) const {
@@ -281,6 +305,12 @@ absl::Status GenerateStream::WhyCancelled(const absl::Status& status) const {
         absl::StatusCode::kResourceExhausted, "slow_reader",
         absl::StrCat("the stream was not read and more than ", serving_->stream_buffer_bytes,
                      " bytes waited; read faster or raise tokens_per_delta"));
+  }
+  if (cut_off_) {
+    return MakeError(
+        absl::StatusCode::kResourceExhausted, "slow_reader",
+        absl::StrCat("the stream was not read for ",
+                     absl::FormatDuration(serving_->slow_readers->timeout()), " and was cut off"));
   }
   if (!client_gone_) return WithReason(status, "aborted");
   if (absl::Now() >= deadline_) {
@@ -294,8 +324,8 @@ void GenerateStream::HandleEnd(absl::Status status, const GenerationStats& stats
   status = WhyCancelled(status);
   const absl::Time now = absl::Now();
   if (status.code() == absl::StatusCode::kResourceExhausted && !RetryPushbackMs(status)) {
-    status = WithRetryPushback(status,
-                               absl::ToInt64Milliseconds(serving_->drain_rate.EstimateWait(now)));
+    status =
+        WithRetryPushback(status, absl::ToInt64Milliseconds(serving_->drain_rate.NextWait(now)));
   }
   if (accepted_) serving_->drain_rate.OnRequestEnd(now);
   RequestRecord record;

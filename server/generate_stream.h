@@ -30,6 +30,7 @@ namespace swaa::server {
 // Owns itself from Start until gRPC is done with it and the engine has let go of it.
 class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                              public GenerationSink,
+                             public WatchedStream,
                              public std::enable_shared_from_this<GenerateStream> {
  public:
   // `serving` outlives every stream; `call` lives until OnDone, as gRPC has it.
@@ -47,6 +48,10 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void OnTokens(std::vector<OutputToken> tokens) override;
   void OnFinished(const GenerationResult& result) override;
   void OnFailed(const absl::Status& status, const GenerationStats& stats) override;
+
+  // WatchedStream.
+  absl::Time WaitingSince() const override;
+  void CutOff() override;
 
  private:
   struct AcceptedEvent {};
@@ -83,6 +88,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void HandleTokens(const TokensEvent& event);
   void HandleEnd(absl::Status status, const GenerationStats& stats,
                  std::optional<FinishReason> reason);
+  // The reader will not get what is still to come.
   bool EventsWereDropped() const;
   // What the client is told when the engine says CANCELLED.
   absl::Status WhyCancelled(const absl::Status& status) const;
@@ -113,6 +119,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   size_t event_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool pump_scheduled_ ABSL_GUARDED_BY(mutex_) = false;
   bool write_under_way_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time write_began_ ABSL_GUARDED_BY(mutex_);
+  bool cut_off_ ABSL_GUARDED_BY(mutex_) = false;
+  bool cutting_off_ ABSL_GUARDED_BY(mutex_) = false;  // the call must not be finished meanwhile
   bool submitted_ ABSL_GUARDED_BY(mutex_) = false;
   bool client_gone_ ABSL_GUARDED_BY(mutex_) = false;
   bool overflowed_ ABSL_GUARDED_BY(mutex_) = false;

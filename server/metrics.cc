@@ -17,26 +17,6 @@ using prometheus::Gauge;
 using prometheus::Histogram;
 using prometheus::Labels;
 
-// 1 ms to 4 hours, about three edges a decade.
-const std::vector<double>& SecondsEdges() {
-  static const auto* const kEdges =
-      new std::vector<double>{0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5,  1,    2,
-                              5,     10,    20,    30,   60,   120,  300, 600, 1800, 3600, 14400};
-  return *kEdges;
-}
-
-const std::vector<double>& RatioEdges() {
-  static const auto* const kEdges = new std::vector<double>{
-      1, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2, 2.5, 3, 4, 6, 8, 12, 16, 32, 64};
-  return *kEdges;
-}
-
-const std::vector<double>& BatchEdges() {
-  static const auto* const kEdges =
-      new std::vector<double>{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192};
-  return *kEdges;
-}
-
 template <typename Builder>
 auto& Register(Builder builder, const std::string& name, const std::string& help,
                prometheus::Registry* registry) {
@@ -78,8 +58,8 @@ std::string PromptLengthClass(int64_t prompt_tokens) {
 }
 
 Metrics::Metrics(const RecipeCatalog& recipes, const std::string& version,
-                 const std::string& model_name, const std::string& backend)
-    : registry_(std::make_shared<prometheus::Registry>()) {
+                 const std::string& model_name, const std::string& backend, MetricsEdges edges)
+    : edges_(std::move(edges)), registry_(std::make_shared<prometheus::Registry>()) {
   prometheus::Registry* r = registry_.get();
   requests_ =
       &CounterFamily(r, "swaa_requests_total", "Requests that have ended, refused included.");
@@ -87,37 +67,77 @@ Metrics::Metrics(const RecipeCatalog& recipes, const std::string& version,
                              "Requests that ended before they were accepted, by error reason.");
   time_to_first_token_ = &HistogramFamily(r, "swaa_time_to_first_token_seconds",
                                           "From arrival to the first output token.");
-  preemptions_ =
-      &CounterFamily(r, "swaa_preemptions_total", "Times a running request lost its pages.")
-           .Add({});
-  batch_tokens_ =
-      &HistogramFamily(r, "swaa_batch_tokens", "Tokens computed in a step.").Add({}, BatchEdges());
+  recipe_info_ = &GaugeFamily(r, "swaa_recipe_info", "The registered recipes; always 1.");
+  batch_tokens_ = &HistogramFamily(r, "swaa_batch_tokens", "Tokens computed in a step.")
+                       .Add({}, edges_.batch_tokens);
   auto& steps = HistogramFamily(r, "swaa_step_duration_seconds", "Device time of a step.");
   for (const char* phase : {"prefill", "decode", "mixed"}) {
-    step_duration_[phase] = &steps.Add({{"phase", phase}}, SecondsEdges());
+    step_duration_[phase] = &steps.Add({{"phase", phase}}, edges_.seconds);
   }
-  for (const NamedRecipe& named : recipes.recipes()) {
-    series_.emplace(named.name, MakeSeries(named.name));
-    AddRecipeInfo(named.name, named.recipe);
-  }
-  series_.emplace(kCustomRecipeLabel, MakeSeries(kCustomRecipeLabel));
+  auto& reloads =
+      CounterFamily(r, "swaa_config_reloads_total",
+                    "Times the configuration was read again; failed: the old one stays.");
+  reloads_ok_ = &reloads.Add({{"result", "ok"}});
+  reloads_failed_ = &reloads.Add({{"result", "failed"}});
+  last_load_ = &GaugeFamily(r, "swaa_config_last_load_timestamp_seconds",
+                            "When the configuration in force was loaded.")
+                    .Add({});
+  last_load_->SetToCurrentTime();
   GaugeFamily(r, "swaa_build_info", "What runs here; always 1.")
       .Add({{"version", version}, {"model", model_name}, {"backend", backend}})
       .Set(1);
+  {
+    absl::MutexLock lock(&mutex_);
+    series_.emplace(kCustomRecipeLabel, MakeSeries(kCustomRecipeLabel));
+  }
+  SetRecipes(recipes);
+}
+
+void Metrics::SetRecipes(const RecipeCatalog& recipes) {
+  absl::MutexLock lock(&mutex_);
+  for (auto it = series_.begin(); it != series_.end();) {
+    if (it->first == kCustomRecipeLabel || recipes.Find(it->first) != nullptr) {
+      ++it;
+      continue;
+    }
+    if (it->second.info != nullptr) recipe_info_->Remove(it->second.info);
+    for (const auto& remove : it->second.removers) remove();
+    it = series_.erase(it);
+  }
+  for (const NamedRecipe& named : recipes.recipes()) {
+    auto found = series_.find(named.name);
+    if (found == series_.end()) {
+      found = series_.emplace(named.name, MakeSeries(named.name)).first;
+    }
+    SetRecipeInfo(named, &found->second);
+  }
+}
+
+void Metrics::OnConfigReload(bool ok) {
+  (ok ? reloads_ok_ : reloads_failed_)->Increment();
+  if (ok) last_load_->SetToCurrentTime();
+}
+
+template <typename T, typename... Arguments>
+T* Metrics::AddSeries(Family<T>* family, const Labels& labels, RecipeSeries* series,
+                      const Arguments&... arguments) {
+  T* added = &family->Add(labels, arguments...);
+  series->removers.push_back([family, added] { family->Remove(added); });
+  return added;
 }
 
 Metrics::RecipeSeries Metrics::MakeSeries(const std::string& label) {
   prometheus::Registry* r = registry_.get();
   const Labels recipe = {{"recipe", label}};
+  RecipeSeries series;
   auto seconds = [&](const char* name, const char* help) {
-    return &HistogramFamily(r, name, help).Add(recipe, SecondsEdges());
+    return AddSeries(&HistogramFamily(r, name, help), recipe, &series, edges_.seconds);
   };
   auto counter = [&](const char* name, const char* help) {
-    return &CounterFamily(r, name, help).Add(recipe);
+    return AddSeries(&CounterFamily(r, name, help), recipe, &series);
   };
   Family<Counter>& prompt = CounterFamily(
       r, "swaa_prompt_tokens_total", "Prompt tokens, computed or taken from the prefix cache.");
-  RecipeSeries series;
   series.inter_token =
       seconds("swaa_inter_token_latency_seconds", "Between two output tokens of one request.");
   series.duration = seconds("swaa_request_duration_seconds", "From arrival to the last word.");
@@ -125,11 +145,11 @@ Metrics::RecipeSeries Metrics::MakeSeries(const std::string& label) {
   series.prefill = seconds("swaa_request_prefill_seconds", "From admission to the first token.");
   series.decode = seconds("swaa_request_decode_seconds", "From the first token to the end.");
   series.speedup_counted =
-      &HistogramFamily(r, "swaa_speedup_ratio",
-                       "Full attention against the recipe; counted: by keys attended.")
-           .Add({{"recipe", label}, {"kind", "counted"}}, RatioEdges());
-  series.prompt_computed = &prompt.Add({{"recipe", label}, {"source", "computed"}});
-  series.prompt_cached = &prompt.Add({{"recipe", label}, {"source", "cached"}});
+      AddSeries(&HistogramFamily(r, "swaa_speedup_ratio",
+                                 "Full attention against the recipe; counted: by keys attended."),
+                {{"recipe", label}, {"kind", "counted"}}, &series, edges_.ratio);
+  series.prompt_computed = AddSeries(&prompt, {{"recipe", label}, {"source", "computed"}}, &series);
+  series.prompt_cached = AddSeries(&prompt, {{"recipe", label}, {"source", "cached"}}, &series);
   series.generated = counter("swaa_generation_tokens_total", "Output tokens.");
   series.attended = counter("swaa_attended_keys_total", "Visible query-key pairs over all layers.");
   series.attended_full =
@@ -137,15 +157,19 @@ Metrics::RecipeSeries Metrics::MakeSeries(const std::string& label) {
   return series;
 }
 
-void Metrics::AddRecipeInfo(const std::string& label, const Recipe& recipe) {
+void Metrics::SetRecipeInfo(const NamedRecipe& named, RecipeSeries* series) {
+  const Recipe& recipe = named.recipe;
   const bool full = !recipe.window.has_value();
-  GaugeFamily(registry_.get(), "swaa_recipe_info", "The registered recipes; always 1.")
-      .Add({{"recipe", label},
-            {"sliding_window_tokens", full ? "" : absl::StrCat(*recipe.window)},
-            {"sink_tokens", absl::StrCat(recipe.sinks)},
-            {"full_attention_layers", full ? "all" : LayerList(recipe.layer_full)},
-            {"full_attention_decode", full ? "all" : LayerList(recipe.decode_full)}})
-      .Set(1);
+  const Labels labels = {{"recipe", named.name},
+                         {"sliding_window_tokens", full ? "" : absl::StrCat(*recipe.window)},
+                         {"sink_tokens", absl::StrCat(recipe.sinks)},
+                         {"full_attention_layers", full ? "all" : LayerList(recipe.layer_full)},
+                         {"full_attention_decode", full ? "all" : LayerList(recipe.decode_full)}};
+  // The same one if nothing has changed.
+  Gauge* info = &recipe_info_->Add(labels);
+  if (series->info != nullptr && series->info != info) recipe_info_->Remove(series->info);
+  series->info = info;
+  info->Set(1);
 }
 
 void Metrics::OnStep(const StepRecord& step) {
@@ -159,52 +183,68 @@ void Metrics::OnStep(const StepRecord& step) {
   batch_tokens_->Observe(step.prefill_tokens + step.decode_tokens);
 }
 
+Metrics::RecipeSeries* Metrics::SeriesOf(const std::string& label) {
+  auto found = series_.find(label);
+  return &(found == series_.end() ? series_.find(kCustomRecipeLabel) : found)->second;
+}
+
 void Metrics::OnInterTokenLatency(const std::string& recipe_label, absl::Duration latency) {
-  auto series = series_.find(recipe_label);
-  if (series != series_.end()) series->second.inter_token->Observe(Seconds(latency));
+  absl::MutexLock lock(&mutex_);
+  SeriesOf(recipe_label)->inter_token->Observe(Seconds(latency));
 }
 
-void Metrics::CountTokens(const RequestRecord& record, const RecipeSeries& series) {
+void Metrics::ObserveTimes(const RequestRecord& record, const std::string& label,
+                           RecipeSeries* series) {
   const GenerationStats& stats = record.stats;
-  series.prompt_cached->Increment(stats.cached_prompt_tokens);
-  series.prompt_computed->Increment(stats.prompt_tokens - stats.cached_prompt_tokens);
-  series.generated->Increment(stats.completion_tokens);
-  series.attended->Increment(static_cast<double>(stats.attended_keys));
-  series.attended_full->Increment(static_cast<double>(stats.full_attention_attended_keys));
-  preemptions_->Increment(stats.preemptions);
-}
-
-void Metrics::ObserveTimes(const RequestRecord& record, const RecipeSeries& series) {
-  const GenerationStats& stats = record.stats;
-  series.queue->Observe(Seconds(stats.queue_time));
+  series->queue->Observe(Seconds(stats.queue_time));
   if (stats.completion_tokens == 0) return;
-  series.prefill->Observe(Seconds(stats.prefill_time));
-  series.decode->Observe(Seconds(stats.decode_time));
-  time_to_first_token_
-      ->Add(
-          {{"recipe", record.recipe_label}, {"prompt_len", PromptLengthClass(stats.prompt_tokens)}},
-          SecondsEdges())
-      .Observe(Seconds(stats.time_to_first_token));
-  if (stats.attended_keys > 0) {
-    series.speedup_counted->Observe(static_cast<double>(stats.full_attention_attended_keys) /
-                                    static_cast<double>(stats.attended_keys));
+  series->prefill->Observe(Seconds(stats.prefill_time));
+  series->decode->Observe(Seconds(stats.decode_time));
+  const std::string length = PromptLengthClass(stats.prompt_tokens);
+  prometheus::Histogram*& first_token = series->first_token[length];
+  if (first_token == nullptr) {
+    first_token = AddSeries(time_to_first_token_, {{"recipe", label}, {"prompt_len", length}},
+                            series, edges_.seconds);
   }
+  first_token->Observe(Seconds(stats.time_to_first_token));
+  if (stats.attended_keys > 0) {
+    series->speedup_counted->Observe(static_cast<double>(stats.full_attention_attended_keys) /
+                                     static_cast<double>(stats.attended_keys));
+  }
+}
+
+void Metrics::CountEnd(const RequestRecord& record, const std::string& label,
+                       RecipeSeries* series) {
+  const std::string reason = FinishReasonName(record.finish_reason);
+  const std::string code = CodeName(record.status.code());
+  Counter*& ended = series->ended[{reason, code}];
+  if (ended == nullptr) {
+    ended = AddSeries(requests_,
+                      {{"recipe", label}, {"finish_reason", reason}, {"grpc_code", code}}, series);
+  }
+  ended->Increment();
 }
 
 void Metrics::OnRequestEnd(const RequestRecord& record) {
-  requests_
-      ->Add({{"recipe", record.recipe_label},
-             {"finish_reason", FinishReasonName(record.finish_reason)},
-             {"grpc_code", CodeName(record.status.code())}})
-      .Increment();
-  auto series = series_.find(record.recipe_label);
-  if (!record.accepted) {
-    rejected_->Add({{"reason", ErrorReason(record.status)}}).Increment();
-  } else if (series != series_.end()) {
-    CountTokens(record, series->second);
-    ObserveTimes(record, series->second);
+  if (!record.accepted) rejected_->Add({{"reason", ErrorReason(record.status)}}).Increment();
+  absl::MutexLock lock(&mutex_);
+  if (record.recipe_label == kNoRecipeLabel) {
+    CountEnd(record, kNoRecipeLabel, &none_);
+    return;
   }
-  if (series != series_.end()) series->second.duration->Observe(Seconds(record.total));
+  RecipeSeries* series = SeriesOf(record.recipe_label);
+  const bool known = series_.contains(record.recipe_label);
+  const std::string label = known ? record.recipe_label : kCustomRecipeLabel;
+  CountEnd(record, label, series);
+  series->duration->Observe(Seconds(record.total));
+  if (!record.accepted) return;
+  const GenerationStats& stats = record.stats;
+  series->prompt_cached->Increment(stats.cached_prompt_tokens);
+  series->prompt_computed->Increment(stats.prompt_tokens - stats.cached_prompt_tokens);
+  series->generated->Increment(stats.completion_tokens);
+  series->attended->Increment(static_cast<double>(stats.attended_keys));
+  series->attended_full->Increment(static_cast<double>(stats.full_attention_attended_keys));
+  ObserveTimes(record, label, series);
 }
 
 }  // namespace swaa::server

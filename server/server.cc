@@ -20,6 +20,7 @@
 #include "base/status_macros.h"
 #include "engine/model/model_device.h"
 #include "server/errors.h"
+#include "server/listen_check.h"
 #include "server/shutdown_signals.h"
 #include "server/warm_up.h"
 
@@ -29,9 +30,6 @@ namespace {
 constexpr char kReadyService[] = "swaa.v1.InferenceService";
 constexpr int kMaxReceiveBytes = 16 << 20;
 constexpr int kMaxSendBytes = 4 << 20;
-constexpr int kKeepaliveMs = 60'000;
-constexpr int kKeepaliveTimeoutMs = 20'000;
-constexpr int kClientPingsAtMostEveryMs = 10'000;
 // How long the last words of requests that have ended may take to be written.
 constexpr absl::Duration kLastWords = absl::Seconds(5);
 
@@ -59,25 +57,46 @@ std::function<void(double)> ProgressLogger() {
   };
 }
 
+int Milliseconds(absl::Duration duration) {
+  return static_cast<int>(absl::ToInt64Milliseconds(duration));
+}
+
+std::vector<std::string> RecipeNames(const RecipeCatalog& recipes) {
+  std::vector<std::string> names;
+  for (const NamedRecipe& named : recipes.recipes()) names.push_back(named.name);
+  return names;
+}
+
 std::string MiB(int64_t bytes) { return absl::StrFormat("%.0f MiB", bytes / 1048576.0); }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
   std::unique_ptr<Server> server(new Server(options));
+  SWAA_RETURN_IF_ERROR(server->CheckAddresses());
   SWAA_RETURN_IF_ERROR(server->LoadModel());
-  SWAA_RETURN_IF_ERROR(server->MakeRecipes());
+  SWAA_ASSIGN_OR_RETURN(RecipeCatalog recipes, server->MakeRecipes(options));
+  server->serving_.recipes.Set(std::move(recipes));
   SWAA_RETURN_IF_ERROR(server->StartEngine());
   SWAA_RETURN_IF_ERROR(server->StartMetrics());
   SWAA_RETURN_IF_ERROR(server->Listen());
+  server->WatchConfig();
   return server;
 }
 
 Server::~Server() {
+  config_watcher_.reset();
   StopListening(absl::ZeroDuration());
   exposer_.reset();
   engine_.reset();
   workers_.reset();
+}
+
+// Before the model is loaded, which takes its time.
+absl::Status Server::CheckAddresses() const {
+  SWAA_RETURN_IF_ERROR(CheckCanListen("--listen-address", options_.listen_address));
+  if (options_.metrics_address.empty()) return absl::OkStatus();
+  return CheckCanListen("--metrics-address", options_.metrics_address);
 }
 
 absl::Status Server::LoadModel() {
@@ -115,18 +134,14 @@ absl::Status Server::LoadModel() {
   return absl::OkStatus();
 }
 
-absl::Status Server::MakeRecipes() {
+absl::StatusOr<RecipeCatalog> Server::MakeRecipes(const ServerOptions& options) const {
   absl::StatusOr<RecipeCatalog> catalog =
-      RecipeCatalog::Create(BuiltInRecipes(), checkpoint_.config.num_layers,
-                            serving_.model.supports_thinking(), options_.default_recipe);
-  if (!catalog.ok()) {
-    return absl::Status(
-        catalog.status().code(),
-        absl::StrCat("--default-recipe: ", std::string(catalog.status().message())));
-  }
-  recipes_ = std::make_unique<RecipeCatalog>(*std::move(catalog));
-  serving_.recipes = recipes_.get();
-  return absl::OkStatus();
+      RecipeCatalog::Create(options.recipes, checkpoint_.config.num_layers,
+                            serving_.model.supports_thinking(), options.default_recipe);
+  if (catalog.ok() || options.config_path.empty()) return catalog;
+  return absl::Status(
+      catalog.status().code(),
+      absl::StrCat(options.config_path, ": ", std::string(catalog.status().message())));
 }
 
 absl::Status Server::StartEngine() {
@@ -134,8 +149,9 @@ absl::Status Server::StartEngine() {
   serving_.instance_id = RandomId();
   serving_.log_format = options_.log_format;
   serving_.stream_buffer_bytes = static_cast<size_t>(options_.stream_buffer_bytes);
-  metrics_ = std::make_unique<Metrics>(*recipes_, serving_.version, serving_.model.served_name,
-                                       serving_.device.backend);
+  const auto recipes = serving_.recipes.Get();
+  metrics_ = std::make_unique<Metrics>(*recipes, serving_.version, serving_.model.served_name,
+                                       serving_.device.backend, options_.metrics_edges);
   serving_.metrics = metrics_.get();
   // Two at least; tokenising and serialising are light beside the model.
   const int threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 4, 2, 8);
@@ -143,16 +159,20 @@ absl::Status Server::StartEngine() {
       .threads = threads,
       .max_queued_admissions = static_cast<size_t>(options_.max_queued_requests)});
   serving_.workers = workers_.get();
+  slow_readers_ = std::make_unique<SlowReaderWatch>(options_.slow_reader_timeout);
+  serving_.slow_readers = slow_readers_.get();
+  serving_.drain_rate.set_bounds(options_.retry);
 
   serving_.engine_options.max_batch_tokens = options_.max_batch_tokens;
   serving_.engine_options.max_running_requests = options_.max_running_requests;
   serving_.engine_options.max_queued_requests = options_.max_queued_requests;
   serving_.engine_options.max_context_tokens = checkpoint_.config.max_context_tokens;
+  serving_.engine_options.prefix_cache = options_.prefix_cache;
   engine_ =
       Engine::Create(serving_.engine_options, device_.get(), tokenizer_.get(),
                      [metrics = metrics_.get()](const StepRecord& step) { metrics->OnStep(step); });
   serving_.engine = engine_.get();
-  absl::Status warm = WarmUp(engine_.get(), recipes_->Find("full")->recipe);
+  absl::Status warm = WarmUp(engine_.get(), recipes->default_recipe().recipe);
   if (warm.ok()) return warm;
   return absl::Status(warm.code(), absl::StrCat("the model cannot answer a first request: ",
                                                 std::string(warm.message())));
@@ -160,12 +180,11 @@ absl::Status Server::StartEngine() {
 
 absl::Status Server::StartMetrics() {
   LoadCollector::Facts facts;
-  for (const NamedRecipe& named : recipes_->recipes()) facts.recipe_labels.push_back(named.name);
-  facts.recipe_labels.push_back(kCustomRecipeLabel);
   facts.page_bytes = serving_.device.page_bytes;
   facts.weight_bytes = serving_.device.weight_bytes;
   load_collector_ = std::make_shared<LoadCollector>(
-      std::move(facts), [engine = engine_.get()] { return engine->Load(); });
+      facts, [this] { return RecipeNames(*serving_.recipes.Get()); },
+      [engine = engine_.get()] { return engine->Load(); });
   if (options_.metrics_address.empty()) return absl::OkStatus();
   try {
     exposer_ = std::make_unique<prometheus::Exposer>(options_.metrics_address);
@@ -194,15 +213,15 @@ absl::Status Server::Listen() {
   builder.SetMaxSendMessageSize(kMaxSendBytes);
   // Without this, two servers would share a port and each get some of the connections.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(options_.keepalive_interval));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
+                             Milliseconds(options_.keepalive_timeout));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-                             kClientPingsAtMostEveryMs);
+                             Milliseconds(options_.min_client_ping_interval));
   if (options_.max_connection_age != absl::InfiniteDuration()) {
-    builder.AddChannelArgument(
-        GRPC_ARG_MAX_CONNECTION_AGE_MS,
-        static_cast<int>(absl::ToInt64Milliseconds(options_.max_connection_age)));
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS,
+                               Milliseconds(options_.max_connection_age));
   }
   grpc_server_ = builder.BuildAndStart();
   if (grpc_server_ == nullptr || port_ == 0) {
@@ -280,7 +299,9 @@ int RunServer(const ServerOptions& options) {
     LogError(std::string(status.message()));
     return 1;
   }
+  signals.OnHangup([&server] { (*server)->Reload(); });
   const int signal = signals.Await();
+  signals.OnHangup(nullptr);
   LogInfo(absl::StrCat("signal ", signal, ": draining; a second one ends at once"));
   (*server)->Drain();
   server->reset();

@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "engine/model/checkpoint.h"
 #include "server/control_service.h"
+#include "server/file_watcher.h"
 #include "server/inference_service.h"
 #include "server/options.h"
 #include "server/serving_context.h"
@@ -31,18 +32,26 @@ class Server {
   // Takes no new request; waits up to the grace time for those that run, then aborts them.
   void Drain();
 
+  // Reads the configuration file again, soon, on another thread: its recipes are those of all
+  // requests from then on; a file that is wrong changes nothing. Nothing without a file. What comes
+  // of it is logged and counted.
+  void Reload();
+
   int port() const { return port_; }
   int metrics_port() const { return metrics_port_; }  // 0: no metrics
 
  private:
   explicit Server(const ServerOptions& options) : options_(options) {}
 
+  absl::Status CheckAddresses() const;
   absl::Status LoadModel();
-  absl::Status MakeRecipes();
+  absl::StatusOr<RecipeCatalog> MakeRecipes(const ServerOptions& options) const;
   absl::Status StartEngine();
   absl::Status StartMetrics();
   absl::Status Listen();
   void StopListening(absl::Duration patience);
+  void WatchConfig();
+  absl::Status TryReload();
 
   const ServerOptions options_;
   ServingContext serving_;
@@ -51,15 +60,16 @@ class Server {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatFormat> chat_format_;
   std::unique_ptr<Device> device_;
-  std::unique_ptr<RecipeCatalog> recipes_;
   std::unique_ptr<Metrics> metrics_;
   std::shared_ptr<LoadCollector> load_collector_;
   std::unique_ptr<WorkerPool> workers_;
+  std::unique_ptr<SlowReaderWatch> slow_readers_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<prometheus::Exposer> exposer_;
   std::unique_ptr<InferenceService> inference_service_;
   std::unique_ptr<ControlService> control_service_;
   std::unique_ptr<grpc::Server> grpc_server_;
+  std::unique_ptr<FileWatcher> config_watcher_;
   int port_ = 0;
   int metrics_port_ = 0;
 };

@@ -12,11 +12,12 @@
 #include "absl/time/time.h"
 #include "engine/device/device.h"
 #include "engine/engine.h"
+#include "server/current_recipes.h"
 #include "server/drain_rate.h"
 #include "server/metrics.h"
-#include "server/recipe_catalog.h"
 #include "server/request_log.h"
 #include "server/serving_model.h"
+#include "server/slow_reader_watch.h"
 #include "server/worker_pool.h"
 
 namespace swaa::server {
@@ -56,10 +57,11 @@ struct ServingContext {
   // Most bytes of events that wait for a stream's reader.
   size_t stream_buffer_bytes = size_t{4} << 20;
 
-  const RecipeCatalog* recipes = nullptr;
+  CurrentRecipes recipes;
   Engine* engine = nullptr;
   WorkerPool* workers = nullptr;
   Metrics* metrics = nullptr;
+  SlowReaderWatch* slow_readers = nullptr;
 
   DrainRate drain_rate;
   LiveCount live_streams;

@@ -1,4 +1,4 @@
-// Server room: SIGTERM and SIGINT, read by a thread of their own instead of handlers.
+// Server room: SIGTERM, SIGINT and SIGHUP, read by a thread of their own instead of handlers.
 
 #include "server/shutdown_signals.h"
 
@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <poll.h>
 #include <unistd.h>
+#include <utility>
 
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
@@ -22,6 +23,7 @@ ShutdownSignals::ShutdownSignals() {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   SWAA_CHECK_EQ(pthread_sigmask(SIG_BLOCK, &signals, nullptr), 0);
   signal_fd_ = signalfd(-1, &signals, SFD_CLOEXEC);
   stop_fd_ = eventfd(0, EFD_CLOEXEC);
@@ -45,6 +47,11 @@ int ShutdownSignals::Await() {
   return first_;
 }
 
+void ShutdownSignals::OnHangup(std::function<void()> handler) {
+  absl::MutexLock lock(&mutex_);
+  on_hangup_ = std::move(handler);
+}
+
 void ShutdownSignals::Watch() {
   for (;;) {
     pollfd fds[2] = {{signal_fd_, POLLIN, 0}, {stop_fd_, POLLIN, 0}};
@@ -59,6 +66,14 @@ void ShutdownSignals::Watch() {
 
 void ShutdownSignals::OnSignal(int signal) {
   absl::MutexLock lock(&mutex_);
+  if (signal == SIGHUP) {
+    if (on_hangup_) {
+      on_hangup_();
+    } else {
+      LogInfo("SIGHUP: there is no configuration to read again");
+    }
+    return;
+  }
   if (!awaited_ || first_ != 0) {
     LogWarning(absl::StrCat("signal ", signal, awaited_ ? " again" : " while starting",
                             ": ending at once"));

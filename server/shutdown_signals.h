@@ -1,8 +1,9 @@
-// Server room: SIGTERM and SIGINT, read by a thread of their own instead of handlers.
+// Server room: SIGTERM, SIGINT and SIGHUP, read by a thread of their own instead of handlers.
 
 #ifndef SWAA_SERVER_SHUTDOWN_SIGNALS_H_
 #define SWAA_SERVER_SHUTDOWN_SIGNALS_H_
 
+#include <functional>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
@@ -19,8 +20,12 @@ class ShutdownSignals {
   ShutdownSignals(const ShutdownSignals&) = delete;
   ShutdownSignals& operator=(const ShutdownSignals&) = delete;
 
-  // Waits for the first signal; its number.
+  // Waits for the first of SIGTERM and SIGINT; its number.
   int Await();
+
+  // What SIGHUP does from now on, on the signals' thread; it must not block. Nothing: it is
+  // ignored, as before the first call. After the return the previous one is not running.
+  void OnHangup(std::function<void()> handler);
 
  private:
   void Watch();
@@ -29,6 +34,7 @@ class ShutdownSignals {
   int signal_fd_ = -1;
   int stop_fd_ = -1;
   absl::Mutex mutex_;
+  std::function<void()> on_hangup_ ABSL_GUARDED_BY(mutex_);
   bool awaited_ ABSL_GUARDED_BY(mutex_) = false;
   int first_ ABSL_GUARDED_BY(mutex_) = 0;
   std::thread thread_;

@@ -24,7 +24,8 @@ int Serve(const std::vector<std::string>& arguments) {
   if (!options.ok()) return Refuse(options.status());
   // Before the first thread: it may execute the program again.
   kernels::cpu::ConfigureOpenMp(options->threads);
-  if (absl::Status status = server::ConfigureLoggingFromFlags(); !status.ok()) {
+  if (absl::Status status = server::ConfigureLogging(options->log_format, options->log_level);
+      !status.ok()) {
     return Refuse(status);
   }
   return server::RunServer(*options);

@@ -96,9 +96,12 @@ std::vector<RequestState*> Scheduler::All() const {
   return all;
 }
 
-void Scheduler::Cancel(const std::string& id, const absl::Status& status) {
+void Scheduler::Cancel(const std::string& id, const GenerationSink* sink,
+                       const absl::Status& status) {
   for (RequestState* request : All()) {
-    if (request->request.id == id) Fail(request, status, absl::Now());
+    if (request->request.id == id && request->sink.get() == sink) {
+      Fail(request, status, absl::Now());
+    }
   }
 }
 

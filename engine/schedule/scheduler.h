@@ -66,8 +66,8 @@ class Scheduler {
   // Queues a request; `max_output` as MaxOutputTokens gave it.
   void Add(GenerationRequest request, std::shared_ptr<GenerationSink> sink, int32_t max_output);
 
-  // Ends one request with `status`; an unknown id is ignored.
-  void Cancel(const std::string& id, const absl::Status& status);
+  // Ends the request that has both this id and this sink with `status`; ignored if none has.
+  void Cancel(const std::string& id, const GenerationSink* sink, const absl::Status& status);
   // By an operator: after acceptance it finishes with kCancelled, before it fails with CANCELLED.
   void Abort(const std::string& id);
   // Refuses what was never accepted.

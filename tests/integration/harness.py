@@ -59,9 +59,8 @@ class Server:
 
     def new_channel(self, options=()):
         # A pool of its own: otherwise channels to one address share a connection.
-        return grpc.insecure_channel(
-            f"127.0.0.1:{self.port}",
-            options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0), *options])
+        chosen = {"grpc.use_local_subchannel_pool": 1, "grpc.enable_retries": 0, **dict(options)}
+        return grpc.insecure_channel(f"127.0.0.1:{self.port}", options=list(chosen.items()))
 
     def log(self):
         return self.log_file.read_text()

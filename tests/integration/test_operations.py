@@ -171,6 +171,9 @@ def test_chat_command(server):
     (["--model", "x", "--no-such-flag"], ["--no-such-flag", "--listen-address"]),
     (["--model", "x", "--max-running-requests", "0"], ["--max-running-requests", "at least 1"]),
     (["--model", "x", "stray"], ["stray"]),
+    (["--model", "x", "--default-recipe", "balancd"],
+     ["--default-recipe", "balancd", "did you mean balanced?"]),
+    (["--model", "x", "--prefix-cache", "maybe"], ["--prefix-cache", "maybe", "on or off"]),
 ], ids=lambda value: " ".join(value) if value and value[0].startswith("--m") else "")
 def test_wrong_command_lines(arguments, words):
     result = run("serve", *arguments)
@@ -183,9 +186,10 @@ def test_values_that_only_the_model_can_judge():
     model = ["--model", str(harness.model_path()), "--kv-cache-bytes", "64MiB",
              "--listen-address", "127.0.0.1:0"]
     for flags, words in [
-        (["--default-recipe", "nope"], ["--default-recipe", "nope", "balanced"]),
         (["--dtype", "f8"], ["f8", "f32"]),
         (["--instruction-set", "sse"], ["sse", "avx2"]),
+        (["--kv-cache-bytes", "1KiB"], ["kv_cache_bytes", "1024", "at least"]),
+        (["--kv-cache-bytes", "900TiB"], ["not enough memory", "lower kv_cache_bytes"]),
     ]:
         result = run("serve", *model, *flags)
         assert result.returncode == 1
@@ -203,6 +207,7 @@ def test_a_taken_port():
                          "--listen-address", "127.0.0.1:0", flag, address)
             assert result.returncode == 1
             assert flag in result.stderr and address in result.stderr
+            assert "loading" not in result.stderr, "found before the model is loaded"
 
 
 def test_help():
@@ -210,7 +215,7 @@ def test_help():
     text = run("serve", "--help").stdout
     for flag in ("model", "listen-address", "metrics-address", "served-model-name",
                  "default-recipe", "max-batch-tokens", "max-running-requests",
-                 "max-queued-requests", "kv-cache-bytes", "threads", "load-format", "dtype",
+                 "max-queued-requests", "kv-cache-bytes", "config", "prefix-cache", "threads", "load-format", "dtype",
                  "instruction-set", "drain-grace-seconds", "log-format", "log-level"):
         assert f"--{flag}\n" in text
     assert "[2GiB]" in text

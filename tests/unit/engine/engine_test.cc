@@ -121,14 +121,14 @@ TEST_F(EngineTest, CancelAbortAndDeadlineEndWithinAStep) {
   GenerationRequest late = Request("late", 1000);
   late.deadline = absl::Now() + absl::Milliseconds(20);
   ASSERT_TRUE(engine_->Submit(late, sinks[4]).ok());
-  engine_->Cancel("queued, cancelled");
+  engine_->Cancel("queued, cancelled", sinks[2].get());
   EXPECT_TRUE(engine_->Abort("queued, aborted"));
   ASSERT_TRUE(WaitFor([&] { return sinks[2]->ended && sinks[3]->ended && sinks[4]->ended; }));
   EXPECT_EQ(sinks[2]->status.code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(sinks[3]->status.code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(sinks[4]->status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_FALSE(sinks[4]->accepted);
-  engine_->Cancel("cancelled");
+  engine_->Cancel("cancelled", sinks[0].get());
   EXPECT_TRUE(engine_->Abort("aborted"));
   EXPECT_FALSE(engine_->Abort("nobody"));
   ASSERT_TRUE(engine_->AwaitIdle(absl::Seconds(20)));
@@ -137,6 +137,40 @@ TEST_F(EngineTest, CancelAbortAndDeadlineEndWithinAStep) {
   EXPECT_EQ(sinks[1]->result->reason, FinishReason::kCancelled);
   EXPECT_GT(sinks[1]->result->stats.completion_tokens, 0);
   EXPECT_EQ(engine_->Load().used_pages, 0);
+}
+
+TEST_F(EngineTest, LateCancelSparesTheRequestThatTookTheIdOver) {
+  device_.set_step_time(absl::Milliseconds(1));
+  Start();
+  auto first = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(engine_->Submit(Request("id", 2), first).ok());
+  ASSERT_TRUE(engine_->AwaitIdle(absl::Seconds(20)));
+  auto second = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(engine_->Submit(Request("id", 50), second).ok());
+  ASSERT_TRUE(WaitFor([&] { return second->token_count > 0; }));
+  engine_->Cancel("id", first.get());
+  ASSERT_TRUE(engine_->AwaitIdle(absl::Seconds(20)));
+  ASSERT_TRUE(second->result.has_value()) << second->status;
+  EXPECT_EQ(second->output.size(), 50u);
+}
+
+TEST_F(EngineTest, PrefixCacheCanBeSwitchedOff) {
+  for (const bool on : {true, false}) {
+    engine_ =
+        Engine::Create({.max_batch_tokens = 128, .max_context_tokens = 1024, .prefix_cache = on},
+                       &device_, tokenizer_.get());
+    for (const char* id : {"first", "second"}) {
+      GenerationRequest request = Request(id, 1);
+      request.prompt.assign(200, 5);
+      auto sink = std::make_shared<RecordingSink>();
+      ASSERT_TRUE(engine_->Submit(request, sink).ok());
+      ASSERT_TRUE(engine_->AwaitIdle(absl::Seconds(20)));
+      const bool warm = on && std::string(id) == "second";
+      EXPECT_EQ(sink->result->stats.cached_prompt_tokens, warm ? 192 : 0) << id << " " << on;
+    }
+    EXPECT_EQ(engine_->Load().evictable_pages > 0, on);
+    engine_.reset();
+  }
 }
 
 TEST_F(EngineTest, DrainFinishesTheAcceptedAndRefusesTheRest) {

@@ -232,10 +232,12 @@ TEST(Scheduler, NothingIsLostOrLeftBehind) {
     ASSERT_TRUE(bench.Add(c).ok());
     cases.push_back(c);
     for (int steps = random() % 5; steps > 0; --steps) bench.Step();
-    const std::string victim = "r" + std::to_string(random() % cases.size());
+    const size_t victim_index = random() % cases.size();
+    const std::string victim = "r" + std::to_string(victim_index);
     switch (random() % 4) {
       case 0:
-        bench.scheduler.Cancel(victim, absl::CancelledError("gone"));
+        bench.scheduler.Cancel(victim, cases[victim_index].sink.get(),
+                               absl::CancelledError("gone"));
         break;
       case 1:
         bench.scheduler.Abort(victim);

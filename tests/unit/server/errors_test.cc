@@ -5,7 +5,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "server/drain_rate.h"
 
 namespace swaa::server {
 namespace {
@@ -28,17 +27,6 @@ TEST(ErrorsTest, LongMessagesAreCutBetweenCharacters) {
   EXPECT_THAT(status.error_message(), ::testing::EndsWith("\xc3\xa9..."));
   EXPECT_LT(Quoted(text).size(), 200u);
   EXPECT_EQ(Quoted("a\n\"b"), "\"a\\n\\\"b\"");
-}
-
-TEST(DrainRateTest, WaitsAsLongAsAnEndTakes) {
-  DrainRate rate;
-  const absl::Time start = absl::UnixEpoch();
-  EXPECT_EQ(rate.EstimateWait(start), absl::Seconds(1));
-  for (int i = 0; i < 50; ++i) rate.OnRequestEnd(start + i * absl::Seconds(2));
-  EXPECT_NEAR(absl::ToDoubleSeconds(rate.EstimateWait(start + absl::Seconds(98))), 2, 0.1);
-  EXPECT_EQ(rate.EstimateWait(start + absl::Hours(10)), absl::Seconds(30));
-  for (int i = 0; i < 50; ++i) rate.OnRequestEnd(start + absl::Seconds(100));
-  EXPECT_EQ(rate.EstimateWait(start + absl::Seconds(100)), absl::Milliseconds(100));
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <prometheus/text_serializer.h>
 
 #include "server/errors.h"
 #include "server/inference_service.h"
@@ -34,18 +35,18 @@ class GenerateStreamTest : public ::testing::Test {
     engine_.reset();
   }
 
-  void Start(size_t stream_buffer_bytes) {
+  void Start(size_t stream_buffer_bytes, absl::Duration slow_reader_timeout = absl::Minutes(5)) {
     ASSERT_TRUE(ConfigureLogging(LogFormat::kText, "warning").ok());
-    recipes_ = std::make_unique<RecipeCatalog>(
-        *RecipeCatalog::Create(BuiltInRecipes(), kLayers, false, "full"));
-    metrics_ = std::make_unique<Metrics>(*recipes_, "0", "model", "fake");
+    serving_.recipes.Set(*RecipeCatalog::Create(BuiltInRecipes(), kLayers, false, "full"));
+    metrics_ = std::make_unique<Metrics>(*serving_.recipes.Get(), "0", "model", "fake");
+    slow_readers_ = std::make_unique<SlowReaderWatch>(slow_reader_timeout);
     workers_ = std::make_unique<WorkerPool>(WorkerPool::Options{});
     serving_.engine_options = {
         .max_batch_tokens = 128, .max_running_requests = 8, .max_context_tokens = kContext};
     engine_ = Engine::Create(serving_.engine_options, &device_, tokenizer_.get());
     serving_.model.served_name = "model";
     serving_.model.tokenizer = tokenizer_.get();
-    serving_.recipes = recipes_.get();
+    serving_.slow_readers = slow_readers_.get();
     serving_.metrics = metrics_.get();
     serving_.workers = workers_.get();
     serving_.engine = engine_.get();
@@ -86,7 +87,7 @@ class GenerateStreamTest : public ::testing::Test {
   std::unique_ptr<Tokenizer> tokenizer_ = ::swaa::testing::MakeByteTokenizer();
   ::swaa::testing::FakeDevice device_;
   ServingContext serving_;
-  std::unique_ptr<RecipeCatalog> recipes_;
+  std::unique_ptr<SlowReaderWatch> slow_readers_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<WorkerPool> workers_;
   std::unique_ptr<Engine> engine_;
@@ -125,6 +126,37 @@ TEST_F(GenerateStreamTest, ReaderThatDoesNotReadIsEndedAndDelaysNobody) {
   ASSERT_TRUE(trailers.contains(kErrorReasonTrailer));
   EXPECT_EQ(trailers.find(kErrorReasonTrailer)->second, "slow_reader");
   EXPECT_TRUE(trailers.contains(kRetryPushbackTrailer));
+}
+
+TEST_F(GenerateStreamTest, ReaderThatStopsIsCutOffAndDelaysNobody) {
+  // A buffer that never overflows: time alone ends it.
+  Start(/*stream_buffer_bytes=*/1 << 30, /*slow_reader_timeout=*/absl::Milliseconds(400));
+  device_.set_step_time(absl::Microseconds(300));
+  v1::GenerateRequest heavy = Request(kContext - 3);
+  heavy.mutable_response_options()->set_output_logprobs(20);
+  grpc::ClientContext slow_call;
+  auto slow = stub_->Generate(&slow_call, heavy);
+  ASSERT_TRUE(AwaitRunning(1));
+  const absl::Time start = absl::Now();
+  // One that reads, for longer than the other's time.
+  grpc::ClientContext call;
+  auto quick = stub_->Generate(&call, Request(3000));
+  v1::GenerateResponse response;
+  int tokens = 0;
+  while (quick->Read(&response)) tokens += response.token_delta().tokens_size();
+  EXPECT_TRUE(quick->Finish().ok());
+  EXPECT_EQ(tokens, 3000);
+  ASSERT_TRUE(AwaitRunning(0));
+  EXPECT_GT(absl::Now() - start, absl::Milliseconds(400));
+  EXPECT_EQ(engine_->Load().used_pages, 0);
+  tokens = 0;
+  while (slow->Read(&response)) tokens += response.token_delta().tokens_size();
+  EXPECT_FALSE(slow->Finish().ok());
+  EXPECT_LT(tokens, kContext - 3);
+  EXPECT_TRUE(serving_.live_streams.AwaitNone(absl::Seconds(20)));
+  const std::string page = prometheus::TextSerializer().Serialize(metrics_->registry()->Collect());
+  EXPECT_THAT(page, ::testing::HasSubstr("finish_reason=\"none\",grpc_code=\"RESOURCE_EXHAUSTED\","
+                                         "recipe=\"custom\"} 1"));
 }
 
 TEST_F(GenerateStreamTest, ReaderThatLagsWithinItsBufferLosesNothing) {

@@ -1,0 +1,36 @@
+// Server room: the recipes in force, which a reload replaces.
+
+#ifndef SWAA_SERVER_CURRENT_RECIPES_H_
+#define SWAA_SERVER_CURRENT_RECIPES_H_
+
+#include <memory>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "server/recipe_catalog.h"
+
+namespace swaa::server {
+
+// Thread-safe. Who holds a catalogue keeps it, whatever is set afterwards.
+class CurrentRecipes {
+ public:
+  // Set once before the first Get.
+  void Set(RecipeCatalog catalog) {
+    auto next = std::make_shared<const RecipeCatalog>(std::move(catalog));
+    absl::MutexLock lock(&mutex_);
+    catalog_.swap(next);
+  }
+  std::shared_ptr<const RecipeCatalog> Get() const {
+    absl::MutexLock lock(&mutex_);
+    return catalog_;
+  }
+
+ private:
+  mutable absl::Mutex mutex_;
+  std::shared_ptr<const RecipeCatalog> catalog_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace swaa::server
+
+#endif  // SWAA_SERVER_CURRENT_RECIPES_H_
