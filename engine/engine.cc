@@ -150,14 +150,13 @@ class ThreadedEngine final : public Engine {
       StepRecord record{.prefill_tokens = scheduler_.step_prefill_tokens(),
                         .decode_tokens = scheduler_.step_decode_tokens(),
                         .host_seconds = SecondsSince(start)};
-      // Those that were just accepted no longer wait.
-      Publish();
       device_->Submit(*std::move(step));
+      Publish();  // while the device computes
       StepResult result = device_->Collect();
       record.device_seconds = result.seconds;
       const auto commit_start = std::chrono::steady_clock::now();
       scheduler_.Commit(std::move(result), absl::Now());
-      Publish();
+      if (scheduler_.any_ended()) Publish();
       record.host_seconds += SecondsSince(commit_start);
       if (on_step_) on_step_(record);
     }

@@ -39,6 +39,8 @@ class SequencePages {
   void ReleaseAll(int32_t slot, PagePool* pool, std::vector<PageTableUpdate>* updates);
 
   int64_t held() const { return held_; }
+  // That full attention would hold.
+  int64_t held_by_full_attention() const { return blocks_ * static_cast<int64_t>(layers_.size()); }
   // Held pages that no other request holds.
   int64_t Exclusive(const PagePool& pool) const;
   int64_t peak_held() const { return peak_held_; }

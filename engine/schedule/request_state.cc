@@ -93,6 +93,11 @@ RequestProgress RequestState::Commit(int32_t first, int32_t count, std::span<Sco
   SWAA_CHECK_EQ(first, computed) << "request " << request.id;
   RequestProgress progress;
   progress.prompt_logprobs_first = reported_prompt_;
+  if (request.prompt_logprobs.has_value() && reported_prompt_ == 0) {
+    // Nothing is before position 0: it has no log-probability.
+    progress.prompt_logprobs.push_back({.token = TokenAt(0)});
+    reported_prompt_ = 1;
+  }
   size_t used = 0;
   for (int32_t position = first; position < first + count; ++position) {
     const LogitsUse use = UseOfLogits(position);
@@ -105,9 +110,6 @@ RequestProgress RequestState::Commit(int32_t first, int32_t count, std::span<Sco
     const int32_t index = next - prompt_tokens();
     if (index < 0) {
       if (use == LogitsUse::kNone) continue;
-      if (reported_prompt_ == 0) {
-        progress.prompt_logprobs.push_back({.token = TokenAt(0)});
-      }
       progress.prompt_logprobs.push_back(std::move(scored));
       reported_prompt_ = next + 1;
     } else if (use == LogitsUse::kDraw) {

@@ -394,8 +394,7 @@ EngineLoad Scheduler::Load() const {
     RecipeLoad& recipe = load.recipes[request->request.recipe_label];
     ++recipe.running;
     recipe.kv_bytes += request->pages.held() * device_.page_bytes;
-    recipe.full_attention_kv_bytes +=
-        FullAttentionPages(request->computed, device_.num_layers) * device_.page_bytes;
+    recipe.full_attention_kv_bytes += request->pages.held_by_full_attention() * device_.page_bytes;
   }
   for (const Request& request : queued_) ++load.recipes[request->request.recipe_label].queued;
   return load;

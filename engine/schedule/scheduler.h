@@ -83,6 +83,7 @@ class Scheduler {
   EngineLoad Load() const;
   // Ids of the requests that ended since the last call.
   std::vector<std::string> TakeEnded();
+  bool any_ended() const { return !ended_.empty(); }
   // Rows of the step in flight by phase of their positions.
   int32_t step_prefill_tokens() const { return step_prefill_tokens_; }
   int32_t step_decode_tokens() const { return step_decode_tokens_; }

@@ -48,6 +48,7 @@ v1::GenerateRequest RequestMaker::Make(uint64_t index, size_t arm, uint64_t inde
   v1::StoppingOptions* stopping = request.mutable_stopping_options();
   stopping->set_max_tokens(options_.output_tokens.Draw(lengths));
   stopping->set_ignore_eos(options_.ignore_eos);
+  request.set_cache_salt(options_.cache_salt);
   request.mutable_sampling_params()->set_temperature(options_.temperature);
   return request;
 }

@@ -2,6 +2,7 @@
 
 #include "tools/bench/monitor.h"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <ctime>
@@ -11,7 +12,7 @@
 namespace swaa::tools::bench {
 namespace {
 
-constexpr long kTickNanoseconds = 200'000'000;
+constexpr double kTickSeconds = 0.2;
 constexpr absl::Duration kLoadDeadline = absl::Seconds(1);
 constexpr int kInterruptedExitCode = 130;
 
@@ -56,7 +57,7 @@ void Monitor::Run() {
       next_sample = now + interval;
     }
     callbacks_.tick();
-    WaitForTick();
+    WaitForTick(next_sample - callbacks_.seconds());
   }
   Sample();
   callbacks_.tick();
@@ -72,10 +73,10 @@ void Monitor::Sample() {
   samples_.push_back(std::move(sample));
 }
 
-void Monitor::WaitForTick() {
+void Monitor::WaitForTick(double most_seconds) {
   const sigset_t signals = Signals();
-  const auto poll = absl::ToInt64Nanoseconds(poll_interval_);
-  const timespec tick{0, static_cast<long>(poll < kTickNanoseconds ? poll : kTickNanoseconds)};
+  const double seconds = std::clamp(most_seconds, 0.0, kTickSeconds);
+  const timespec tick{0, static_cast<long>(seconds * 1e9)};
   if (sigtimedwait(&signals, nullptr, &tick) != SIGINT) return;
   if (was_interrupted_) std::_Exit(kInterruptedExitCode);
   was_interrupted_ = true;

@@ -45,7 +45,8 @@ class Monitor {
  private:
   void Run();
   void Sample();
-  void WaitForTick();
+  // A tick at most, and `most_seconds`.
+  void WaitForTick(double most_seconds);
 
   const std::unique_ptr<v1::ControlService::Stub> stub_;
   const absl::Duration poll_interval_;

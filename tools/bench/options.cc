@@ -6,6 +6,7 @@
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/types/optional.h"
 #include "base/status_macros.h"
 #include "tools/client.h"
@@ -39,6 +40,10 @@ ABSL_FLAG(uint32_t, bench_shared_prefix_tokens, 0,
           "tokens before every prompt, on top of --prompt-tokens, that prompts share");
 ABSL_FLAG(uint32_t, bench_shared_prefixes, 1, "how many different shared prefixes there are");
 ABSL_FLAG(uint64_t, bench_seed, 0, "the same seed and flags send the same requests");
+ABSL_FLAG(
+    std::string, bench_cache_salt, "",
+    "separates the prefix cache; empty: a new one for each run, so that it finds nothing that "
+    "an earlier run with the same seed left");
 ABSL_FLAG(bool, bench_ignore_eos, true,
           "generate as many tokens as drawn; --noignore-eos lets the model end earlier");
 ABSL_FLAG(float, bench_temperature, 0, "0 is greedy");
@@ -135,12 +140,31 @@ absl::Status CheckFlags() {
 std::string BenchFlagPrefix() { return "bench_"; }
 
 std::vector<std::string> BenchFlagNames() {
-  return {"address",         "recipes",       "num_requests", "duration",
-          "concurrency",     "request_rate",  "burstiness",   "warmup_requests",
-          "prompt_tokens",   "output_tokens", "prompt_kind",  "shared_prefix_tokens",
-          "shared_prefixes", "seed",          "ignore_eos",   "temperature",
-          "goodput",         "deadline",      "retry",        "connections",
-          "poll_interval",   "json",          "detailed",     "plot"};
+  return {"address",
+          "recipes",
+          "num_requests",
+          "duration",
+          "concurrency",
+          "request_rate",
+          "burstiness",
+          "warmup_requests",
+          "prompt_tokens",
+          "output_tokens",
+          "prompt_kind",
+          "shared_prefix_tokens",
+          "shared_prefixes",
+          "seed",
+          "cache_salt",
+          "ignore_eos",
+          "temperature",
+          "goodput",
+          "deadline",
+          "retry",
+          "connections",
+          "poll_interval",
+          "json",
+          "detailed",
+          "plot"};
 }
 
 absl::StatusOr<BenchOptions> BenchOptionsFromFlags() {
@@ -174,6 +198,10 @@ absl::StatusOr<BenchOptions> BenchOptionsFromFlags() {
   options.shared_prefix_tokens = absl::GetFlag(FLAGS_bench_shared_prefix_tokens);
   options.shared_prefixes = absl::GetFlag(FLAGS_bench_shared_prefixes);
   options.seed = absl::GetFlag(FLAGS_bench_seed);
+  options.cache_salt = absl::GetFlag(FLAGS_bench_cache_salt);
+  if (options.cache_salt.empty()) {
+    options.cache_salt = absl::StrCat("bench-", absl::ToUnixNanos(absl::Now()));
+  }
   options.ignore_eos = absl::GetFlag(FLAGS_bench_ignore_eos);
   options.temperature = absl::GetFlag(FLAGS_bench_temperature);
   options.deadline = absl::GetFlag(FLAGS_bench_deadline);

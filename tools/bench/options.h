@@ -31,6 +31,7 @@ struct BenchOptions {
   uint32_t shared_prefix_tokens = 0;
   uint32_t shared_prefixes = 1;
   uint64_t seed = 0;
+  std::string cache_salt;  // of every request
   bool ignore_eos = true;
   float temperature = 0;
   GoodputTargets goodput;

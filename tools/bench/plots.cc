@@ -13,23 +13,25 @@
 namespace swaa::tools::bench {
 namespace {
 
-constexpr int kBins = 40;
+// Of the lines of medians.
+constexpr size_t kMostGroups = 40;
+constexpr size_t kLeastGroup = 5;
 constexpr double kMegabyte = 1e6;
 
 using Points = std::vector<std::pair<double, double>>;
 
-// The median of each of the bins of x that hold a point, at the median x of its points.
-Points BinnedMedians(const Points& points, double end) {
-  std::map<int, std::pair<std::vector<double>, std::vector<double>>> bins;
-  for (const auto& [x, y] : points) {
-    auto& bin = bins[end > 0 ? std::min(kBins - 1, static_cast<int>(x / end * kBins)) : 0];
-    bin.first.push_back(x);
-    bin.second.push_back(y);
-  }
+// The median of each group of neighbours, at the median x of the group; `points` in order of x.
+Points GroupMedians(const Points& points) {
+  const size_t group = std::max(kLeastGroup, (points.size() + kMostGroups - 1) / kMostGroups);
   Points medians;
-  for (auto& [index, bin] : bins) {
-    medians.emplace_back(Describe(std::move(bin.first)).median,
-                         Describe(std::move(bin.second)).median);
+  for (size_t begin = 0; begin < points.size(); begin += group) {
+    std::vector<double> xs;
+    std::vector<double> ys;
+    for (size_t i = begin; i < std::min(begin + group, points.size()); ++i) {
+      xs.push_back(points[i].first);
+      ys.push_back(points[i].second);
+    }
+    medians.emplace_back(Describe(std::move(xs)).median, Describe(std::move(ys)).median);
   }
   return medians;
 }
@@ -44,7 +46,7 @@ std::vector<Series> LatencySeries(const LoadResult& result, size_t arms, Value v
   }
   for (Series& series : all) {
     std::sort(series.dots.begin(), series.dots.end());
-    series.line = BinnedMedians(series.dots, result.duration_seconds);
+    series.line = GroupMedians(series.dots);
   }
   return all;
 }
@@ -104,7 +106,7 @@ void AddStep(double at, double value, Series* series) {
 Figure LatencyFigure(const LoadResult& result, const BenchOptions& options,
                      const std::string& model) {
   Figure figure{.title = absl::StrCat("Latency over time, ", model),
-                .note = "a dot: one request; the lines: medians over a fortieth of the run",
+                .note = "a dot: one request; the lines: medians of neighbouring requests",
                 .x_label = "time of sending, s"};
   for (size_t i = 0; i < options.arms.size(); ++i) {
     figure.legend.push_back({.label = options.arms[i].label, .colour = i});

@@ -12,7 +12,7 @@
 namespace swaa::tools::bench {
 
 // Time to first token and end-to-end time of each completed request over the time of its sending,
-// with a line of medians for each recipe.
+// with a line of medians of neighbours for each recipe.
 Figure LatencyFigure(const LoadResult& result, const BenchOptions& options,
                      const std::string& model);
 

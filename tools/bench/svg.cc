@@ -25,6 +25,8 @@ constexpr int kXSteps = 10;
 constexpr int kYSteps = 5;
 // More dots than this say no more and make the file large.
 constexpr size_t kMostDots = 4000;
+// More than these overlap, and are drawn fainter.
+constexpr size_t kFewDots = 500;
 
 // Distinguishable with every kind of colour vision (after Okabe and Ito).
 constexpr std::array kColours = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
@@ -90,11 +92,12 @@ std::string Drawn(const Series& series, const Scale& scale) {
   const char* colour = Colour(series.colour);
   std::string svg;
   const size_t stride = series.dots.size() / kMostDots + 1;
+  const double opacity = series.dots.size() > kFewDots ? 0.35 : 0.6;
   for (size_t i = 0; i < series.dots.size(); i += stride) {
-    absl::StrAppend(&svg, absl::StrFormat("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.6\" fill=\"%s\" "
-                                          "fill-opacity=\"0.35\"/>\n",
-                                          scale.X(series.dots[i].first),
-                                          scale.Y(series.dots[i].second), colour));
+    absl::StrAppend(
+        &svg, absl::StrFormat(
+                  "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.6\" fill=\"%s\" fill-opacity=\"%g\"/>\n",
+                  scale.X(series.dots[i].first), scale.Y(series.dots[i].second), colour, opacity));
   }
   if (series.line.empty()) return svg;
   std::string points;

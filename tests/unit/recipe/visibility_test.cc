@@ -6,6 +6,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/unit/testing/random_recipe.h"
+
 namespace swaa {
 namespace {
 
@@ -19,28 +21,12 @@ bool Visible(const Recipe& recipe, int32_t prompt, int32_t layer, int64_t i, int
          (recipe.decode_full[layer] && i >= prompt);
 }
 
-Recipe RandomRecipe(std::mt19937* random) {
-  auto below = [&](uint32_t n) { return static_cast<uint32_t>((*random)() % n); };
-  constexpr uint32_t kEdges[] = {1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 129, 200, 1000};
-  Recipe recipe;
-  recipe.layer_full.resize(kLayers);
-  recipe.decode_full.resize(kLayers);
-  if (below(8) == 0) return recipe;
-  recipe.window = kEdges[below(std::size(kEdges))];
-  recipe.sinks = below(2) == 0 ? 0 : kEdges[below(std::size(kEdges))];
-  for (int32_t layer = 0; layer < kLayers; ++layer) {
-    recipe.layer_full[layer] = below(3) == 0;
-    recipe.decode_full[layer] = below(3) == 0;
-  }
-  return recipe;
-}
-
 TEST(Visibility, IsTheFormula) {
   const unsigned seed = std::random_device{}();
   SCOPED_TRACE(seed);
   std::mt19937 random(seed);
   for (int round = 0; round < 30; ++round) {
-    const Recipe recipe = RandomRecipe(&random);
+    const Recipe recipe = testing::RandomRecipe(&random, kLayers);
     const auto prompt = static_cast<int32_t>(1 + random() % 300);
     const auto total = static_cast<int32_t>(prompt + random() % 60);
     const auto first = static_cast<int32_t>(random() % total);
@@ -68,7 +54,7 @@ TEST(Visibility, PagesHeldAreTheKeptPositions) {
   SCOPED_TRACE(seed);
   std::mt19937 random(seed);
   for (int round = 0; round < 200; ++round) {
-    const Recipe recipe = RandomRecipe(&random);
+    const Recipe recipe = testing::RandomRecipe(&random, kLayers);
     const auto computed = static_cast<int64_t>(random() % 500);
     int64_t pages = 0;
     for (int32_t layer = 0; layer < kLayers; ++layer) {

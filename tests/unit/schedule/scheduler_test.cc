@@ -12,6 +12,7 @@
 #include "engine/recipe/visibility.h"
 #include "engine/schedule/never_fits.h"
 #include "tests/unit/testing/fake_device.h"
+#include "tests/unit/testing/random_recipe.h"
 #include "tests/unit/testing/recording_sink.h"
 
 namespace swaa {
@@ -30,22 +31,6 @@ DeviceInfo Info(int32_t pages, int32_t slots = 32) {
           .num_slots = slots,
           .max_pages_per_layer = kContext / 64,
           .max_step_tokens = 512};
-}
-
-Recipe RandomRecipe(std::mt19937* random) {
-  auto below = [&](uint32_t n) { return static_cast<uint32_t>((*random)() % n); };
-  constexpr uint32_t kEdges[] = {1, 2, 31, 63, 64, 65, 100, 128, 129, 500};
-  Recipe recipe;
-  recipe.layer_full.resize(kLayers);
-  recipe.decode_full.resize(kLayers);
-  if (below(6) == 0) return recipe;
-  recipe.window = kEdges[below(std::size(kEdges))];
-  recipe.sinks = below(2) == 0 ? 0 : kEdges[below(std::size(kEdges))];
-  for (int32_t layer = 0; layer < kLayers; ++layer) {
-    recipe.layer_full[layer] = below(3) == 0;
-    recipe.decode_full[layer] = below(3) == 0;
-  }
-  return recipe;
 }
 
 std::vector<int32_t> RandomTokens(std::mt19937* random, size_t count) {
@@ -105,7 +90,7 @@ Case RandomCase(std::mt19937* random, int32_t tag, size_t longest_prompt) {
   c.request.id = "r" + std::to_string(tag);
   c.request.prompt = RandomTokens(random, 1 + (*random)() % longest_prompt);
   c.request.prompt[0] = tag;
-  c.request.recipe = RandomRecipe(random);
+  c.request.recipe = testing::RandomRecipe(random, kLayers);
   c.request.recipe_label = c.request.id;
   c.request.priority = static_cast<int32_t>((*random)() % 3);
   c.request.stopping.max_tokens = 1 + (*random)() % 80;
@@ -289,7 +274,7 @@ TEST_P(SchedulerProperty, TokensDoNotDependOnTheCache) {
   std::vector<std::vector<int32_t>> documents;
   for (int i = 0; i < 3; ++i) documents.push_back(RandomTokens(&random, 300));
   std::vector<Recipe> recipes;
-  for (int i = 0; i < 4; ++i) recipes.push_back(RandomRecipe(&random));
+  for (int i = 0; i < 4; ++i) recipes.push_back(testing::RandomRecipe(&random, kLayers));
   std::vector<Case> cases;
   int64_t cached = 0;
   for (int32_t i = 0; i < 40; ++i) {
@@ -359,7 +344,8 @@ TEST(Scheduler, AllRecipesShareTheFirstWindowAndSinks) {
     return c.sink->result->stats.cached_prompt_tokens;
   };
   EXPECT_EQ(cached(std::nullopt, 0), 0);
-  EXPECT_EQ(cached(std::nullopt, 0), 960);  // 15 of 16 whole blocks: one position is always computed
+  EXPECT_EQ(cached(std::nullopt, 0),
+            960);  // 15 of 16 whole blocks: one position is always computed
   EXPECT_EQ(cached(std::nullopt, 0, "another"), 0);
   EXPECT_EQ(cached(300, 100), 384);  // the six blocks below W + K
   EXPECT_EQ(cached(300, 100), 960);  // now its own ones too
@@ -388,7 +374,7 @@ TEST(Scheduler, ScoresPromptAndForcedTokens) {
   c.request.id = "scored";
   c.request.prompt = RandomTokens(&random, 130);
   c.request.forced_output = RandomTokens(&random, 70);
-  c.request.recipe = RandomRecipe(&random);
+  c.request.recipe = testing::RandomRecipe(&random, kLayers);
   c.request.recipe.window = 40;
   c.request.recipe.decode_full = {true, false, true};
   c.request.stopping = {.max_tokens = 70};
@@ -412,6 +398,20 @@ TEST(Scheduler, ScoresPromptAndForcedTokens) {
               testing::FakeLogprob(values[129 + t], tokens[130 + t]));
   }
   EXPECT_EQ(c.sink->result->reason, FinishReason::kLength);
+}
+
+TEST(Scheduler, APromptOfOneTokenHasItsEntry) {
+  Bench bench(Info(400), {.max_batch_tokens = 50, .max_context_tokens = kContext});
+  Case c;
+  c.request.id = "one";
+  c.request.prompt = {7};
+  c.request.recipe.layer_full = c.request.recipe.decode_full = std::vector<bool>(kLayers);
+  c.request.stopping = {.max_tokens = 1};
+  c.request.prompt_logprobs = 0;
+  ASSERT_TRUE(bench.Add(c).ok());
+  bench.RunToEnd();
+  ASSERT_EQ(c.sink->prompt_logprobs.size(), 1u);
+  EXPECT_EQ(c.sink->prompt_logprobs[0].token, 7);
 }
 
 TEST(MaxOutputTokens, CutsToContextAndPool) {

@@ -84,12 +84,35 @@ TEST(SvgTest, ARecipeHasOneColourInBothPlots) {
   const Figure memory = KvMemoryFigure(result, options, "m");
   ASSERT_EQ(latency.legend.size(), 3u);
   ASSERT_EQ(memory.legend.size(), 2u) << "a recipe that never held anything is left out";
-  EXPECT_EQ(memory.legend[0].label, "custom");
-  EXPECT_EQ(memory.legend[0].colour, 2u) << "the only recipe in full of the mix";
-  EXPECT_EQ(memory.legend[1].label, "window");
-  EXPECT_EQ(memory.legend[1].colour, 1u);
+  EXPECT_EQ(memory.legend[0].label, "window");
+  EXPECT_EQ(memory.legend[0].colour, 1u);
+  EXPECT_EQ(memory.legend[1].label, "custom");
+  EXPECT_EQ(memory.legend[1].colour, 2u) << "the only recipe in full of the mix";
   EXPECT_EQ(latency.panels[0].series[1].dots, (std::vector<std::pair<double, double>>{{0, 1000}}));
   EXPECT_EQ(memory.panels[0].series[1].line, (std::vector<std::pair<double, double>>{{1, 5}}));
+}
+
+TEST(SvgTest, TheLineOfLatenciesIsThatOfMediansOfNeighbours) {
+  const BenchOptions options{.arms = *ParseRecipeMix("full"),
+                             .prompt_tokens = *LengthDistribution::Parse("10"),
+                             .output_tokens = *LengthDistribution::Parse("2")};
+  LoadResult result{.duration_seconds = 1000};
+  // Out of order, as records come; the tens digit of a TTFT is that of its time.
+  for (int i = 399; i >= 0; --i) {
+    RequestRecord record;
+    record.sent_seconds = i;
+    record.first_token_seconds = i + (i % 10 == 9 ? 1000 : i / 10);
+    record.finished_seconds = i + 2000;
+    result.records.push_back(record);
+  }
+  const Series series = LatencyFigure(result, options, "m").panels[0].series[0];
+  EXPECT_EQ(series.dots.size(), 400u);
+  ASSERT_EQ(series.line.size(), 40u);
+  for (size_t group = 0; group < 40; ++group) {
+    EXPECT_DOUBLE_EQ(series.line[group].first, static_cast<double>(group) * 10 + 4.5);
+    EXPECT_NEAR(series.line[group].second, static_cast<double>(group) * 1000, 1e-6)
+        << "one slow request in ten moves no median";
+  }
 }
 
 }  // namespace

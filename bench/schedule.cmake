@@ -1,0 +1,2 @@
+add_executable(schedule_bench schedule_bench.cc)
+target_link_libraries(schedule_bench PRIVATE swaa_schedule benchmark::benchmark)
