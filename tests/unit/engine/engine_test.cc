@@ -101,7 +101,7 @@ TEST_F(EngineTest, EveryCallMayComeFromAnyThread) {
         sinks[i] = std::make_shared<RecordingSink>();
         ASSERT_TRUE(engine_->Submit(Request(id, 40, i), sinks[i]).ok());
         EXPECT_LE(engine_->Load().queued, kThreads * kRequests);
-        if (i % 3 == 1) engine_->Cancel(id);
+        if (i % 3 == 1) engine_->Cancel(id, sinks[i].get());
         if (i % 3 == 2) engine_->Abort(id);
         engine_->AwaitIdle(absl::Milliseconds(1));
       }
