@@ -42,10 +42,14 @@ endfunction()
 
 # Builds the unit tests and nothing else: what runs under sanitizers.
 add_custom_target(swaa_unit_tests)
+# Those of them that the thread sanitizer runs.
+add_custom_target(swaa_thread_tests)
 
 # swaa_test(NAME SOURCES ... DEPENDS ... [LABELS ...]): a GoogleTest executable that ctest runs as one
 # test. It runs in the source root, so that tests reach tests/data by a relative path. A test without
-# the label integration or parity is a unit test.
+# the label integration or parity is a unit test. The label threads: also for the thread sanitizer,
+# which reports false races where a library that is not instrumented locks or starts threads: neither
+# absl::Mutex, gRPC nor OpenMP may be in the test.
 function(swaa_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
@@ -56,5 +60,8 @@ function(swaa_test name)
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600)
   if(NOT ARG_LABELS MATCHES "integration|parity")
     add_dependencies(swaa_unit_tests ${name})
+  endif()
+  if("threads" IN_LIST ARG_LABELS)
+    add_dependencies(swaa_thread_tests ${name})
   endif()
 endfunction()

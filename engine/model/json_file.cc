@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/text_checks.h"
+#include "engine/tokenizer/utf8.h"
 
 namespace swaa {
 namespace {
@@ -51,8 +52,9 @@ absl::StatusOr<Json> ParseJsonObject(std::string_view text, const std::string& f
     });
   } catch (const Json::exception& error) {
     const auto* at = dynamic_cast<const Json::parse_error*>(&error);
-    return absl::InvalidArgumentError(absl::StrCat(
-        file, ": offset ", at == nullptr || at->byte == 0 ? 0 : at->byte - 1, ": ", error.what()));
+    return absl::InvalidArgumentError(
+        absl::StrCat(file, ": offset ", at == nullptr || at->byte == 0 ? 0 : at->byte - 1, ": ",
+                     AsValidUtf8(error.what())));
   }
   if (!watcher.problem().empty()) {
     return absl::InvalidArgumentError(absl::StrCat(file, ": ", watcher.problem()));

@@ -18,6 +18,7 @@
 #include "base/status_macros.h"
 #include "engine/model/byte_reader.h"
 #include "engine/model/text_checks.h"
+#include "engine/tokenizer/utf8.h"
 
 namespace swaa {
 namespace {
@@ -141,7 +142,7 @@ class HeaderReader : public nlohmann::json_sax<Json> {
 
   bool parse_error(size_t position, const std::string&, const Json::exception& error) override {
     position_ = position == 0 ? 0 : position - 1;  // the library counts from one
-    return Problem(error.what());
+    return Problem(AsValidUtf8(error.what()));
   }
 
  private:

@@ -6,6 +6,7 @@
 #include "base/status_macros.h"
 #include "engine/tokenizer/chat_formats.h"
 #include "engine/tokenizer/jinja_text.h"
+#include "engine/tokenizer/utf8.h"
 
 namespace swaa {
 namespace {
@@ -39,7 +40,7 @@ absl::StatusOr<std::unique_ptr<ChatFormat>> ChatFormatFor(const Tokenizer& token
   return absl::UnimplementedError(
       absl::StrCat("the model's chat template is of a kind that this build does not have; it has ",
                    names, ". Send a prompt or token ids. The template begins: ",
-                   tokenizer.chat_template().substr(0, 120)));
+                   AsValidUtf8(tokenizer.chat_template(), 120)));
 }
 
 }  // namespace swaa

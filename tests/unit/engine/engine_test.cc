@@ -87,6 +87,38 @@ TEST_F(EngineTest, AnswersManyThreadsAtOnce) {
   EXPECT_GT(steps_, 0);
 }
 
+// What the header allows any thread, at once; above all for the thread sanitizer.
+TEST_F(EngineTest, EveryCallMayComeFromAnyThread) {
+  constexpr int kThreads = 4;
+  constexpr int kRequests = 12;
+  Start();
+  std::vector<std::shared_ptr<RecordingSink>> sinks(kThreads * kRequests);
+  std::vector<std::thread> clients;
+  for (int thread = 0; thread < kThreads; ++thread) {
+    clients.emplace_back([this, thread, &sinks] {
+      for (int i = thread * kRequests; i < (thread + 1) * kRequests; ++i) {
+        const std::string id = std::to_string(i);
+        sinks[i] = std::make_shared<RecordingSink>();
+        ASSERT_TRUE(engine_->Submit(Request(id, 40, i), sinks[i]).ok());
+        EXPECT_LE(engine_->Load().queued, kThreads * kRequests);
+        if (i % 3 == 1) engine_->Cancel(id);
+        if (i % 3 == 2) engine_->Abort(id);
+        engine_->AwaitIdle(absl::Milliseconds(1));
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  ASSERT_TRUE(engine_->AwaitIdle(absl::Seconds(30)));
+  for (int i = 0; i < kThreads * kRequests; ++i) {
+    EXPECT_TRUE(sinks[i]->ended) << i;
+    if (i % 3 != 0) continue;
+    const GenerationRequest request = Request("", 40, i);
+    EXPECT_EQ(sinks[i]->output,
+              testing::ReferenceOutput(request.prompt, {}, request.recipe, 40, true));
+  }
+  EXPECT_EQ(engine_->Load().used_pages, 0);
+}
+
 TEST_F(EngineTest, RefusesAtTheDoor) {
   device_.set_step_time(absl::Milliseconds(5));
   Start(/*max_queued=*/2, /*max_running=*/1);

@@ -191,6 +191,7 @@ TEST_F(HfFolderTest, RefusesGenerationConfigurations) {
       {R"({"top_k":1,"top_k":2})", "'top_k' twice"},
       {R"([])", "not an object"},
       {R"({"a":)", "offset"},
+      {"{\"\xFF\":1}", "last read: '\"\xEF\xBF\xBD'"},
   };
   Copy(kTiny);
   for (const auto& bad : cases) {

@@ -10,6 +10,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "engine/model/text_checks.h"
 #include "tests/unit/model/gguf_builder.h"
 #include "tests/unit/model/test_files.h"
 
@@ -131,6 +132,12 @@ TEST_F(SafetensorsTest, DeepNestingIsRefusedAtOnce) {
   std::string objects;
   for (int i = 0; i < 100000; ++i) objects += "{\"a\":";
   EXPECT_FALSE(Parse(File(objects, 0)).ok());
+}
+
+TEST_F(SafetensorsTest, MessagesAreTextWhateverTheFile) {
+  const absl::Status status = Parse(File("{\"\xFF\": 1}", 0)).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status));
+  EXPECT_TRUE(IsValidUtf8(std::string(status.message()))) << status;
 }
 
 TEST_F(SafetensorsTest, RefusesEveryTruncation) {

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tokenizer/jinja_text.h"
+#include "engine/tokenizer/utf8.h"
 #include "tests/unit/tokenizer/test_tokenizers.h"
 
 namespace swaa {
@@ -111,6 +112,10 @@ TEST(ChatFormatTest, RefusesWhatItWouldRenderWrongly) {
   }
   EXPECT_THAT(std::string(ChatFormatFor(*WithTemplate("{{ x }}")).status().message()),
               HasSubstr("chatml, llama3"));
+  // The server quotes this to clients: the beginning of the template is cut between characters.
+  const absl::Status cut =
+      ChatFormatFor(*WithTemplate("{{ '" + std::string(115, 'x') + "é' }}")).status();
+  EXPECT_EQ(ValidUtf8Prefix(std::string(cut.message())), cut.message().size()) << cut;
 }
 
 TEST(ChatFormatTest, ThinkingSwitch) {

@@ -99,5 +99,13 @@ TEST(Utf8Test, EveryCodePointAndItsNeighbours) {
   }
 }
 
+TEST(Utf8Test, AnyBytesBecomeTextOfAtMostTheSizeAsked) {
+  EXPECT_EQ(AsValidUtf8("a\xFFz\xE2\x82"), "a\xEF\xBF\xBDz\xEF\xBF\xBD");
+  EXPECT_EQ(AsValidUtf8("aé", 2), "a");
+  EXPECT_EQ(AsValidUtf8("aé", 3), "aé");
+  EXPECT_EQ(AsValidUtf8("a\xFFz", 3), "a");
+  EXPECT_EQ(AsValidUtf8("abc", 0), "");
+}
+
 }  // namespace
 }  // namespace swaa

@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "engine/tokenizer/utf8.h"
 #include "tests/unit/tokenizer/test_tokenizers.h"
 
 namespace swaa {
@@ -160,6 +161,29 @@ TEST(TokenizerJsonTest, ReadsTheFormsThatExist) {
   data = ParseTokenizerJson(json.dump(), "", kFile);
   ASSERT_TRUE(data.ok()) << data.status();
   EXPECT_FALSE(data->add_bos);
+}
+
+// What is refused is shown in the message, and showing goes as deep as the value.
+TEST(TokenizerJsonTest, DeepNestingIsRefused) {
+  const std::string deep = std::string(1 << 20, '[') + std::string(1 << 20, ']');
+  for (const std::string& text : {"{\"model\":{\"type\":" + deep + "}}", deep}) {
+    const absl::Status status = ParseTokenizerJson(text, "", kFile).status();
+    EXPECT_EQ(status.code(), kMalformed);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("nested deeper than 64"));
+  }
+  EXPECT_EQ(ParseTokenizerJson(Llama().dump(), "{\"eos_token\":" + deep + "}", kFile).status(),
+            absl::InvalidArgumentError(std::string(kFile) +
+                                       " (tokenizer_config.json): nested deeper than 64"));
+}
+
+TEST(TokenizerJsonTest, MessagesAreTextWhateverTheFile) {
+  Json json = Llama();
+  json["normalizer"] = {{"type", std::string(189, 'x') + "éé"}};
+  for (const std::string& text : {json.dump(), std::string("{\"model\": 1\xFF}")}) {
+    const absl::Status status = ParseTokenizerJson(text, "", kFile).status();
+    EXPECT_FALSE(status.ok());
+    EXPECT_EQ(ValidUtf8Prefix(std::string(status.message())), status.message().size()) << status;
+  }
 }
 
 // Whatever is wrong with the text, a status says so: nothing throws, nothing crashes.

@@ -1,0 +1,189 @@
+// Room: parity tests. The real model under the real scheduler: a request's greedy tokens are the
+// same alone, in a mixed batch of 16 recipes, in chunks of any size, with part of its output
+// forced, short of pages, and from a warm prefix cache. Exactly in f32; in bf16 up to the first
+// position whose two best log-probabilities, in the run alone, lie within 0.35, and nothing after
+// it is compared.
+
+#include <algorithm>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "engine/model/checkpoint.h"
+#include "engine/model/model_device.h"
+#include "engine/schedule/scheduler.h"
+#include "tests/parity/test_model.h"
+#include "tests/unit/testing/random_recipe.h"
+#include "tests/unit/testing/recording_sink.h"
+
+namespace swaa {
+namespace {
+
+using testing::RecordingSink;
+
+constexpr int32_t kRequests = 16;
+constexpr float kNearTie = 0.35f;
+
+struct Case {
+  GenerationRequest request;
+  std::vector<int32_t> expected;  // alone
+  size_t compared = 0;            // of them, those that another run must give
+};
+
+class BatchInvariance : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    absl::StatusOr<Checkpoint> checkpoint =
+        LoadCheckpoint(TestModelPath(), LoadFormat::kAuto);
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Create(checkpoint->tokenizer);
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    tokenizer_ = *std::move(tokenizer);
+    ModelDeviceOptions options;
+    options.operators.dtype = GetParam();
+    options.kv_cache_bytes = int64_t{1} << 30;
+    options.max_step_tokens = 512;
+    options.num_slots = kRequests;
+    absl::StatusOr<std::unique_ptr<Device>> device = CreateModelDevice(*checkpoint, options);
+    ASSERT_TRUE(device.ok()) << device.status();
+    device_ = *std::move(device);
+    context_ = checkpoint->config.max_context_tokens;
+    layers_ = checkpoint->config.num_layers;
+    random_.seed(seed_);
+  }
+
+  // All requests at once; `pages` limits the pool that the scheduler knows of.
+  std::vector<std::shared_ptr<RecordingSink>> Run(const std::vector<GenerationRequest>& requests,
+                                                  int32_t budget, bool cache,
+                                                  int32_t pages = 1 << 30) {
+    DeviceInfo info = device_->info();
+    info.num_pages = std::min(info.num_pages, pages);
+    const SchedulerOptions options{.max_batch_tokens = budget,
+                                   .max_running_requests = kRequests,
+                                   .max_context_tokens = context_,
+                                   .prefix_cache = cache};
+    Scheduler scheduler(options, info, tokenizer_.get());
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    for (const GenerationRequest& request : requests) {
+      sinks.push_back(std::make_shared<RecordingSink>());
+      const absl::StatusOr<int32_t> most = MaxOutputTokens(request, options, info);
+      EXPECT_TRUE(most.ok()) << most.status();
+      scheduler.Add(request, sinks.back(), *most);
+    }
+    while (!scheduler.idle()) {
+      std::optional<Step> step = scheduler.NextStep(absl::Now());
+      EXPECT_TRUE(step.has_value());
+      device_->Submit(*std::move(step));
+      scheduler.Commit(device_->Collect(), absl::Now());
+    }
+    EXPECT_EQ(scheduler.Load().used_pages, 0);
+    preemptions_ = scheduler.Load().preemptions;
+    // The device's table outlives this scheduler: the zero pages that it still has to be told of.
+    Reset(info);
+    return sinks;
+  }
+
+  // A step that only clears the page table.
+  void Reset(const DeviceInfo& info) {
+    Step step;
+    for (int32_t slot = 0; slot < info.num_slots; ++slot) {
+      for (int32_t layer = 0; layer < info.num_layers; ++layer) {
+        for (int32_t block = 0; block < info.max_pages_per_layer; ++block) {
+          step.page_table_updates.push_back({slot, layer, block, kernels::kZeroPage});
+        }
+      }
+    }
+    device_->Submit(std::move(step));
+    EXPECT_TRUE(device_->Collect().status.ok());
+  }
+
+  std::vector<Case> MakeCases() {
+    std::vector<Case> cases;
+    std::vector<int32_t> document(200);
+    for (int32_t& token : document) token = static_cast<int32_t>(1000 + random_() % 30000);
+    for (int32_t i = 0; i < kRequests; ++i) {
+      Case c;
+      c.request.id = std::to_string(i);
+      c.request.prompt.assign(document.begin(), document.begin() + 10 + random_() % 150);
+      for (int own = 0; own < 5; ++own) {
+        c.request.prompt.push_back(static_cast<int32_t>(1000 + random_() % 30000));
+      }
+      c.request.recipe = testing::RandomRecipe(&random_, layers_);
+      c.request.recipe_label = "custom";
+      c.request.sampling.temperature = 0;
+      c.request.stopping = {.max_tokens = 8, .ignore_eos = true};
+      c.request.output_logprobs = 2;
+      const auto alone = Run({c.request}, 512, /*cache=*/false)[0];
+      c.expected = alone->output;
+      for (const OutputToken& token : alone->events) {
+        ++c.compared;
+        const auto& top = token.scored.top;
+        if (std::string(GetParam()) != "f32" && top[0].second - top[1].second < kNearTie) {
+          --c.compared;  // this one may differ already
+          break;
+        }
+      }
+      cases.push_back(std::move(c));
+    }
+    return cases;
+  }
+
+  static std::vector<GenerationRequest> Requests(const std::vector<Case>& cases) {
+    std::vector<GenerationRequest> requests;
+    for (const Case& c : cases) requests.push_back(c.request);
+    return requests;
+  }
+
+  static void Expect(const std::vector<Case>& cases,
+                     const std::vector<std::shared_ptr<RecordingSink>>& sinks,
+                     const std::string& how) {
+    size_t compared = 0;
+    for (size_t i = 0; i < cases.size(); ++i) {
+      const Case& c = cases[i];
+      ASSERT_TRUE(sinks[i]->result.has_value()) << how << " " << sinks[i]->status;
+      ASSERT_EQ(sinks[i]->output.size(), c.expected.size());
+      const auto end = c.expected.begin() + static_cast<int64_t>(c.compared);
+      EXPECT_TRUE(std::equal(c.expected.begin(), end, sinks[i]->output.begin()))
+          << how << ", request " << i << ", the first " << c.compared << " tokens";
+      compared += c.compared;
+    }
+    EXPECT_GT(compared, cases.size()) << "too few tokens were compared to say anything";
+  }
+
+  const unsigned seed_ = std::random_device{}();
+  std::mt19937 random_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Device> device_;
+  int32_t context_ = 0;
+  int32_t layers_ = 0;
+  int64_t preemptions_ = 0;
+};
+
+TEST_P(BatchInvariance, GreedyTokensDoNotDependOnCompany) {
+  SCOPED_TRACE(seed_);
+  const std::vector<Case> cases = MakeCases();
+  ASSERT_FALSE(HasFatalFailure());
+  Expect(cases, Run(Requests(cases), 512, false), "mixed");
+  for (const int32_t budget : {23, 100}) {
+    Expect(cases, Run(Requests(cases), budget, false), "in steps of " + std::to_string(budget));
+  }
+  std::vector<GenerationRequest> forced = Requests(cases);
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const std::vector<int32_t>& all = cases[i].expected;
+    forced[i].forced_output.assign(all.begin(), all.begin() + random_() % all.size());
+  }
+  Expect(cases, Run(forced, 128, false), "partly forced");
+  // Each is computed over the blocks that the others have left.
+  Expect(cases, Run(Requests(cases), 64, true), "from the prefix cache");
+  // A pool of four blocks a layer: the longest request just fits.
+  Expect(cases, Run(Requests(cases), 128, false, 1 + 4 * layers_), "short of pages");
+}
+
+INSTANTIATE_TEST_SUITE_P(Dtype, BatchInvariance, ::testing::Values("f32", "auto"),
+                         [](const auto& info) { return std::string(info.param); });
+
+}  // namespace
+}  // namespace swaa
