@@ -9,7 +9,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "engine/recipe/visibility.h"
-#include "engine/schedule/never_fits.h"
 
 namespace swaa {
 namespace {
@@ -19,48 +18,6 @@ int64_t FullAttentionPages(int64_t positions, int32_t num_layers) {
 }
 
 }  // namespace
-
-absl::StatusOr<int32_t> MaxOutputTokens(const GenerationRequest& request,
-                                        const SchedulerOptions& options, const DeviceInfo& device) {
-  const auto prompt = static_cast<int64_t>(request.prompt.size());
-  const auto forced = static_cast<int64_t>(request.forced_output.size());
-  const int64_t room = options.max_context_tokens - prompt;
-  if (room < 1) {
-    return absl::OutOfRangeError(
-        absl::StrCat("prompt: ", prompt, " tokens do not leave room for output in the context of ",
-                     options.max_context_tokens, " tokens; shorten the prompt"));
-  }
-  if (forced > room) {
-    return absl::OutOfRangeError(absl::StrCat(
-        "forced_output_ids: ", forced, " tokens behind a prompt of ", prompt,
-        " exceed the context of ", options.max_context_tokens, " tokens; shorten either"));
-  }
-  const std::optional<uint32_t> asked = request.stopping.max_tokens;
-  const int64_t most = asked.has_value() ? std::min<int64_t>(*asked, room) : room;
-  const int64_t pool = device.num_pages - 1;
-  // The last output token's position is never computed.
-  auto fits = [&](int64_t output) {
-    return PeakPages(request.recipe, prompt + output - 1, options.max_batch_tokens) <= pool;
-  };
-  if (fits(most)) return static_cast<int32_t>(most);
-  const int64_t least = std::max<int64_t>(1, forced);
-  if (asked.has_value() || !fits(least)) {
-    return NeverFitsError(
-        absl::StrCat(asked.has_value() ? "stopping_options.max_tokens: " : "prompt: ", prompt,
-                     " prompt and ", asked.has_value() ? most : least, " output tokens need ",
-                     PeakPages(request.recipe, prompt + (asked.has_value() ? most : least) - 1,
-                               options.max_batch_tokens),
-                     " pages of keys and values, and the pool has ", pool,
-                     "; ask for less, take a recipe with a window, or raise --kv-cache-bytes"));
-  }
-  int64_t low = least;
-  int64_t high = most;  // fits(low), not fits(high)
-  while (high - low > 1) {
-    const int64_t middle = low + (high - low) / 2;
-    (fits(middle) ? low : high) = middle;
-  }
-  return static_cast<int32_t>(low);
-}
 
 Scheduler::Scheduler(const SchedulerOptions& options, const DeviceInfo& device,
                      const Tokenizer* tokenizer)

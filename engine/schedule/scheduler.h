@@ -12,24 +12,17 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/cache/page_pool.h"
 #include "engine/cache/prefix_cache.h"
 #include "engine/device/device.h"
 #include "engine/generation.h"
+#include "engine/schedule/output_limit.h"
 #include "engine/schedule/plan.h"
 #include "engine/schedule/request_state.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace swaa {
-
-struct SchedulerOptions {
-  int32_t max_batch_tokens = 512;
-  int32_t max_running_requests = 64;
-  int32_t max_context_tokens = 0;
-  bool prefix_cache = true;
-};
 
 // Requests and memory of one recipe label.
 struct RecipeLoad {
@@ -49,13 +42,6 @@ struct EngineLoad {
   int64_t cached_blocks = 0;  // of 64 tokens, that the prefix cache knows
   std::map<std::string, RecipeLoad> recipes;
 };
-
-// How many output tokens a request may have on a device: its max_tokens cut to the context and,
-// where absent, to what the pool holds for it alone. OUT_OF_RANGE: prompt or forced output beyond
-// the context; RESOURCE_EXHAUSTED: beyond the whole pool (see IsNeverFits in engine/engine.h).
-// Pure.
-absl::StatusOr<int32_t> MaxOutputTokens(const GenerationRequest& request,
-                                        const SchedulerOptions& options, const DeviceInfo& device);
 
 // The engine thread's. Every call but NextStep and Commit needs that no step is in flight: pages
 // that a submitted step reads are never released.

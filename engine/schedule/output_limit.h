@@ -1,0 +1,30 @@
+// How much a request may ask of a device: decided before it is queued.
+
+#ifndef SWAA_ENGINE_SCHEDULE_OUTPUT_LIMIT_H_
+#define SWAA_ENGINE_SCHEDULE_OUTPUT_LIMIT_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "engine/device/device.h"
+#include "engine/generation.h"
+
+namespace swaa {
+
+struct SchedulerOptions {
+  int32_t max_batch_tokens = 512;
+  int32_t max_running_requests = 64;
+  int32_t max_context_tokens = 0;
+  bool prefix_cache = true;
+};
+
+// How many output tokens a request may have on a device: its max_tokens cut to the context and,
+// where absent, to what the pool holds for it alone. OUT_OF_RANGE: prompt or forced output beyond
+// the context; RESOURCE_EXHAUSTED: beyond the whole pool (see never_fits.h).
+// Pure.
+absl::StatusOr<int32_t> MaxOutputTokens(const GenerationRequest& request,
+                                        const SchedulerOptions& options, const DeviceInfo& device);
+
+}  // namespace swaa
+
+#endif  // SWAA_ENGINE_SCHEDULE_OUTPUT_LIMIT_H_
