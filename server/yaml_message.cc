@@ -2,15 +2,18 @@
 
 #include "server/yaml_message.h"
 
+#include <algorithm>
 #include <cctype>
 #include <cmath>
 #include <exception>
 #include <limits>
 #include <set>
+#include <sstream>
 #include <vector>
 
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/duration.pb.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include "absl/strings/ascii.h"
@@ -19,6 +22,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
+#include "engine/tokenizer/utf8.h"
 #include "server/errors.h"
 #include "server/values.h"
 
@@ -270,18 +274,53 @@ class Reader {
   const std::string& file_;
 };
 
+// Reads events and keeps none.
+class IgnoreEvents final : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+};
+
+// yaml-cpp's LoadAll finds documents for ever in some malformed files, such as one of a single
+// comma.
+bool HasMoreThanOneDocument(const std::string& text) {
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  IgnoreEvents ignore;
+  return parser.HandleNextDocument(ignore) && parser.HandleNextDocument(ignore);
+}
+
 }  // namespace
 
 absl::Status ReadYamlMessage(const std::string& text, const std::string& file, Message* message) {
+  // Messages quote what they refuse and must be UTF-8 themselves. A zero byte would make yaml-cpp
+  // guess at UTF-16 or UTF-32.
+  const size_t whole = std::min(ValidUtf8Prefix(text), text.find('\0'));
+  if (whole < text.size()) {
+    const auto line =
+        1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(whole), '\n');
+    return absl::InvalidArgumentError(absl::StrCat(
+        file, ":", line, ": byte ", whole, " of the file is no UTF-8 text; save it as UTF-8"));
+  }
   // yaml-cpp reports by exceptions; none leaves this function.
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    if (documents.size() > 1) {
+    if (HasMoreThanOneDocument(text)) {
       return absl::InvalidArgumentError(
-          absl::StrCat(file, ": ", documents.size(), " documents, separated by ---; keep one"));
+          absl::StrCat(file, ": more than one document, or something behind the first; keep one"));
     }
-    if (documents.empty()) return absl::OkStatus();
-    return Reader(file).ReadMessage(documents[0], "", 0, message);
+    const YAML::Node document = YAML::Load(text);
+    if (document.IsNull()) return absl::OkStatus();
+    return Reader(file).ReadMessage(document, "", 0, message);
   } catch (const YAML::Exception& error) {
     return absl::InvalidArgumentError(
         absl::StrCat(file, error.mark.is_null() ? "" : absl::StrCat(":", error.mark.line + 1),

@@ -202,7 +202,9 @@ TEST(ConfigTest, BadFilesAreRefusedWithPathValueAndWayOut) {
       {"a: [", {"f.yaml:", "no YAML"}},
       {"\t- x", {"f.yaml:", "no YAML"}},
       {"model: *nobody", {"f.yaml:", "no YAML"}},
-      {"device: {}\n---\ndevice: {}", {"2 documents"}},
+      {"device: {}\n---\ndevice: {}", {"more than one document"}},
+      {",", {"more than one document"}},
+      {"# one\nmodel: \xff", {"f.yaml:2:", "UTF-8"}},
       {"? [a]\n: 1", {"a key must be a plain word"}},
   };
   for (const Bad& bad : cases) {
