@@ -145,6 +145,8 @@ class ThreadedEngine final : public Engine {
     while (TakeInbox()) {
       const auto start = std::chrono::steady_clock::now();
       scheduler_.ExpireDeadlines(absl::Now());
+      // Their clients know already and may come again: their places must be free by then.
+      if (scheduler_.any_ended()) Publish();
       std::optional<Step> step = scheduler_.NextStep(absl::Now());
       if (!step.has_value()) {
         Publish();
