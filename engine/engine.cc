@@ -161,9 +161,9 @@ class ThreadedEngine final : public Engine {
       record.device_seconds = result.seconds;
       const auto commit_start = std::chrono::steady_clock::now();
       scheduler_.Commit(std::move(result), absl::Now());
-      if (scheduler_.any_ended()) Publish();
       record.host_seconds += SecondsSince(commit_start);
       if (on_step_) on_step_(record);
+      if (scheduler_.any_ended()) Publish();  // who sees an idle engine sees its last step counted
     }
   }
 

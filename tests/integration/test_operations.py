@@ -76,9 +76,11 @@ def sample(page, name, **labels):
 
 
 def test_metrics(server):
+    server.await_idle()
     before = server.metrics()
     answer = collect(server.inference, request("one two three", max_tokens=5, recipe="window"))
     harness.refused(server.inference, request("x", recipe="nope"))
+    server.await_idle()
     page = server.metrics()
 
     def grown(name, **labels):
