@@ -49,8 +49,6 @@ struct StepPlan {
   std::vector<size_t> preempted;  // of running
   std::vector<size_t> admitted;   // of queued
   std::vector<PlannedRows> rows;
-
-  bool empty() const { return rows.empty() && preempted.empty(); }
 };
 
 // Requests rank by priority, then arrival.
