@@ -49,7 +49,7 @@ add_custom_target(swaa_thread_tests)
 # test. It runs in the source root, so that tests reach tests/data by a relative path. A test without
 # the label integration or parity is a unit test. The label threads: also for the thread sanitizer,
 # which reports false races where a library that is not instrumented locks or starts threads: neither
-# absl::Mutex, gRPC nor OpenMP may be in the test.
+# locks of abseil, nor calls of gRPC, nor OpenMP may be in the test.
 function(swaa_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})

@@ -4,10 +4,10 @@
 #define SWAA_SERVER_CURRENT_RECIPES_H_
 
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "server/recipe_catalog.h"
 
 namespace swaa::server {
@@ -18,16 +18,16 @@ class CurrentRecipes {
   // Set once before the first Get.
   void Set(RecipeCatalog catalog) {
     auto next = std::make_shared<const RecipeCatalog>(std::move(catalog));
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     catalog_.swap(next);
   }
   std::shared_ptr<const RecipeCatalog> Get() const {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     return catalog_;
   }
 
  private:
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
   std::shared_ptr<const RecipeCatalog> catalog_ ABSL_GUARDED_BY(mutex_);
 };
 

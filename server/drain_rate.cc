@@ -14,12 +14,12 @@ constexpr size_t kMostReturning = 4096;
 }  // namespace
 
 void DrainRate::OnRequestBegin(absl::Time now) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (running_++ == 0) since_ = now;
 }
 
 void DrainRate::OnRequestEnd(absl::Time now) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   ends_.push_back(now);
   if (--running_ == 0) {
     earlier_mean_ = MeanBetweenEnds(now);
@@ -41,7 +41,7 @@ absl::Duration DrainRate::MeanBetweenEnds(absl::Time now) const {
 }
 
 absl::Duration DrainRate::NextWait(absl::Time now) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   while (!returning_.empty() && returning_.front() <= now) returning_.pop_front();
   const auto before = static_cast<int64_t>(returning_.size());
   absl::Duration wait = MeanBetweenEnds(now) * (before + 1);

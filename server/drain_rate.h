@@ -5,9 +5,9 @@
 
 #include <cstdint>
 #include <deque>
+#include <mutex>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 namespace swaa::server {
@@ -40,7 +40,7 @@ class DrainRate {
   absl::Duration MeanBetweenEnds(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Bounds bounds_;
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
   int64_t running_ ABSL_GUARDED_BY(mutex_) = 0;
   // The last ends since the server was last idle, behind the time from which they count.
   absl::Time since_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();

@@ -7,6 +7,7 @@
 #include <grpcpp/impl/codegen/proto_utils.h>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "server/errors.h"
@@ -97,14 +98,14 @@ absl::Status GenerateStream::TryAdmit() {
 
 absl::Status GenerateStream::SubmitToEngine(GenerationRequest request) {
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     if (client_gone_) return absl::CancelledError("the client has gone");
   }
   SWAA_RETURN_IF_ERROR(
       NameEngineError(serving_->engine->Submit(std::move(request), shared_from_this())));
   bool cancel = false;
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     submitted_ = true;
     cancel = client_gone_;
   }
@@ -135,7 +136,7 @@ void GenerateStream::OnFailed(const absl::Status& status, const GenerationStats&
 }
 
 void GenerateStream::Push(Event event, size_t bytes) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   const bool last =
       std::holds_alternative<GenerationResult>(event) || std::holds_alternative<FailedEvent>(event);
   if (!last && !overflowed_ && event_bytes_ + bytes > serving_->stream_buffer_bytes) {
@@ -158,7 +159,7 @@ void GenerateStream::SchedulePump() {
 
 void GenerateStream::OnWriteDone(bool ok) {
   if (!ok) OnCancel();
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   write_under_way_ = false;
   SchedulePump();
 }
@@ -166,7 +167,7 @@ void GenerateStream::OnWriteDone(bool ok) {
 void GenerateStream::OnCancel() {
   bool cancel = false;
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     cancel = !client_gone_ && submitted_;
     client_gone_ = true;
   }
@@ -174,13 +175,13 @@ void GenerateStream::OnCancel() {
 }
 
 absl::Time GenerateStream::WaitingSince() const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   return write_under_way_ && !cut_off_ ? write_began_ : absl::InfiniteFuture();
 }
 
 void GenerateStream::CutOff() {
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     // The reader may have come back since it was looked at.
     if (!write_under_way_ || cut_off_ || client_gone_) return;
     cut_off_ = cutting_off_ = true;
@@ -188,7 +189,7 @@ void GenerateStream::CutOff() {
   // Resets the stream: the write fails and OnCancel tells the engine. Outside the lock, as gRPC may
   // call back from inside.
   call_->TryCancel();
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   cutting_off_ = false;
   SchedulePump();
 }
@@ -203,7 +204,7 @@ void GenerateStream::OnDone() {
 
 bool GenerateStream::TakeEvents(std::deque<Event>* events) {
   events->clear();
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (write_under_way_ || !outgoing_.empty()) return false;
   events->swap(events_);
   event_bytes_ = 0;
@@ -214,7 +215,7 @@ void GenerateStream::Pump() {
   for (;;) {
     bool cancel = false;
     {
-      absl::MutexLock lock(&mutex_);
+      std::lock_guard lock(mutex_);
       cancel = overflowed_ && !overflow_cancelled_;
       overflow_cancelled_ = overflowed_;
     }
@@ -223,7 +224,7 @@ void GenerateStream::Pump() {
     while (TakeEvents(&events)) {
       for (Event& event : events) Handle(std::move(event));
     }
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     if (client_gone_ || overflowed_) outgoing_.clear();  // nobody reads it
     const bool idle = !write_under_way_ && outgoing_.empty();
     if ((overflowed_ && !overflow_cancelled_) || (idle && !events_.empty())) continue;
@@ -237,7 +238,7 @@ void GenerateStream::WriteOrFinish() {
   bool write = false;
   bool finish = false;
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     if (write_under_way_ || pump_scheduled_ || cutting_off_) return;  // another pump follows
     if (!outgoing_.empty()) {
       writing_ = std::move(outgoing_.front());
@@ -293,13 +294,13 @@ void GenerateStream::HandleTokens(const TokensEvent& event) {
 }
 
 bool GenerateStream::EventsWereDropped() const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   return overflowed_ || cut_off_;
 }
 
 absl::Status GenerateStream::WhyCancelled(const absl::Status& status) const {
   if (status.code() != absl::StatusCode::kCancelled) return status;
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (overflowed_) {
     return MakeError(
         absl::StatusCode::kResourceExhausted, "slow_reader",

@@ -9,6 +9,7 @@
 
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <variant>
@@ -17,7 +18,6 @@
 #include <grpcpp/grpcpp.h>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/generation.h"
 #include "server/admission.h"
@@ -114,7 +114,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   std::optional<absl::Status> end_;  // set: nothing more comes from the engine
   bool finished_ = false;            // Finish was called
 
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
   std::deque<Event> events_ ABSL_GUARDED_BY(mutex_);
   size_t event_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool pump_scheduled_ ABSL_GUARDED_BY(mutex_) = false;

@@ -87,14 +87,14 @@ Metrics::Metrics(const RecipeCatalog& recipes, const std::string& version,
       .Add({{"version", version}, {"model", model_name}, {"backend", backend}})
       .Set(1);
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     series_.emplace(kCustomRecipeLabel, MakeSeries(kCustomRecipeLabel));
   }
   SetRecipes(recipes);
 }
 
 void Metrics::SetRecipes(const RecipeCatalog& recipes) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   for (auto it = series_.begin(); it != series_.end();) {
     if (it->first == kCustomRecipeLabel || recipes.Find(it->first) != nullptr) {
       ++it;
@@ -189,7 +189,7 @@ Metrics::RecipeSeries* Metrics::SeriesOf(const std::string& label) {
 }
 
 void Metrics::OnInterTokenLatency(const std::string& recipe_label, absl::Duration latency) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   SeriesOf(recipe_label)->inter_token->Observe(Seconds(latency));
 }
 
@@ -227,7 +227,7 @@ void Metrics::CountEnd(const RequestRecord& record, const std::string& label,
 
 void Metrics::OnRequestEnd(const RequestRecord& record) {
   if (!record.accepted) rejected_->Add({{"reason", ErrorReason(record.status)}}).Increment();
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (record.recipe_label == kNoRecipeLabel) {
     CountEnd(record, kNoRecipeLabel, &none_);
     return;

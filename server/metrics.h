@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,7 +20,6 @@
 #include <prometheus/registry.h>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "engine/engine.h"
 #include "server/metrics_edges.h"
 #include "server/recipe_catalog.h"
@@ -99,7 +99,7 @@ class Metrics {
   prometheus::Gauge* last_load_;
   std::map<std::string, prometheus::Histogram*> step_duration_;  // by phase
 
-  absl::Mutex mutex_;
+  std::mutex mutex_;
   // By label.
   std::map<std::string, RecipeSeries> series_ ABSL_GUARDED_BY(mutex_);
   RecipeSeries none_ ABSL_GUARDED_BY(mutex_);  // its counters alone

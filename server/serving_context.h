@@ -7,13 +7,11 @@
 #include <cstddef>
 #include <string>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "engine/device/device.h"
 #include "engine/engine.h"
 #include "server/current_recipes.h"
 #include "server/drain_rate.h"
+#include "server/live_count.h"
 #include "server/metrics.h"
 #include "server/request_log.h"
 #include "server/serving_model.h"
@@ -21,29 +19,6 @@
 #include "server/worker_pool.h"
 
 namespace swaa::server {
-
-// Counts what must end before the server may go. Thread-safe.
-class LiveCount {
- public:
-  void Add() {
-    absl::MutexLock lock(&mutex_);
-    ++count_;
-  }
-  void Remove() {
-    absl::MutexLock lock(&mutex_);
-    --count_;
-  }
-  // Whether the count fell to zero within `timeout`.
-  bool AwaitNone(absl::Duration timeout) {
-    absl::MutexLock lock(&mutex_);
-    auto none = [this] { return count_ == 0; };
-    return mutex_.AwaitWithTimeout(absl::Condition(&none), timeout);
-  }
-
- private:
-  absl::Mutex mutex_;
-  int64_t count_ ABSL_GUARDED_BY(mutex_) = 0;
-};
 
 // Made before the first request and destroyed after the last; what it points to is thread-safe or
 // immutable.

@@ -40,15 +40,14 @@ ShutdownSignals::~ShutdownSignals() {
 }
 
 int ShutdownSignals::Await() {
-  absl::MutexLock lock(&mutex_);
+  std::unique_lock lock(mutex_);
   awaited_ = true;
-  auto came = [this] { return first_ != 0; };
-  mutex_.Await(absl::Condition(&came));
+  came_.wait(lock, [this] { return first_ != 0; });
   return first_;
 }
 
 void ShutdownSignals::OnHangup(std::function<void()> handler) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   on_hangup_ = std::move(handler);
 }
 
@@ -65,7 +64,7 @@ void ShutdownSignals::Watch() {
 }
 
 void ShutdownSignals::OnSignal(int signal) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (signal == SIGHUP) {
     if (on_hangup_) {
       on_hangup_();
@@ -80,6 +79,7 @@ void ShutdownSignals::OnSignal(int signal) {
     std::_Exit(128 + signal);
   }
   first_ = signal;
+  came_.notify_all();
 }
 
 }  // namespace swaa::server

@@ -3,11 +3,12 @@
 #ifndef SWAA_SERVER_SHUTDOWN_SIGNALS_H_
 #define SWAA_SERVER_SHUTDOWN_SIGNALS_H_
 
+#include <condition_variable>
 #include <functional>
+#include <mutex>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 
 namespace swaa::server {
 
@@ -33,7 +34,8 @@ class ShutdownSignals {
 
   int signal_fd_ = -1;
   int stop_fd_ = -1;
-  absl::Mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable came_;
   std::function<void()> on_hangup_ ABSL_GUARDED_BY(mutex_);
   bool awaited_ ABSL_GUARDED_BY(mutex_) = false;
   int first_ ABSL_GUARDED_BY(mutex_) = 0;

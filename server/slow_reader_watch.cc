@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "absl/time/clock.h"
+
 namespace swaa::server {
 
 SlowReaderWatch::SlowReaderWatch(absl::Duration timeout)
@@ -12,32 +14,35 @@ SlowReaderWatch::SlowReaderWatch(absl::Duration timeout)
 
 SlowReaderWatch::~SlowReaderWatch() {
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     stopping_ = true;
   }
+  changed_.notify_all();
   thread_.join();
 }
 
 void SlowReaderWatch::Add(const std::shared_ptr<WatchedStream>& stream) {
-  absl::MutexLock lock(&mutex_);
-  streams_.emplace(stream.get(), stream);
+  {
+    std::lock_guard lock(mutex_);
+    streams_.emplace(stream.get(), stream);
+    if (streams_.size() > 1) return;  // the watch is awake
+  }
+  changed_.notify_all();
 }
 
 void SlowReaderWatch::Remove(const WatchedStream* stream) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   streams_.erase(stream);
 }
 
 void SlowReaderWatch::Watch() {
-  const absl::Duration pause = std::min(timeout_ / 4, absl::Seconds(5));
+  const auto pause = absl::ToChronoNanoseconds(std::min(timeout_ / 4, absl::Seconds(5)));
   for (;;) {
     std::vector<std::shared_ptr<WatchedStream>> streams;
     {
-      absl::MutexLock lock(&mutex_);
-      auto needed = [this] { return stopping_ || !streams_.empty(); };
-      mutex_.Await(absl::Condition(&needed));
-      mutex_.AwaitWithTimeout(absl::Condition(&stopping_), pause);
-      if (stopping_) return;
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return stopping_ || !streams_.empty(); });
+      if (changed_.wait_for(lock, pause, [this] { return stopping_; })) return;
       for (const auto& [key, weak] : streams_) {
         if (auto stream = weak.lock()) streams.push_back(std::move(stream));
       }

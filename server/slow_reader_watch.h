@@ -3,12 +3,13 @@
 #ifndef SWAA_SERVER_SLOW_READER_WATCH_H_
 #define SWAA_SERVER_SLOW_READER_WATCH_H_
 
+#include <condition_variable>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 namespace swaa::server {
@@ -39,7 +40,8 @@ class SlowReaderWatch {
   void Watch();
 
   const absl::Duration timeout_;
-  absl::Mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
   std::map<const WatchedStream*, std::weak_ptr<WatchedStream>> streams_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;

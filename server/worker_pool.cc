@@ -16,21 +16,28 @@ WorkerPool::WorkerPool(const Options& options) : options_(options) {
 
 WorkerPool::~WorkerPool() {
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     stopping_ = true;
   }
+  changed_.notify_all();
   for (std::thread& thread : threads_) thread.join();
 }
 
 void WorkerPool::PostStreaming(std::function<void()> task) {
-  absl::MutexLock lock(&mutex_);
-  streaming_.push_back(std::move(task));
+  {
+    std::lock_guard lock(mutex_);
+    streaming_.push_back(std::move(task));
+  }
+  changed_.notify_one();
 }
 
 bool WorkerPool::TryPostAdmission(std::function<void()> task) {
-  absl::MutexLock lock(&mutex_);
-  if (admissions_.size() >= options_.max_queued_admissions) return false;
-  admissions_.push_back(std::move(task));
+  {
+    std::lock_guard lock(mutex_);
+    if (admissions_.size() >= options_.max_queued_admissions) return false;
+    admissions_.push_back(std::move(task));
+  }
+  changed_.notify_one();
   return true;
 }
 
@@ -41,9 +48,9 @@ bool WorkerPool::MayAdmit() const {
 bool WorkerPool::HasWork() const { return !streaming_.empty() || MayAdmit() || stopping_; }
 
 void WorkerPool::Work() {
-  absl::MutexLock lock(&mutex_);
+  std::unique_lock lock(mutex_);
   for (;;) {
-    mutex_.Await(absl::Condition(this, &WorkerPool::HasWork));
+    changed_.wait(lock, [this] { return HasWork(); });
     std::function<void()> task;
     const bool admission = streaming_.empty() && MayAdmit();
     if (!streaming_.empty()) {
@@ -56,10 +63,10 @@ void WorkerPool::Work() {
     } else {
       return;  // stopping; admissions that remain are for the threads that are at one now
     }
-    mutex_.Unlock();
+    lock.unlock();
     task();
     task = nullptr;  // what it held goes before the lock is taken again
-    mutex_.Lock();
+    lock.lock();
     if (admission) --admissions_running_;
   }
 }

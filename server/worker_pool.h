@@ -3,14 +3,15 @@
 #ifndef SWAA_SERVER_WORKER_POOL_H_
 #define SWAA_SERVER_WORKER_POOL_H_
 
+#include <condition_variable>
 #include <deque>
 #include <functional>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 
 namespace swaa::server {
 
@@ -39,7 +40,8 @@ class WorkerPool {
   bool MayAdmit() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
-  absl::Mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
   std::deque<std::function<void()>> streaming_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::function<void()>> admissions_ ABSL_GUARDED_BY(mutex_);
   int admissions_running_ ABSL_GUARDED_BY(mutex_) = 0;

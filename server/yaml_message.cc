@@ -322,9 +322,10 @@ absl::Status ReadYamlMessage(const std::string& text, const std::string& file, M
     if (document.IsNull()) return absl::OkStatus();
     return Reader(file).ReadMessage(document, "", 0, message);
   } catch (const YAML::Exception& error) {
+    // Its message may quote one byte of a character.
     return absl::InvalidArgumentError(
         absl::StrCat(file, error.mark.is_null() ? "" : absl::StrCat(":", error.mark.line + 1),
-                     ": no YAML: ", error.msg));
+                     ": no YAML: ", AsValidUtf8(error.msg)));
   } catch (const std::exception& error) {
     return absl::InvalidArgumentError(absl::StrCat(file, ": cannot be read: ", error.what()));
   }

@@ -205,6 +205,7 @@ TEST(ConfigTest, BadFilesAreRefusedWithPathValueAndWayOut) {
       {"device: {}\n---\ndevice: {}", {"more than one document"}},
       {",", {"more than one document"}},
       {"# one\nmodel: \xff", {"f.yaml:2:", "UTF-8"}},
+      {"\"\\\xd6\x92", {"f.yaml:1: no YAML", "\xef\xbf\xbd"}},
       {"? [a]\n: 1", {"a key must be a plain word"}},
   };
   for (const Bad& bad : cases) {

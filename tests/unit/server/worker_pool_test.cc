@@ -3,51 +3,49 @@
 #include "server/worker_pool.h"
 
 #include <atomic>
+#include <latch>
 
 #include <gtest/gtest.h>
-
-#include "absl/synchronization/blocking_counter.h"
-#include "absl/synchronization/notification.h"
 
 namespace swaa::server {
 namespace {
 
 TEST(WorkerPoolTest, AdmissionsNeverTakeTheLastThread) {
-  absl::Notification release;
-  absl::Notification streamed;
-  absl::BlockingCounter begun(2);
+  std::latch release(1);
+  std::latch streamed(1);
+  std::latch begun(2);
   std::atomic<int> admitted{0};
   {
     WorkerPool pool({.threads = 3, .max_queued_admissions = 10});
     for (int i = 0; i < 5; ++i) {
       ASSERT_TRUE(pool.TryPostAdmission([&, i] {
-        if (i < 2) begun.DecrementCount();
-        release.WaitForNotification();
+        if (i < 2) begun.count_down();
+        release.wait();
         ++admitted;
       }));
     }
-    begun.Wait();
+    begun.wait();
     EXPECT_EQ(admitted, 0);
-    pool.PostStreaming([&] { streamed.Notify(); });
-    streamed.WaitForNotification();  // though two admissions run and three wait
-    release.Notify();
+    pool.PostStreaming([&] { streamed.count_down(); });
+    streamed.wait();  // though two admissions run and three wait
+    release.count_down();
   }
   EXPECT_EQ(admitted, 5) << "the destructor leaves nothing undone";
 }
 
 TEST(WorkerPoolTest, FullQueueOfAdmissionsRefuses) {
-  absl::Notification release;
-  absl::Notification running;
+  std::latch release(1);
+  std::latch running(1);
   WorkerPool pool({.threads = 2, .max_queued_admissions = 2});
   ASSERT_TRUE(pool.TryPostAdmission([&] {
-    running.Notify();
-    release.WaitForNotification();
+    running.count_down();
+    release.wait();
   }));
-  running.WaitForNotification();
+  running.wait();
   EXPECT_TRUE(pool.TryPostAdmission([] {}));
   EXPECT_TRUE(pool.TryPostAdmission([] {}));
   EXPECT_FALSE(pool.TryPostAdmission([] {}));
-  release.Notify();
+  release.count_down();
 }
 
 }  // namespace
