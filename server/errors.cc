@@ -6,6 +6,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "engine/tokenizer/utf8.h"
 
 namespace swaa::server {
 namespace {
@@ -83,7 +84,8 @@ void AddErrorTrailers(const absl::Status& status, grpc::ServerContextBase* conte
 }
 
 std::string Quoted(const std::string& text) {
-  return absl::StrCat("\"", absl::Utf8SafeCHexEscape(CutUtf8(text, kMaxQuotedBytes)), "\"");
+  return absl::StrCat("\"", absl::Utf8SafeCHexEscape(AsValidUtf8(CutUtf8(text, kMaxQuotedBytes))),
+                      "\"");
 }
 
 }  // namespace swaa::server

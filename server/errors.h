@@ -42,7 +42,8 @@ grpc::Status ToGrpcStatus(const absl::Status& status);
 // Adds the trailers of a failed call. Must be called before the call is finished.
 void AddErrorTrailers(const absl::Status& status, grpc::ServerContextBase* context);
 
-// A client's text, quoted for an error message: escaped where it is not printable, cut where long.
+// A client's text, quoted for an error message: escaped where it is not printable, U+FFFD where it
+// is not UTF-8, cut where long.
 std::string Quoted(const std::string& text);
 
 }  // namespace swaa::server

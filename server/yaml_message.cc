@@ -179,7 +179,10 @@ class Reader {
 
   absl::Status ReadString(const YAML::Node& node, const std::string& path,
                           const FieldDescriptor& field, Message* message) const {
-    if (!node.IsScalar()) return Expected(node, path, "text");
+    // yaml-cpp turns some escapes into single bytes.
+    if (!node.IsScalar() || ValidUtf8Prefix(node.Scalar()) < node.Scalar().size()) {
+      return Expected(node, path, "UTF-8 text");
+    }
     const Reflection& reflection = *message->GetReflection();
     if (field.is_repeated()) {
       reflection.AddString(message, &field, node.Scalar());

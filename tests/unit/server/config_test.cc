@@ -206,6 +206,11 @@ TEST(ConfigTest, BadFilesAreRefusedWithPathValueAndWayOut) {
       {",", {"more than one document"}},
       {"# one\nmodel: \xff", {"f.yaml:2:", "UTF-8"}},
       {"\"\\\xd6\x92", {"f.yaml:1: no YAML", "\xef\xbf\xbd"}},
+      {R"("\0\N0")",
+       {"f.yaml:1: expected keys", R"("\x00)"
+                                   "\xef\xbf\xbd"
+                                   "0\""}},
+      {R"(default_recipe: "\_")", {"f.yaml:1: default_recipe: expected UTF-8 text"}},
       {"? [a]\n: 1", {"a key must be a plain word"}},
   };
   for (const Bad& bad : cases) {
