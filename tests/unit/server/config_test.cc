@@ -189,7 +189,7 @@ TEST(ConfigTest, BadFilesAreRefusedWithPathValueAndWayOut) {
       {"logging: {format: xml}", {"logging.format: \"xml\"", "text, json"}},
       {"logging: {level: loud}", {"logging.level: \"loud\"", "debug"}},
       {"model: {load_format: fast}", {"model.load_format: \"fast\"", "auto, dummy"}},
-      {"model: {path: [a]}", {"model.path: expected text, got a list"}},
+      {"model: {path: [a]}", {"model.path: expected UTF-8 text, got a list"}},
       {"default_recipe: balancd", {"default_recipe: \"balancd\"", "did you mean balanced?"}},
       {"recipes: [{recipe: {}}]", {"recipes[0].name: \"\" is no name"}},
       {"recipes: [{name: a b}]", {"recipes[0].name: \"a b\" is no name"}},
