@@ -36,6 +36,8 @@ def arguments():
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--kinds", type=int, default=60, help="different requests")
     parser.add_argument("--kv-cache-bytes", default="800KiB")
+    parser.add_argument("--memory-growth-mib", type=int, default=24,
+                        help="most resident memory that the second half may add")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
     return parser.parse_args()
 
@@ -230,7 +232,7 @@ class Soak:
     def report(self, half_bytes, seconds):
         if not self.problems:
             grown = self.resident_bytes() - half_bytes
-            if grown > 24 << 20:
+            if grown > options.memory_growth_mib << 20:
                 self.problems.append(f"the second half took {grown >> 20} MiB more memory")
             counted = self.metric("swaa_requests_total")
             sent = options.requests + len(self.kinds)
