@@ -39,6 +39,8 @@ class Server {
 
   int port() const { return port_; }
   int metrics_port() const { return metrics_port_; }  // 0: no metrics
+  // What its request handlers reach, for those who would call the engine without gRPC between.
+  const ServingContext& serving() const { return serving_; }
 
  private:
   explicit Server(const ServerOptions& options) : options_(options) {}

@@ -11,79 +11,11 @@
 
 #include "engine/recipe/visibility.h"
 #include "engine/schedule/never_fits.h"
-#include "tests/unit/testing/fake_device.h"
+#include "tests/unit/schedule/scheduler_bench.h"
 #include "tests/unit/testing/random_recipe.h"
-#include "tests/unit/testing/recording_sink.h"
 
 namespace swaa {
 namespace {
-
-using testing::FakeDevice;
-using testing::RecordingSink;
-
-constexpr int32_t kLayers = 3;
-constexpr int32_t kContext = 2048;
-
-DeviceInfo Info(int32_t pages, int32_t slots = 32) {
-  return {.num_layers = kLayers,
-          .num_pages = pages + 1,
-          .page_bytes = 100,
-          .num_slots = slots,
-          .max_pages_per_layer = kContext / 64,
-          .max_step_tokens = 512};
-}
-
-std::vector<int32_t> RandomTokens(std::mt19937* random, size_t count) {
-  std::vector<int32_t> tokens(count);
-  for (int32_t& token : tokens) token = static_cast<int32_t>((*random)() % 256);
-  return tokens;
-}
-
-struct Case {
-  GenerationRequest request;
-  std::shared_ptr<RecordingSink> sink = std::make_shared<RecordingSink>();
-  std::vector<int32_t> expected;
-};
-
-// A scheduler, its device, and the loop between them.
-struct Bench {
-  Bench(DeviceInfo info, SchedulerOptions options_in)
-      : tokenizer(testing::MakeByteTokenizer()),
-        device(info),
-        options(options_in),
-        scheduler(options_in, info, tokenizer.get()) {}
-
-  absl::Status Add(const Case& c) {
-    const absl::StatusOr<int32_t> most = MaxOutputTokens(c.request, options, device.info());
-    if (!most.ok()) return most.status();
-    scheduler.Add(c.request, c.sink, *most);
-    return absl::OkStatus();
-  }
-
-  void Step() {
-    std::optional<swaa::Step> step = scheduler.NextStep(absl::Now());
-    if (!step.has_value()) return;
-    device.Submit(*std::move(step));
-    scheduler.Commit(device.Collect(), absl::Now());
-  }
-
-  void RunToEnd() {
-    for (int i = 0; i < 100000 && !scheduler.idle(); ++i) Step();
-    ASSERT_TRUE(scheduler.idle());
-    ExpectNothingHeld();
-  }
-
-  void ExpectNothingHeld() const {
-    const EngineLoad load = scheduler.Load();
-    EXPECT_EQ(load.used_pages, 0);
-    EXPECT_EQ(load.running, 0);
-  }
-
-  std::unique_ptr<Tokenizer> tokenizer;
-  FakeDevice device;
-  SchedulerOptions options;
-  Scheduler scheduler;
-};
 
 Case RandomCase(std::mt19937* random, int32_t tag, size_t longest_prompt) {
   Case c;

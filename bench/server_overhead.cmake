@@ -1,0 +1,2 @@
+add_executable(server_overhead_bench server_overhead_bench.cc)
+target_link_libraries(server_overhead_bench PRIVATE swaa_server)

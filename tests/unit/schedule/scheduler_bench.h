@@ -1,0 +1,85 @@
+// A scheduler with a hashing device, and the loop between them, as the scheduler's tests run it.
+
+#ifndef SWAA_TESTS_UNIT_SCHEDULE_SCHEDULER_BENCH_H_
+#define SWAA_TESTS_UNIT_SCHEDULE_SCHEDULER_BENCH_H_
+
+#include <memory>
+#include <optional>
+#include <random>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "engine/schedule/scheduler.h"
+#include "tests/unit/testing/fake_device.h"
+#include "tests/unit/testing/recording_sink.h"
+
+namespace swaa {
+
+inline constexpr int32_t kLayers = 3;
+inline constexpr int32_t kContext = 2048;
+
+inline DeviceInfo Info(int32_t pages, int32_t slots = 32) {
+  return {.num_layers = kLayers,
+          .num_pages = pages + 1,
+          .page_bytes = 100,
+          .num_slots = slots,
+          .max_pages_per_layer = kContext / 64,
+          .max_step_tokens = 512};
+}
+
+inline std::vector<int32_t> RandomTokens(std::mt19937* random, size_t count) {
+  std::vector<int32_t> tokens(count);
+  for (int32_t& token : tokens) token = static_cast<int32_t>((*random)() % 256);
+  return tokens;
+}
+
+struct Case {
+  GenerationRequest request;
+  std::shared_ptr<testing::RecordingSink> sink = std::make_shared<testing::RecordingSink>();
+  std::vector<int32_t> expected;
+};
+
+// A scheduler, its device, and the loop between them.
+struct Bench {
+  Bench(DeviceInfo info, SchedulerOptions options_in)
+      : tokenizer(testing::MakeByteTokenizer()),
+        device(info),
+        options(options_in),
+        scheduler(options_in, info, tokenizer.get()) {}
+
+  absl::Status Add(const Case& c) {
+    const absl::StatusOr<int32_t> most = MaxOutputTokens(c.request, options, device.info());
+    if (!most.ok()) return most.status();
+    scheduler.Add(c.request, c.sink, *most);
+    return absl::OkStatus();
+  }
+
+  void Step() {
+    std::optional<swaa::Step> step = scheduler.NextStep(absl::Now());
+    if (!step.has_value()) return;
+    device.Submit(*std::move(step));
+    scheduler.Commit(device.Collect(), absl::Now());
+  }
+
+  void RunToEnd() {
+    for (int i = 0; i < 100000 && !scheduler.idle(); ++i) Step();
+    ASSERT_TRUE(scheduler.idle());
+    ExpectNothingHeld();
+  }
+
+  void ExpectNothingHeld() const {
+    const EngineLoad load = scheduler.Load();
+    EXPECT_EQ(load.used_pages, 0);
+    EXPECT_EQ(load.running, 0);
+  }
+
+  std::unique_ptr<Tokenizer> tokenizer;
+  testing::FakeDevice device;
+  SchedulerOptions options;
+  Scheduler scheduler;
+};
+
+}  // namespace swaa
+
+#endif  // SWAA_TESTS_UNIT_SCHEDULE_SCHEDULER_BENCH_H_
