@@ -139,6 +139,7 @@ TEST(MetricsTest, LoadIsAskedWhenScraped) {
        {"swaa_requests_running 3", "swaa_kv_cache_usage_ratio 0.25",
         "swaa_kv_cache_capacity_bytes 200", "swaa_kv_cache_bytes{recipe=\"full\"} 50",
         "swaa_kv_cache_bytes{recipe=\"custom\"} 35", "swaa_preemptions_total 9",
+        "swaa_lora_requests_info{max_lora=\"0\",running_lora_adapters=\"\"",
         "swaa_kv_cache_evictable_bytes 40", "swaa_prefix_cache_blocks 6",
         "swaa_device_memory_bytes{kind=\"weights\"} 7"}) {
     EXPECT_THAT(page, HasSubstr(line));
