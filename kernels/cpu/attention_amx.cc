@@ -306,33 +306,40 @@ void AttendItem(const AttentionTask& task, const Rows& rows, const RowPair& pair
   AddValues<kHeadDim>(units, count, rows.weights, task.head_dim, pair.out);
 }
 
-// All units of a block that the rows of a pair see, in runs.
+template <int kHeadDim, bool kMasked>
+void AttendItems(const AttentionTask& task, const Rows& rows, const RowPair& pair,
+                 const Unit* units, int count) {
+  for (int begin = 0; begin < count; begin += kItemUnits) {
+    const int left = count - begin;
+    AttendItem<kHeadDim, kMasked>(task, rows, pair, units + begin,
+                                  left < kItemUnits ? left : kItemUnits);
+  }
+}
+
+// All units of a block that the rows of a pair see: those in part first, as few rows see all of a
+// window's edges, and the pair's first item is its slowest.
 template <int kHeadDim>
 void AttendBlock(const AttentionTask& task, const Rows& rows, int32_t pair_index, const Unit* units,
                  int count) {
   const RowPair pair = PairAt(rows, pair_index, task.head_dim);
   const int32_t first_position = pair.position[0];
   const int32_t last_position = pair.position[kPairRows - 1];
-  for (int begin = 0; begin < count;) {
-    bool masked = false;
-    int end = begin;
-    for (; end < count && end - begin < kItemUnits; ++end) {
-      const Visibility visibility =
-          Classify(task, first_position, last_position, units[end].first_key, kUnitKeys);
-      if (visibility == Visibility::kNone) break;
-      masked = masked || visibility == Visibility::kSome;
+  Unit in_part[kBlockUnits], whole[kBlockUnits];
+  int in_part_count = 0, whole_count = 0;
+  for (int u = 0; u < count; ++u) {
+    switch (Classify(task, first_position, last_position, units[u].first_key, kUnitKeys)) {
+      case Visibility::kNone:
+        break;
+      case Visibility::kSome:
+        in_part[in_part_count++] = units[u];
+        break;
+      case Visibility::kAll:
+        whole[whole_count++] = units[u];
+        break;
     }
-    if (end == begin) {
-      ++begin;
-      continue;
-    }
-    if (masked) {
-      AttendItem<kHeadDim, true>(task, rows, pair, units + begin, end - begin);
-    } else {
-      AttendItem<kHeadDim, false>(task, rows, pair, units + begin, end - begin);
-    }
-    begin = end;
   }
+  AttendItems<kHeadDim, true>(task, rows, pair, in_part, in_part_count);
+  AttendItems<kHeadDim, false>(task, rows, pair, whole, whole_count);
 }
 
 // Unit u of a task is half u % 2 of visit u / 2.
