@@ -17,6 +17,8 @@ namespace {
 // Smallest first.
 constexpr GridFormat kFormats[] = {{4, 32}, {8, 32}, {8, 16}};
 
+constexpr int64_t kLargeBytes = int64_t{16} << 20;
+
 // Loops over values go in lanes of this width, which the compiler makes vectors of.
 constexpr int kLanes = 8;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -153,6 +155,18 @@ bool PackBlocks(const GridFormat& format, int64_t out_features, int64_t in_featu
   return fits.load();
 }
 
+// What a trial wrote, as a slice; or itself, where it is too large to be held twice.
+absl::StatusOr<std::shared_ptr<const std::byte>> Keep(std::shared_ptr<Buffer> trial,
+                                                      SliceAllocator& memory) {
+  if (trial->bytes() >= kLargeBytes) {
+    const std::byte* data = trial->data();
+    return std::shared_ptr<const std::byte>(std::move(trial), data);
+  }
+  SWAA_ASSIGN_OR_RETURN(auto slice, memory.Allocate(trial->bytes()));
+  std::copy_n(trial->data(), trial->bytes(), slice.get());
+  return slice;
+}
+
 }  // namespace
 
 std::optional<Grid> FindGrid(std::span<const float> values, int max_level) {
@@ -192,8 +206,7 @@ absl::StatusOr<std::optional<GridWeight>> PackGridWeight(int64_t out_features, i
     // Few pages of it are touched where the format does not fit.
     SWAA_ASSIGN_OR_RETURN(auto trial, AllocateBuffer(bytes));
     if (!PackBlocks(format, out_features, in_features, read_rows, trial->data())) continue;
-    SWAA_ASSIGN_OR_RETURN(auto records, memory.Allocate(bytes));
-    std::copy_n(trial->data(), bytes, records.get());
+    SWAA_ASSIGN_OR_RETURN(auto records, Keep(std::move(trial), memory));
     return GridWeight{format, groups, std::move(records), bytes};
   }
   return std::nullopt;

@@ -40,8 +40,8 @@ struct GridWeight {
   int64_t bytes = 0;
 };
 
-// Reads all rows in parallel and packs them in the smallest format that holds every group; memory
-// is taken from `memory`. Nothing where a group is on no grid, found out at the first one.
+// Reads all rows in parallel and packs them in the smallest format that holds every group; small
+// ones lie in slices of `memory`. Nothing where a group is on no grid, found out at the first one.
 // RESOURCE_EXHAUSTED without memory.
 absl::StatusOr<std::optional<GridWeight>> PackGridWeight(int64_t out_features, int64_t in_features,
                                                          const RowReader& read_rows,
