@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -19,25 +20,40 @@ constexpr GridFormat kFormats[] = {{4, 32}, {8, 32}, {8, 16}};
 
 constexpr int64_t kLargeBytes = int64_t{16} << 20;
 
-// Loops over values go in lanes of this width, which the compiler makes vectors of.
-constexpr int kLanes = 8;
+// The compiler's vectors: these loops are most of what packing costs.
+using Vector = float __attribute__((vector_size(16)));
+using IntVector = int32_t __attribute__((vector_size(16)));
+constexpr int kLanes = 4;
+constexpr int kMaxVectors = kMaxGroupInputs / kLanes;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// To the nearest whole number; |value| < 2^22. Unlike std::round it is two vector additions.
-float Nearest(float value) {
-  constexpr float kShift = 0x1.8p23f;
-  return (value + kShift) - kShift;
+Vector Absolute(Vector v) {
+  return reinterpret_cast<Vector>(reinterpret_cast<IntVector>(v) & 0x7fffffff);
 }
 
-// Values padded to whole lanes by repeating the first one.
-struct Lanes {
-  explicit Lanes(std::span<const float> from)
-      : count((static_cast<int>(from.size()) + kLanes - 1) / kLanes * kLanes) {
-    std::copy(from.begin(), from.end(), values);
-    std::fill(values + from.size(), values + count, from[0]);
+Vector Smaller(Vector a, Vector b) { return a < b ? a : b; }
+Vector Larger(Vector a, Vector b) { return a > b ? a : b; }
+
+float SmallestLane(Vector v) { return std::min(std::min(v[0], v[1]), std::min(v[2], v[3])); }
+
+// To the nearest whole number; |v| < 2^22.
+template <typename Number>
+Number Nearest(Number v) {
+  constexpr float kShift = 0x1.8p23f;
+  return (v + kShift) - kShift;
+}
+
+// Values of a group, padded to whole vectors by repeating the first one.
+struct Values {
+  explicit Values(std::span<const float> from)
+      : count((static_cast<int>(from.size()) + kLanes - 1) / kLanes) {
+    float padded[kMaxGroupInputs];
+    std::copy(from.begin(), from.end(), padded);
+    std::fill(padded + from.size(), padded + count * kLanes, from[0]);
+    std::memcpy(vectors, padded, count * sizeof(Vector));
   }
   int count;
-  float values[kMaxGroupInputs];
+  Vector vectors[kMaxVectors];
 };
 
 struct Range {
@@ -46,49 +62,36 @@ struct Range {
 };
 
 // A NaN among the values may go unnoticed.
-Range RangeOf(const Lanes& lanes) {
-  float low[kLanes], high[kLanes];
-  std::copy_n(lanes.values, kLanes, low);
-  std::copy_n(lanes.values, kLanes, high);
-  for (int i = kLanes; i < lanes.count; i += kLanes) {
-    for (int l = 0; l < kLanes; ++l) {
-      const float value = lanes.values[i + l];
-      low[l] = value < low[l] ? value : low[l];
-      high[l] = value > high[l] ? value : high[l];
-    }
+Range RangeOf(const Values& values) {
+  Vector low = values.vectors[0], high = low;
+  for (int i = 1; i < values.count; ++i) {
+    low = Smaller(values.vectors[i], low);
+    high = Larger(values.vectors[i], high);
   }
-  return {*std::min_element(low, low + kLanes), *std::max_element(high, high + kLanes)};
+  return {SmallestLane(low), -SmallestLane(-high)};
 }
 
 // The smallest distance of a value from the nearer end of the range that is more than `noise`; the
 // range's width where all values lie at its ends.
-float SmallestDistance(const Lanes& lanes, const Range& range, float noise) {
-  float smallest[kLanes];
-  std::fill_n(smallest, kLanes, range.high - range.low);
-  for (int i = 0; i < lanes.count; i += kLanes) {
-    for (int l = 0; l < kLanes; ++l) {
-      const float above = lanes.values[i + l] - range.low;
-      const float below = range.high - lanes.values[i + l];
-      const float nearer = above < below ? above : below;
-      const float counted = nearer > noise ? nearer : smallest[l];
-      smallest[l] = counted < smallest[l] ? counted : smallest[l];
-    }
+float SmallestDistance(const Values& values, const Range& range, float noise) {
+  Vector smallest = Vector{} + (range.high - range.low);
+  for (int i = 0; i < values.count; ++i) {
+    const Vector v = values.vectors[i];
+    const Vector nearer = Smaller(v - range.low, range.high - v);
+    smallest = nearer > noise ? Smaller(nearer, smallest) : smallest;
   }
-  return *std::min_element(smallest, smallest + kLanes);
+  return SmallestLane(smallest);
 }
 
 // The level of every value on a grid from `low` on; false where one is off it.
-bool FindLevels(const Lanes& lanes, float low, float step, float tolerance, float* levels) {
+bool FindLevels(const Values& values, float low, float step, float tolerance,
+                Vector (&levels)[kMaxVectors]) {
   const float per_step = step > 0 ? 1 / step : 0;
-  for (int i = 0; i < lanes.count; i += kLanes) {
-    int misses = 0;
-    for (int l = 0; l < kLanes; ++l) {
-      const float value = lanes.values[i + l];
-      levels[i + l] = Nearest((value - low) * per_step);
-      const float error = std::abs(value - (low + step * levels[i + l]));
-      misses += error <= tolerance ? 0 : 1;  // a NaN misses
-    }
-    if (misses > 0) return false;
+  for (int i = 0; i < values.count; ++i) {
+    const Vector v = values.vectors[i];
+    levels[i] = Nearest((v - low) * per_step);
+    const IntVector near = Absolute(v - (low + step * levels[i])) <= tolerance;  // not for a NaN
+    if ((near[0] & near[1] & near[2] & near[3]) == 0) return false;
   }
   return true;
 }
@@ -104,13 +107,17 @@ void WriteGrid(const GridFormat& format, const Grid& grid, int64_t column, std::
   heads[column] = grid.min;
   heads[kGridColumns + column] = grid.step;
   std::byte* levels = record + 2 * kGridColumns * sizeof(float);
-  for (int i = 0; i < format.group_inputs; ++i) {
-    if (format.level_bits == 8) {
+  if (format.level_bits == 8) {
+    for (int i = 0; i < format.group_inputs; ++i) {
       levels[i * kGridColumns + column] = static_cast<std::byte>(grid.levels[i]);
-    } else {
-      levels[(i / 8 * kGridColumns + column) * 4 + i % 8 / 2] |=
-          static_cast<std::byte>(grid.levels[i] << (i % 2 * 4));
     }
+    return;
+  }
+  auto* words = reinterpret_cast<uint32_t*>(levels);
+  for (int i = 0; i < format.group_inputs; i += 8) {
+    uint32_t word = 0;
+    for (int j = 0; j < 8; ++j) word |= static_cast<uint32_t>(grid.levels[i + j]) << (4 * j);
+    words[i / 8 * kGridColumns + column] = word;
   }
 }
 
@@ -169,26 +176,28 @@ absl::StatusOr<std::shared_ptr<const std::byte>> Keep(std::shared_ptr<Buffer> tr
 
 }  // namespace
 
-std::optional<Grid> FindGrid(std::span<const float> values, int max_level) {
-  const Lanes lanes(values);
-  const Range range = RangeOf(lanes);
+std::optional<Grid> FindGrid(std::span<const float> group, int max_level) {
+  const Values values(group);
+  const Range range = RangeOf(values);
   const float width = range.high - range.low;
   if (!(width < kInfinity)) return std::nullopt;
   const float tolerance = 0x1p-21f * std::max(std::abs(range.low), std::abs(range.high));
-  float levels[kMaxGroupInputs];
   const auto found = [&](float step) -> std::optional<Grid> {
-    if (!FindLevels(lanes, range.low, step, tolerance, levels)) return std::nullopt;
+    Vector levels[kMaxVectors];
+    if (!FindLevels(values, range.low, step, tolerance, levels)) return std::nullopt;
     Grid grid{.min = range.low, .step = step};
-    for (size_t i = 0; i < values.size(); ++i) {
-      grid.levels[i] = static_cast<uint8_t>(static_cast<int>(levels[i]));
+    for (int i = 0; i < values.count; ++i) {
+      const IntVector whole = __builtin_convertvector(levels[i], IntVector);
+      for (int l = 0; l < kLanes; ++l) grid.levels[i * kLanes + l] = static_cast<uint8_t>(whole[l]);
     }
+    std::fill(grid.levels.begin() + group.size(), grid.levels.end(), 0);
     return grid;
   };
   if (width == 0) return found(0);
   // Distances are whole steps but for rounding, so half of the finest step parts them from none;
   // the smallest one is one step, or two, ...
   const auto finest = static_cast<float>(max_level);
-  const float distance = SmallestDistance(lanes, range, width / (2 * finest));
+  const float distance = SmallestDistance(values, range, width / (2 * finest));
   for (float parts = 1;; ++parts) {
     const float steps = Nearest(width / distance * parts);
     if (steps > finest) return std::nullopt;

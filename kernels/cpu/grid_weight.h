@@ -23,14 +23,14 @@ inline constexpr int kMaxGroupInputs = 32;
 // Values min + step * levels[i].
 struct Grid {
   float min = 0;
-  float step = 0;  // not negative; 0: all values are equal
-  std::array<uint8_t, kMaxGroupInputs> levels{};
+  float step = 0;                                 // not negative; 0: all values are equal
+  std::array<uint8_t, kMaxGroupInputs> levels{};  // zero behind the group
 };
 
-// The coarsest grid of at most max_level steps (1 .. 255) on which all values (1 .. kMaxGroupInputs
-// of them) lie, each within 2^-21 of the largest magnitude: what rounding to f32 makes of a grid.
-// Null where there is none, or where a value is not finite.
-std::optional<Grid> FindGrid(std::span<const float> values, int max_level);
+// The coarsest grid of at most max_level steps (1 .. 255) on which all values of a group (1 ..
+// kMaxGroupInputs of them) lie, each within 2^-21 of the largest magnitude: what rounding to f32
+// makes of a grid. Null where there is none, or where a value is not finite.
+std::optional<Grid> FindGrid(std::span<const float> group, int max_level);
 
 // A weight in the layout of few_rows_grid_product.h.
 struct GridWeight {
