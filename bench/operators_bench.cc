@@ -1,9 +1,12 @@
 // Products and row-wise operators of the CPU backend at the shapes of SmolLM2-135M: every layer has
-// its own weights, as in the model, so that caches do not answer. Counters: GFLOP/s, and GB/s of
-// weights, beside a plain read loop over as many bytes.
+// its own weights, as in the model, so that caches do not answer. Every product in three forms: of
+// weights on grids as quantised checkpoints have them (4 bits, the logits' 8), of any bf16 weights,
+// and by oneDNN alone. Counters: GFLOP/s, and GB/s of weights, beside a plain read loop over as
+// many bytes as bf16 weights have.
 //
 //   build/bin/operators_bench [--benchmark_filter=...]      SWAA_BENCH_DTYPE=f32 for f32
 
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -12,10 +15,13 @@
 #include <memory>
 #include <omp.h>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <benchmark/benchmark.h>
 
+#include "kernels/cpu/few_rows_grid_product.h"
+#include "kernels/cpu/onednn_matmul.h"
 #include "kernels/cpu/threads.h"
 #include "kernels/operators.h"
 
@@ -31,13 +37,18 @@ struct Product {
   int64_t out;
   int64_t copies;
   bool accumulate;
+  int levels;  // of a weight on grids
 };
 
 constexpr Product kProducts[] = {
-    {"qkv", 576, 960, kLayers, false},      {"attention_output", 576, 576, kLayers, true},
-    {"gate_up", 576, 3072, kLayers, false}, {"ffn_down", 1536, 576, kLayers, true},
-    {"logits", 576, 49152, 1, false},
+    {"qkv", 576, 960, kLayers, false, 16},      {"attention_output", 576, 576, kLayers, true, 16},
+    {"gate_up", 576, 3072, kLayers, false, 16}, {"ffn_down", 1536, 576, kLayers, true, 16},
+    {"logits", 576, 49152, 1, false, 255},
 };
+
+enum class Form { kGrid, kBf16, kOneDnn };
+constexpr std::pair<Form, const char*> kForms[] = {
+    {Form::kGrid, "grid"}, {Form::kBf16, "bf16"}, {Form::kOneDnn, "onednn"}};
 
 Operators& Cpu() {
   static const auto* operators = [] {
@@ -60,18 +71,45 @@ float Noise(uint64_t i) {
   return static_cast<float>(static_cast<int64_t>(i) >> 32) * 4.6566e-10f;
 }
 
-const std::vector<std::unique_ptr<Weight>>& WeightsOf(const Product& product) {
-  static auto* all = new std::map<std::string, std::vector<std::unique_ptr<Weight>>>;
-  auto& weights = (*all)[product.name];
+// The library alone. After Cpu has set up the threads.
+cpu::OneDnnMatmul& OneDnn() {
+  static auto* matmul =
+      new std::unique_ptr<cpu::OneDnnMatmul>(cpu::OneDnnMatmul::Create(Cpu().precision().weights));
+  return **matmul;
+}
+
+RowReader ReaderOf(const Product& product, Form form) {
+  return [&product, form](int64_t first_row, int64_t count, float* out) {
+    for (int64_t i = 0; i < count * product.in; ++i) {
+      const float noise = Noise(first_row * product.in + i);
+      const auto levels = static_cast<float>(product.levels);
+      out[i] = form == Form::kGrid ? std::floor(noise * levels / 2) / levels : noise;
+    }
+  };
+}
+
+const std::vector<std::unique_ptr<Weight>>& WeightsOf(const Product& product, Form form) {
+  static auto* all =
+      new std::map<std::pair<std::string, Form>, std::vector<std::unique_ptr<Weight>>>;
+  auto& weights = (*all)[{product.name, form}];
+  const RowReader reader = ReaderOf(product, form);
   while (static_cast<int64_t>(weights.size()) < product.copies) {
-    weights.push_back(std::move(*Cpu().PackWeight(
-        product.out, product.in, [&](int64_t first_row, int64_t count, float* out) {
-          for (int64_t i = 0; i < count * product.in; ++i) {
-            out[i] = Noise(first_row * product.in + i);
-          }
-        })));
+    if (form == Form::kOneDnn) {
+      weights.push_back(std::move(*OneDnn().Pack(product.out, product.in, reader)));
+    } else {
+      weights.push_back(std::move(*Cpu().PackWeight(product.out, product.in, reader)));
+    }
   }
   return weights;
+}
+
+// Bytes of weights that a product of so many rows reads.
+double BytesRead(const Product& product, Form form, int64_t rows) {
+  const int64_t packed =
+      product.in * product.out * SizeOf(Cpu().precision().weights);  // no shape is padded
+  const int64_t all = WeightsOf(product, form)[0]->bytes();
+  const bool grid = all > packed && rows <= cpu::kFewGridRows;
+  return static_cast<double>((grid ? all - packed : packed) * product.copies);
 }
 
 std::unique_ptr<Buffer> RandomBuffer(int64_t elements, DataType type) {
@@ -86,13 +124,18 @@ std::unique_ptr<Buffer> RandomBuffer(int64_t elements, DataType type) {
   return buffer;
 }
 
-void Multiply(const Product& product, int64_t rows, const Buffer& x, const Buffer& out) {
-  for (const auto& weight : WeightsOf(product)) {
-    Cpu().Linear({.weight = weight.get(),
-                  .x = x.data(),
-                  .out = out.data(),
-                  .rows = rows,
-                  .accumulate = product.accumulate});
+void Multiply(const Product& product, Form form, int64_t rows, const Buffer& x, const Buffer& out) {
+  for (const auto& weight : WeightsOf(product, form)) {
+    const LinearParams params{.weight = weight.get(),
+                              .x = x.data(),
+                              .out = out.data(),
+                              .rows = rows,
+                              .accumulate = product.accumulate};
+    if (form == Form::kOneDnn) {
+      OneDnn().Run(params, Cpu().PaddedRows(rows));
+    } else {
+      Cpu().Linear(params);
+    }
   }
   Cpu().Finish();
 }
@@ -104,18 +147,18 @@ void Report(benchmark::State& state, double flops, double bytes) {
 }
 
 // One product of all layers.
-void BM_Product(benchmark::State& state, const Product& product) {
+void BM_Product(benchmark::State& state, const Product& product, Form form) {
   const int64_t rows = state.range(0), padded = Cpu().PaddedRows(rows);
   auto x = RandomBuffer(padded * product.in, Cpu().precision().activations);
   auto out = RandomBuffer(padded * product.out, DataType::kF32);
-  Multiply(product, rows, *x, *out);
-  for (auto _ : state) Multiply(product, rows, *x, *out);
-  const double bytes = static_cast<double>(WeightsOf(product)[0]->bytes() * product.copies);
-  Report(state, 2.0 * rows * product.in * product.out * product.copies, bytes);
+  Multiply(product, form, rows, *x, *out);
+  for (auto _ : state) Multiply(product, form, rows, *x, *out);
+  Report(state, 2.0 * rows * product.in * product.out * product.copies,
+         BytesRead(product, form, rows));
 }
 
 // All products of a step, the logits for at most 64 rows.
-void BM_Step(benchmark::State& state) {
+void BM_Step(benchmark::State& state, Form form) {
   const int64_t rows = state.range(0), padded = Cpu().PaddedRows(kMaxRows);
   auto x = RandomBuffer(padded * 1536, Cpu().precision().activations);
   auto out = RandomBuffer(std::max<int64_t>(padded * 3072, 64 * 49152), DataType::kF32);
@@ -123,21 +166,22 @@ void BM_Step(benchmark::State& state) {
   for (const Product& product : kProducts) {
     const int64_t count = product.copies == 1 ? std::min<int64_t>(rows, 64) : rows;
     flops += 2.0 * count * product.in * product.out * product.copies;
-    bytes += static_cast<double>(WeightsOf(product)[0]->bytes() * product.copies);
+    bytes += BytesRead(product, form, count);
   }
   for (auto _ : state) {
     for (const Product& product : kProducts) {
-      Multiply(product, product.copies == 1 ? std::min<int64_t>(rows, 64) : rows, *x, *out);
+      const int64_t count = product.copies == 1 ? std::min<int64_t>(rows, 64) : rows;
+      Multiply(product, form, count, *x, *out);
     }
   }
   Report(state, flops, bytes);
 }
 
-// What the memory gives: a sum over a buffer as large as all weights.
+// What the memory gives: a sum over a buffer as large as all weights unpacked.
 void BM_ReadLoop(benchmark::State& state) {
   int64_t bytes = 0;
   for (const Product& product : kProducts) {
-    bytes += WeightsOf(product)[0]->bytes() * product.copies;
+    bytes += product.in * product.out * product.copies * SizeOf(Cpu().precision().weights);
   }
   auto buffer = RandomBuffer(bytes / 4, DataType::kF32);
   const auto* words = reinterpret_cast<const uint64_t*>(buffer->data());
@@ -176,16 +220,22 @@ void BM_SiluMul(benchmark::State& state) {
 void RegisterAll() {
   benchmark::RegisterBenchmark("ReadLoop", BM_ReadLoop)->UseRealTime();
   for (const Product& product : kProducts) {
-    auto* registered = benchmark::RegisterBenchmark(
-        (std::string("Product/") + product.name).c_str(),
-        [&product](benchmark::State& state) { BM_Product(state, product); });
-    registered->UseRealTime()->Unit(benchmark::kMillisecond);
-    for (int64_t rows : {1, 2, 4, 8, 16, 32, 64}) registered->Arg(rows);
-    if (product.copies > 1) registered->Arg(512);
+    for (const auto& [form, name] : kForms) {
+      auto* registered = benchmark::RegisterBenchmark(
+          (std::string("Product/") + product.name + "/" + name).c_str(),
+          [&product, form = form](benchmark::State& state) { BM_Product(state, product, form); });
+      registered->UseRealTime()->Unit(benchmark::kMillisecond);
+      for (int64_t rows : {1, 2, 4, 8, 16, 32, 64}) registered->Arg(rows);
+      if (product.copies > 1) registered->Arg(512);
+    }
   }
-  auto* step = benchmark::RegisterBenchmark("Step", BM_Step);
-  step->UseRealTime()->Unit(benchmark::kMillisecond);
-  for (int64_t rows : {1, 4, 16, 64, 512}) step->Arg(rows);
+  for (const auto& [form, name] : kForms) {
+    auto* step = benchmark::RegisterBenchmark(
+        (std::string("Step/") + name).c_str(),
+        [form = form](benchmark::State& state) { BM_Step(state, form); });
+    step->UseRealTime()->Unit(benchmark::kMillisecond);
+    for (int64_t rows : {1, 2, 4, 8, 16, 64, 512}) step->Arg(rows);
+  }
   for (int64_t rows : {1, 512}) {
     benchmark::RegisterBenchmark("RmsNorm", BM_RmsNorm)->UseRealTime()->Arg(rows);
     benchmark::RegisterBenchmark("SiluMul", BM_SiluMul)->UseRealTime()->Arg(rows);

@@ -135,7 +135,7 @@ class Operators {
   virtual int64_t AvailableBytes() const = 0;
 
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
-  // Reads all rows before it returns.
+  // Reads all rows before it returns, some of them several times.
   virtual absl::StatusOr<std::unique_ptr<Weight>> PackWeight(int64_t out_features,
                                                              int64_t in_features,
                                                              const RowReader& read_rows) = 0;

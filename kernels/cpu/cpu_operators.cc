@@ -4,10 +4,8 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <fstream>
-#include <omp.h>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,16 +16,13 @@
 #include "base/status_macros.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/elementwise.h"
-#include "kernels/cpu/few_rows_product.h"
+#include "kernels/cpu/linear.h"
 #include "kernels/cpu/memory.h"
-#include "kernels/cpu/onednn_matmul.h"
+#include "kernels/cpu/parallel_ranges.h"
 #include "kernels/cpu/threads.h"
 
 namespace swaa::kernels::cpu {
 namespace {
-
-// Fewer elements than this are not worth waking the other threads for.
-constexpr int64_t kSerialElements = 8192;
 
 class RowEmbedding : public Embedding {
  public:
@@ -67,8 +62,8 @@ class CpuOperators : public Operators {
         precision_(precision),
         threads_(threads),
         elementwise_(ElementwiseFor(set)),
-        few_rows_(set >= InstructionSet::kAvx512 && HasFewRowsProduct()),
-        matmul_(OneDnnMatmul::Create(precision.weights)) {}
+        linear_(CpuLinear::Create(
+            precision.weights, set >= InstructionSet::kAvx512 && HasFewRowsProduct(), threads)) {}
 
   std::string_view backend() const override { return "cpu"; }
   std::string device_name() const override {
@@ -79,13 +74,7 @@ class CpuOperators : public Operators {
   int64_t KvPageBytes(int32_t kv_heads, int32_t head_dim) const override {
     return cpu::KvPageBytes(precision_.kv, kv_heads, head_dim);
   }
-  // Few values, so that few primitives are made: powers of two up to 16, then steps of growing
-  // size.
-  int64_t PaddedRows(int64_t rows) const override {
-    if (rows <= 16) return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
-    const int64_t block = rows <= 64 ? 16 : rows <= 512 ? 32 : 128;
-    return (rows + block - 1) / block * block;
-  }
+  int64_t PaddedRows(int64_t rows) const override { return CpuLinear::PaddedRows(rows); }
   int64_t AvailableBytes() const override { return AvailableMemoryBytes(); }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
@@ -94,8 +83,7 @@ class CpuOperators : public Operators {
 
   absl::StatusOr<std::unique_ptr<Weight>> PackWeight(int64_t out_features, int64_t in_features,
                                                      const RowReader& read_rows) override {
-    PrepareOpenMpThreads(threads_);
-    return matmul_->Pack(out_features, in_features, read_rows);
+    return linear_->Pack(out_features, in_features, read_rows);
   }
 
   absl::StatusOr<std::unique_ptr<Embedding>> MakeEmbedding(int64_t vocab, int64_t hidden,
@@ -137,24 +125,14 @@ class CpuOperators : public Operators {
     });
   }
 
-  void Linear(const LinearParams& p) override {
-    if (p.rows == 0) return;
-    SWAA_CHECK(!p.accumulate || p.out_type == DataType::kF32);
-    PrepareOpenMpThreads(threads_);
-    const auto& weight = static_cast<const PackedWeight&>(*p.weight);
-    if (few_rows_ && p.rows <= kFewRows && weight.type() == DataType::kBf16 &&
-        weight.layout().column_block > 0) {
-      FewRowsLinear(p, weight);
-    } else {
-      matmul_->Run(p, PaddedRows(p.rows));
-    }
-  }
+  void Linear(const LinearParams& p) override { linear_->Run(p); }
 
   void RopeAndStore(const RopeAndStoreParams& p) override {
     int64_t rows = 0;
     for (const SequenceRows& sequence : p.sequences) rows += sequence.query_count;
     const int64_t width = (p.heads + 2 * p.kv_heads) * static_cast<int64_t>(p.head_dim);
-    ForRanges(rows, width, [&](int64_t first, int64_t last) { RopeAndStoreRange(p, first, last); });
+    ForRanges(threads_, rows, width,
+              [&](int64_t first, int64_t last) { RopeAndStoreRange(p, first, last); });
   }
 
   void Attention(const AttentionParams& p) override {
@@ -189,54 +167,11 @@ class CpuOperators : public Operators {
             .threads = threads_};
   }
 
-  // body(first, last) over ranges of `count` items, a contiguous one for each thread; in the
-  // calling thread alone where there is little to do.
-  template <typename Body>
-  void ForRanges(int64_t count, int64_t elements_per_item, const Body& body) {
-    PrepareOpenMpThreads(threads_);
-    if (count <= 1 || threads_ == 1 || count * elements_per_item < kSerialElements) {
-      if (count > 0) body(int64_t{0}, count);
-      return;
-    }
-#pragma omp parallel num_threads(threads_)
-    {
-      const int64_t thread = omp_get_thread_num(), all = omp_get_num_threads();
-      const int64_t first = count * thread / all, last = count * (thread + 1) / all;
-      if (first < last) body(first, last);
-    }
-  }
-
   template <typename Body>
   void ForRows(int64_t count, int64_t elements_per_row, const Body& body) {
-    ForRanges(count, elements_per_row, [&](int64_t first, int64_t last) {
+    ForRanges(threads_, count, elements_per_row, [&](int64_t first, int64_t last) {
       for (int64_t r = first; r < last; ++r) body(r);
     });
-  }
-
-  void FewRowsLinear(const LinearParams& p, const PackedWeight& weight) {
-    const int64_t in = weight.in_features();
-    FewRowsProduct product{.weight = static_cast<const Bf16*>(weight.data()),
-                           .column_block = weight.layout().column_block,
-                           .block_stride = weight.layout().block_stride,
-                           .in_pairs = (in + 1) / 2,
-                           .out_features = weight.out_features(),
-                           .x = static_cast<const Bf16*>(p.x),
-                           .x_stride = in,
-                           .rows = p.rows,
-                           .bias = p.bias,
-                           .out = p.out,
-                           .out_bf16 = p.out_type == DataType::kBf16,
-                           .accumulate = p.accumulate};
-    if (in % 2 != 0) {
-      even_rows_.assign(p.rows * (in + 1), Bf16{0});
-      for (int64_t r = 0; r < p.rows; ++r) {
-        std::copy_n(product.x + r * in, in, even_rows_.data() + r * (in + 1));
-      }
-      product.x = even_rows_.data();
-      product.x_stride = in + 1;
-    }
-    ForRanges((product.out_features + 15) / 16, 16 * in,
-              [&](int64_t first, int64_t last) { ComputeFewRowsProduct(product, first, last); });
   }
 
   // Rows first .. last - 1, counted over all sequences.
@@ -290,9 +225,7 @@ class CpuOperators : public Operators {
   Precision precision_;
   int threads_;
   const ElementwiseKernels& elementwise_;
-  bool few_rows_;
-  std::unique_ptr<OneDnnMatmul> matmul_;
-  std::vector<Bf16> even_rows_;  // rows of odd length, padded
+  std::unique_ptr<CpuLinear> linear_;
 };
 
 absl::StatusOr<InstructionSet> ParseInstructionSet(const std::string& name) {

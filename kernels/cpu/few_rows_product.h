@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/few_rows_output.h"
 #include "kernels/types.h"
 
 namespace swaa::kernels::cpu {
@@ -19,14 +20,10 @@ struct FewRowsProduct {
   int64_t column_block = 0;      // a multiple of 16, at most 64
   int64_t block_stride = 0;      // elements
   int64_t in_pairs = 0;          // ceil(in_features / 2)
-  int64_t out_features = 0;
   const Bf16* x = nullptr;  // [rows, x_stride]: 2 * in_pairs values a row, the odd last one zero
   int64_t x_stride = 0;     // elements, even
   int64_t rows = 0;         // 1 .. kFewRows
-  const float* bias = nullptr;  // [out_features] or null
-  void* out = nullptr;          // [rows, out_features]
-  bool out_bf16 = false;
-  bool accumulate = false;  // f32 out only
+  FewRowsOutput out;
 };
 
 // Computes the 16-column groups first_group .. last_group - 1 of ceil(out_features / 16). Serial;

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/few_rows_product.h"
+#include "kernels/cpu/few_rows_store.h"
 
 namespace swaa::kernels::cpu {
 namespace {
@@ -36,28 +37,12 @@ inline __attribute__((always_inline)) void Accumulate(const FewRowsProduct& p, c
   }
 }
 
-inline __attribute__((always_inline)) void Finish(const FewRowsProduct& p, int64_t row,
-                                                  int64_t column, __m512 sum) {
-  const int64_t left = p.out_features - column;
-  const __mmask16 mask = left >= 16 ? 0xffff : static_cast<__mmask16>((1u << left) - 1);
-  const int64_t index = row * p.out_features + column;
-  if (p.bias != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, p.bias + column));
-  if (p.out_bf16) {
-    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(sum);
-    _mm256_mask_storeu_epi16(static_cast<Bf16*>(p.out) + index, mask, rounded);
-    return;
-  }
-  float* out = static_cast<float*>(p.out) + index;
-  if (p.accumulate) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, out));
-  _mm512_mask_storeu_ps(out, mask, sum);
-}
-
 template <int rows, int groups>
 void Block(const FewRowsProduct& p, const Bf16* weight, int64_t column) {
   __m512 sums[rows][groups];
   Accumulate<rows, groups>(p, weight, sums);
   for (int r = 0; r < rows; ++r) {
-    for (int g = 0; g < groups; ++g) Finish(p, r, column + 16 * g, sums[r][g]);
+    for (int g = 0; g < groups; ++g) StoreSums(p.out, r, column + 16 * g, sums[r][g]);
   }
 }
 

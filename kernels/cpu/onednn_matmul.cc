@@ -78,7 +78,6 @@ class OneDnnWeight : public PackedWeight {
   OneDnnWeight(memory::desc desc, DataType type, int64_t out_features, int64_t in_features,
                std::shared_ptr<const std::byte> data)
       : desc_(std::move(desc)),
-        type_(type),
         out_features_(out_features),
         in_features_(in_features),
         layout_(LayoutOf(desc_, type)),
@@ -88,13 +87,11 @@ class OneDnnWeight : public PackedWeight {
   int64_t in_features() const override { return in_features_; }
   int64_t bytes() const override { return static_cast<int64_t>(desc_.get_size()); }
   const void* data() const override { return data_.get(); }
-  DataType type() const override { return type_; }
   const PairBlockedLayout& layout() const override { return layout_; }
   const memory::desc& desc() const { return desc_; }
 
  private:
   memory::desc desc_;
-  DataType type_;
   int64_t out_features_;
   int64_t in_features_;
   PairBlockedLayout layout_;

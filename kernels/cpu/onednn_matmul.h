@@ -25,7 +25,6 @@ struct PairBlockedLayout {
 class PackedWeight : public Weight {
  public:
   virtual const void* data() const = 0;
-  virtual DataType type() const = 0;
   virtual const PairBlockedLayout& layout() const = 0;
 };
 

@@ -3,11 +3,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "kernels/cpu/few_rows_grid_product.h"
 #include "kernels/cpu/onednn_matmul.h"
 #include "kernels/reference/operators.h"
 #include "tests/unit/kernels/operators_fixture.h"
@@ -30,10 +33,14 @@ class LinearTest : public OperatorsFixture {
     };
   }
 
-  // One weight for many products.
+  // One weight for many products, of values that a packed weight holds exactly.
   void Prepare(const Shape& shape) {
+    Prepare(shape, Random(shape.in * shape.out, 1 / std::sqrt(shape.in), /*round=*/true));
+  }
+
+  void Prepare(const Shape& shape, std::vector<double> values) {
     shape_ = shape;
-    weight_values_ = Random(shape.in * shape.out, 1 / std::sqrt(shape.in), /*round=*/true);
+    weight_values_ = std::move(values);
     bias_values_ = Random(shape.out);
     bias_ = Upload(bias_values_, DataType::kF32);
     auto weight = operators_->PackWeight(shape.out, shape.in, ReaderOf(weight_values_, shape.in));
@@ -44,7 +51,30 @@ class LinearTest : public OperatorsFixture {
     EXPECT_GE(weight_->bytes(), shape.in * shape.out * SizeOf(operators_->precision().weights));
   }
 
-  void Check(int64_t rows, bool bias, bool accumulate, DataType out_type) {
+  // Every group of inputs of an output on a grid of its own, of up to so many levels above the
+  // lowest.
+  std::vector<double> OnGrids(const Shape& shape, int group_inputs, int levels) {
+    std::uniform_real_distribution<float> uniform(0.5f, 2.0f);
+    std::uniform_int_distribution<int> level(0, levels);
+    std::vector<double> values;
+    for (int64_t o = 0; o < shape.out; ++o) {
+      float min = 0, step = 0;
+      for (int64_t i = 0; i < shape.in; ++i) {
+        if (i % group_inputs == 0) {
+          min = -uniform(random_) / std::sqrt(static_cast<float>(shape.in));
+          step = -min * uniform(random_) / static_cast<float>(levels);
+        }
+        values.push_back(min + step * static_cast<float>(level(random_)));
+      }
+    }
+    return values;
+  }
+
+  bool has_few_rows_products() const {
+    return activations() == DataType::kBf16 && __builtin_cpu_supports("avx512bf16");
+  }
+
+  void Check(int64_t rows, bool bias, bool accumulate, DataType out_type, double absolute = 2e-5) {
     const std::string what = absl::StrCat(rows, " x ", shape_.in, " x ", shape_.out,
                                           bias ? ", bias" : "", accumulate ? ", accumulate" : "",
                                           out_type == DataType::kBf16 ? ", bf16 out" : "");
@@ -68,7 +98,7 @@ class LinearTest : public OperatorsFixture {
                         .rows = rows,
                         .accumulate = accumulate});
     operators_->Finish();
-    ExpectNear(*out, out_type, expected, 2e-5, 2e-5, what);
+    ExpectNear(*out, out_type, expected, 2e-5, absolute, what);
     for (int64_t i = room; i < room + 64; ++i) {
       ASSERT_TRUE(std::isnan(Read(*out, out_type, i))) << what << ": written past the room";
     }
@@ -117,6 +147,46 @@ TEST_P(LinearTest, ManyRows) {
     Check(rows, false, false, activations());
     if (HasFatalFailure()) return;
   }
+}
+
+// Weights that bf16 would round: few rows must be as near as f32 brings them.
+TEST_P(LinearTest, FewRowsOfGridsAreExact) {
+  struct Format {
+    int group_inputs, levels;
+  };
+  for (const Format& format : {Format{32, 15}, {32, 255}, {16, 255}}) {
+    for (const Shape& shape : {Shape{1, 1}, {33, 50}, {32, 16}, {31, 64}, {100, 131}, {1000, 48}}) {
+      SCOPED_TRACE(absl::StrCat("groups of ", format.group_inputs, ", ", format.levels, " levels"));
+      Prepare(shape, OnGrids(shape, format.group_inputs, format.levels));
+      for (int64_t rows = 1; rows <= cpu::kFewGridRows; ++rows) {
+        for (bool bias : {false, true}) {
+          Check(rows, bias, false, DataType::kF32);
+          Check(rows, bias, true, DataType::kF32);
+          Check(rows, bias, false, activations());
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(LinearTest, ManyRowsOfGridsAreRounded) {
+  const Shape shape{100, 131};
+  Prepare(shape, OnGrids(shape, 32, 15));
+  for (int64_t rows : {cpu::kFewGridRows + 1, int64_t{70}}) {
+    Check(rows, true, true, DataType::kF32, activations() == DataType::kBf16 ? 0.03 : 2e-5);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(LinearTest, OnlyGridsHaveASecondForm) {
+  const Shape shape{64, 192};
+  Prepare(shape);
+  const int64_t packed = weight_->bytes();
+  EXPECT_EQ(packed, shape.in * shape.out * SizeOf(operators_->precision().weights));
+  Prepare(shape, OnGrids(shape, 32, 15));
+  const int64_t few_rows = has_few_rows_products() ? shape.in * shape.out * 3 / 4 : 0;
+  EXPECT_EQ(weight_->bytes(), packed + few_rows);
 }
 
 TEST_P(LinearTest, NoRowsDoNothing) {

@@ -1,0 +1,20 @@
+// What products of few rows do with their sums.
+
+#ifndef SWAA_KERNELS_CPU_FEW_ROWS_OUTPUT_H_
+#define SWAA_KERNELS_CPU_FEW_ROWS_OUTPUT_H_
+
+#include <cstdint>
+
+namespace swaa::kernels::cpu {
+
+struct FewRowsOutput {
+  const float* bias = nullptr;  // [out_features] or null
+  void* data = nullptr;         // [rows, out_features]
+  int64_t out_features = 0;
+  bool bf16 = false;
+  bool accumulate = false;  // f32 data only
+};
+
+}  // namespace swaa::kernels::cpu
+
+#endif  // SWAA_KERNELS_CPU_FEW_ROWS_OUTPUT_H_

@@ -1,0 +1,41 @@
+// Products of the CPU backend. Many rows are bound by arithmetic and go to oneDNN; few rows are
+// bound by the bytes of the weight and go to kernels that read no more of them than they must.
+//
+//   Pack -> CpuWeight { packed by oneDNN, and as grids where the values lie on such }
+//   Run  -> few rows, grids          few_rows_grid_product.h
+//           few rows, bf16           few_rows_product.h, on oneDNN's packed weight
+//           anything else            onednn_matmul.h
+
+#ifndef SWAA_KERNELS_CPU_LINEAR_H_
+#define SWAA_KERNELS_CPU_LINEAR_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/operators.h"
+
+namespace swaa::kernels::cpu {
+
+// Used by one thread, in whose OpenMP threads it computes.
+class CpuLinear {
+ public:
+  // type: of weights and x. few_rows: the processor has AVX-512 F, BW, VL and BF16, and may use
+  // them.
+  static std::unique_ptr<CpuLinear> Create(DataType type, bool few_rows, int threads);
+  virtual ~CpuLinear() = default;
+
+  // As Operators::PackWeight; reads the rows once for each form that it keeps.
+  virtual absl::StatusOr<std::unique_ptr<Weight>> Pack(int64_t out_features, int64_t in_features,
+                                                       const RowReader& read_rows) = 0;
+
+  // As Operators::Linear; params.weight comes from Pack.
+  virtual void Run(const LinearParams& params) = 0;
+
+  // As Operators::PaddedRows.
+  static int64_t PaddedRows(int64_t rows);
+};
+
+}  // namespace swaa::kernels::cpu
+
+#endif  // SWAA_KERNELS_CPU_LINEAR_H_

@@ -1,0 +1,35 @@
+// Work shared out among the OpenMP threads of the CPU backend.
+
+#ifndef SWAA_KERNELS_CPU_PARALLEL_RANGES_H_
+#define SWAA_KERNELS_CPU_PARALLEL_RANGES_H_
+
+#include <cstdint>
+#include <omp.h>
+
+#include "kernels/cpu/threads.h"
+
+namespace swaa::kernels::cpu {
+
+// Fewer elements than this are not worth waking the other threads for.
+inline constexpr int64_t kSerialElements = 8192;
+
+// body(first, last) over ranges of `count` items, a contiguous one for each of `threads`; in the
+// calling thread alone where there is little to do.
+template <typename Body>
+void ForRanges(int threads, int64_t count, int64_t elements_per_item, const Body& body) {
+  PrepareOpenMpThreads(threads);
+  if (count <= 1 || threads == 1 || count * elements_per_item < kSerialElements) {
+    if (count > 0) body(int64_t{0}, count);
+    return;
+  }
+#pragma omp parallel num_threads(threads)
+  {
+    const int64_t thread = omp_get_thread_num(), all = omp_get_num_threads();
+    const int64_t first = count * thread / all, last = count * (thread + 1) / all;
+    if (first < last) body(first, last);
+  }
+}
+
+}  // namespace swaa::kernels::cpu
+
+#endif  // SWAA_KERNELS_CPU_PARALLEL_RANGES_H_
