@@ -30,6 +30,7 @@ constexpr int kBlockUnits = 16;
 constexpr int kUnitScores = 4 * kTileFloats;  // [2 key tiles][2 row tiles][16][16]
 constexpr int kUnitWeights = 2 * kTileBf16s;  // [2 row tiles][16][32]
 constexpr int32_t kMaxRows = 1024;
+constexpr int32_t kQueryRowsAhead = 24;
 // A row's lane of weights may sum up to this before its maximum must be raised.
 constexpr float kLargestSum = 1e9f;
 
@@ -394,18 +395,31 @@ void VisitUnits(const AttentionTask& task, const Rows& rows) {
   }
 }
 
+const float* QueryRow(const AttentionTask& task, int32_t row) {
+  return task.q + row / task.group * task.q_stride + row % task.group * task.head_dim;
+}
+
+// A token's heads are too few bytes for the processor to fetch the next ones by itself.
+void PrefetchQuery(const AttentionTask& task, int32_t row) {
+  const float* q = QueryRow(task, row);
+  for (int32_t d = 0; d < task.head_dim; d += 16) {
+    _mm_prefetch(reinterpret_cast<const char*>(q + d), _MM_HINT_T0);
+  }
+}
+
 // Queries as tiles of bf16. Rows beyond the last are zero and stand at the last position.
 void PackRows(const AttentionTask& task, const Rows& rows) {
   const int32_t count = task.queries * task.group;
   const int32_t padded = PairsOf(count) * kPairRows;
   for (int32_t row = 0; row < padded; ++row) {
-    const int32_t token = (row < count ? row : count - 1) / task.group;
-    rows.position[row] = task.first_position + token;
+    if (row + kQueryRowsAhead < count) PrefetchQuery(task, row + kQueryRowsAhead);
+    const int32_t real_row = row < count ? row : count - 1;
+    rows.position[row] = task.first_position + real_row / task.group;
     rows.maximum[row] = kNoMaximum;
     uint16_t* tile_row = rows.q +
                          static_cast<int64_t>(row / kTileRows) * kTileRows * task.head_dim +
                          row % kTileRows * 32;
-    const float* q = task.q + token * task.q_stride + row % task.group * task.head_dim;
+    const float* q = QueryRow(task, real_row);
     for (int32_t d = 0; d < task.head_dim; d += 32) {
       const __m512i packed = row < count
                                  ? RoundToBf16(_mm512_loadu_ps(q + d), _mm512_loadu_ps(q + d + 16))
