@@ -9,16 +9,9 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "engine/recipe/visibility.h"
+#include "engine/schedule/request_stats.h"
 
 namespace swaa {
-namespace {
-
-int64_t FullAttentionPages(int64_t positions, int32_t num_layers) {
-  return (positions + kernels::kPageTokens - 1) / kernels::kPageTokens * num_layers;
-}
-
-}  // namespace
-
 Scheduler::Scheduler(const SchedulerOptions& options, const DeviceInfo& device,
                      const Tokenizer* tokenizer)
     : options_(options),
@@ -288,12 +281,12 @@ void Scheduler::Tell(RequestState* request, RequestProgress progress, absl::Time
 
 void Scheduler::Finish(RequestState* request, FinishReason reason, StopCause stop, absl::Time now) {
   request->sink->OnFinished(
-      {.reason = reason, .stop = std::move(stop), .stats = StatsOf(*request, now)});
+      {.reason = reason, .stop = std::move(stop), .stats = StatsOf(*request, device_, now)});
   Remove(request);
 }
 
 void Scheduler::Fail(RequestState* request, const absl::Status& status, absl::Time now) {
-  request->sink->OnFailed(status, StatsOf(*request, now));
+  request->sink->OnFailed(status, StatsOf(*request, device_, now));
   Remove(request);
 }
 
@@ -312,33 +305,6 @@ void Scheduler::Vacate(RequestState* request) {
   request->pages.ReleaseAll(request->slot, &pool_, &updates_);
   free_slots_.push_back(request->slot);
   request->slot = -1;
-}
-
-GenerationStats Scheduler::StatsOf(const RequestState& request, absl::Time now) const {
-  const int64_t prompt = request.prompt_tokens();
-  const bool answered = request.first_token_at != absl::InfiniteFuture();
-  const absl::Time arrival = request.request.arrival;
-  const absl::Time admitted = request.accepted ? request.admitted_at : now;
-  const absl::Time first = answered ? request.first_token_at : now;
-  GenerationStats stats;
-  stats.prompt_tokens = static_cast<int32_t>(prompt);
-  stats.completion_tokens = request.reported_output();
-  // Every position that the answer needed, once, however often it was computed.
-  const int64_t positions = answered ? prompt + stats.completion_tokens - 1 : request.most_computed;
-  stats.queue_time = admitted - arrival;
-  stats.prefill_time = first - admitted;
-  stats.decode_time = now - first;
-  if (answered) stats.time_to_first_token = first - arrival;
-  stats.peak_kv_bytes = request.pages.peak_held() * device_.page_bytes;
-  stats.full_attention_kv_bytes =
-      FullAttentionPages(positions, device_.num_layers) * device_.page_bytes;
-  stats.attended_keys =
-      AttendedKeys(request.request.recipe, prompt, request.cached_tokens, positions);
-  stats.full_attention_attended_keys =
-      SumVisibleKeys(kernels::KeySpan{}, request.cached_tokens, positions) * device_.num_layers;
-  stats.preemptions = request.preemptions;
-  stats.cached_prompt_tokens = request.cached_tokens;
-  return stats;
 }
 
 EngineLoad Scheduler::Load() const {

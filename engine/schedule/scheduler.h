@@ -97,7 +97,6 @@ class Scheduler {
   void Fail(RequestState* request, const absl::Status& status, absl::Time now);
   void Remove(RequestState* request);
   void Vacate(RequestState* request);
-  GenerationStats StatsOf(const RequestState& request, absl::Time now) const;
   std::vector<RequestState*> All() const;
 
   const SchedulerOptions options_;
