@@ -94,7 +94,8 @@ class CpuOperators : public Operators {
   void Embed(const Embedding& table, std::span<const int32_t> ids, float* out) override {
     const auto& rows = static_cast<const RowEmbedding&>(table);
     const int64_t hidden = rows.hidden();
-    // The same rounding as a weight packed for many rows: tied embeddings then are one matrix there.
+    // The same rounding as a weight packed for many rows: tied embeddings then are one matrix
+    // there.
     const bool round = precision_.weights == DataType::kBf16;
     ForRows(ids.size(), hidden, [&](int64_t r) {
       SWAA_CHECK(ids[r] >= 0 && ids[r] < rows.vocab()) << "token " << ids[r];
