@@ -17,7 +17,7 @@ if(CCACHE)
 endif()
 
 # The lowest CPU that the binary runs on; kernels/cpu adds newer instruction sets file by file.
-add_compile_options(-march=x86-64-v2)
+add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:-march=x86-64-v2>")
 # Designated initialisers leave the defaults out on purpose.
 add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Werror;-Wno-unused-parameter;-Wno-missing-field-initializers>")
 if(SWAA_SANITIZE)

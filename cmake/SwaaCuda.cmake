@@ -1,0 +1,43 @@
+# The CUDA backend is built where there is a CUDA compiler; without one the build makes the CPU server.
+# SWAA_CUDA: ON (an error without a compiler), OFF, or AUTO.
+set(SWAA_CUDA AUTO CACHE STRING "Build the CUDA backend: ON, OFF or AUTO (where a compiler is found)")
+set_property(CACHE SWAA_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(SWAA_HAVE_CUDA OFF)
+if(SWAA_CUDA STREQUAL "OFF" OR SWAA_SANITIZE)
+  # Sanitizers of the host see nothing of a GPU.
+  return()
+endif()
+
+include(CheckLanguage)
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX} AND EXISTS /usr/local/cuda/bin/nvcc)
+  set(CMAKE_CUDA_COMPILER /usr/local/cuda/bin/nvcc)
+endif()
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  # Ampere and newer by mma.sync; Hopper's own instructions (wgmma, TMA, setmaxnreg) need 90a.
+  set(CMAKE_CUDA_ARCHITECTURES "80-real;90a-real" CACHE STRING "GPU architectures")
+endif()
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  if(SWAA_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "SWAA_CUDA=ON, but no CUDA compiler was found: put nvcc into PATH, or give "
+                        "-DCMAKE_CUDA_COMPILER=.../nvcc")
+  endif()
+  message(STATUS "No CUDA compiler: building the CPU server")
+  return()
+endif()
+enable_language(CUDA)
+# CMake 3.25 does not know nvcc's flag.
+set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_EXTENSIONS OFF)
+set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O3 -lineinfo")
+if(CCACHE)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+endif()
+find_package(CUDAToolkit REQUIRED)
+set(SWAA_HAVE_CUDA ON)
+
+# CUDA's own headers are not held to our warnings; ours are.
+add_compile_options(
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers;-Werror=all-warnings;--expt-relaxed-constexpr>")
