@@ -20,7 +20,7 @@
 #include "absl/time/clock.h"
 #include "base/check.h"
 #include "kernels/cpu/threads.h"
-#include "server/server.h"
+#include "server/lifecycle/server.h"
 #include "swaa/v1/inference_service.grpc.pb.h"
 
 namespace swaa {

@@ -3,8 +3,8 @@
 #include <cstdio>
 
 #include "kernels/cpu/threads.h"
-#include "server/flags.h"
-#include "server/server.h"
+#include "server/lifecycle/server.h"
+#include "server/settings/flags.h"
 #include "tools/commands.h"
 
 namespace swaa::tools {

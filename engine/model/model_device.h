@@ -1,5 +1,5 @@
-// A Device that runs a checkpoint's transformer on a backend: weights, pages, page table, and a thread of
-// its own that computes the submitted steps in order.
+// A Device that runs a checkpoint's transformer on a backend: weights, pages, page table, and a
+// thread of its own that computes the submitted steps in order.
 
 #ifndef SWAA_ENGINE_MODEL_MODEL_DEVICE_H_
 #define SWAA_ENGINE_MODEL_MODEL_DEVICE_H_
@@ -10,18 +10,19 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/device/device.h"
-#include "engine/model/checkpoint.h"
 #include "kernels/operators.h"
 
 namespace swaa {
 
 struct ModelDeviceOptions {
   kernels::OperatorsOptions operators;
-  int64_t kv_cache_bytes = int64_t{2} << 30;  // the pool; at least one page a layer and the zero page
-  int32_t max_step_tokens = 512;              // rows of the largest step
+  int64_t kv_cache_bytes = int64_t{2}
+                           << 30;  // the pool; at least one page a layer and the zero page
+  int32_t max_step_tokens = 512;   // rows of the largest step
   int32_t num_slots = 64;
-  int32_t max_context_tokens = 0;             // 0: the model's
+  int32_t max_context_tokens = 0;  // 0: the model's
   // Called while weights are packed, with a share in [0, 1].
   std::function<void(double)> on_progress;
 };

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/device/step.h"
-#include "engine/model/checkpoint.h"
 #include "engine/model/transformer_weights.h"
 #include "kernels/operators.h"
 

@@ -1,4 +1,4 @@
-// Engine room, sampling: from a row of logits to a token. A draw walks the tokens in descending
+// From a row of logits to a token. A draw walks the tokens in descending
 // order of probability (ties by id) until a uniform number of (seed, t) is used up, so every
 // backend that computes the same probabilities draws the same token. The row is never sorted whole:
 // only its head is put in order, as far as the walk gets.

@@ -1,4 +1,4 @@
-// Engine room, sampling: what a client may ask of a draw and of a generation's end.
+// What a client may ask of a draw and of a generation's end.
 
 #include "engine/sampling/sampling_params.h"
 

@@ -1,4 +1,4 @@
-// Engine room, sampling: stop strings.
+// Stop strings.
 
 #include "engine/sampling/stop_matcher.h"
 

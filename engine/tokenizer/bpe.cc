@@ -1,4 +1,4 @@
-// Engine room, tokenizer: byte-pair merging inside one piece.
+// Byte-pair merging inside one piece.
 
 #include "engine/tokenizer/bpe.h"
 

@@ -1,4 +1,4 @@
-// Engine room, tokenizer: byte-pair merging inside one piece.
+// Byte-pair merging inside one piece.
 
 #ifndef SWAA_ENGINE_TOKENIZER_BPE_H_
 #define SWAA_ENGINE_TOKENIZER_BPE_H_

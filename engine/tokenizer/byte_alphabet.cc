@@ -1,4 +1,4 @@
-// Engine room, tokenizer: GPT-2's byte alphabet.
+// GPT-2's byte alphabet.
 
 #include "engine/tokenizer/byte_alphabet.h"
 

@@ -1,4 +1,4 @@
-// Engine room, tokenizer: GPT-2's byte alphabet, in which vocabularies are written. Each byte is
+// GPT-2's byte alphabet, in which vocabularies are written. Each byte is
 // one printable character: itself where it is printable, else U+0100 and following in order.
 
 #ifndef SWAA_ENGINE_TOKENIZER_BYTE_ALPHABET_H_

@@ -1,4 +1,4 @@
-// Engine room, tokenizer: the table of chat formats.
+// The table of chat formats.
 
 #include "engine/tokenizer/chat_format.h"
 

@@ -1,4 +1,4 @@
-// Engine room, tokenizer: the registered chat formats. Each looks at a template and makes a format
+// The registered chat formats. Each looks at a template and makes a format
 // of it; null: the template is of another kind. UNIMPLEMENTED: of this kind, but says what the
 // format does not do.
 

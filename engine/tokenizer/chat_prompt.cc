@@ -1,4 +1,4 @@
-// Engine room, tokenizer: builds the tokens of a rendered conversation.
+// Builds the tokens of a rendered conversation.
 
 #include "engine/tokenizer/chat_prompt.h"
 

@@ -1,4 +1,4 @@
-// Engine room, tokenizer: builds the tokens of a rendered conversation.
+// Builds the tokens of a rendered conversation.
 
 #ifndef SWAA_ENGINE_TOKENIZER_CHAT_PROMPT_H_
 #define SWAA_ENGINE_TOKENIZER_CHAT_PROMPT_H_

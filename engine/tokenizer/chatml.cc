@@ -1,4 +1,4 @@
-// Engine room, tokenizer: ChatML, <|im_start|>role\ncontent<|im_end|>\n, as SmolLM2, Qwen2 and
+// ChatML, <|im_start|>role\ncontent<|im_end|>\n, as SmolLM2, Qwen2 and
 // Qwen3 write it.
 
 #include <algorithm>

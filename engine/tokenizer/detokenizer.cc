@@ -1,4 +1,4 @@
-// Engine room, tokenizer: from tokens to whole UTF-8.
+// From tokens to whole UTF-8.
 
 #include "engine/tokenizer/detokenizer.h"
 

@@ -1,4 +1,4 @@
-// Engine room, tokenizer: reads a Jinja chat template as text.
+// Reads a Jinja chat template as text.
 
 #include "engine/tokenizer/jinja_text.h"
 

@@ -1,4 +1,4 @@
-// Engine room, tokenizer: reads a Jinja chat template as text. Formats are recognised by what a
+// Reads a Jinja chat template as text. Formats are recognised by what a
 // template says, and take its constant parts from it; nothing is executed.
 
 #ifndef SWAA_ENGINE_TOKENIZER_JINJA_TEXT_H_

@@ -1,4 +1,4 @@
-// Engine room, tokenizer: finds literal tokens in text.
+// Finds literal tokens in text.
 
 #include "engine/tokenizer/literal_matcher.h"
 

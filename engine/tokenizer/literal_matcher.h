@@ -1,4 +1,4 @@
-// Engine room, tokenizer: finds literal tokens (special and added ones) in text.
+// Finds literal tokens (special and added ones) in text.
 
 #ifndef SWAA_ENGINE_TOKENIZER_LITERAL_MATCHER_H_
 #define SWAA_ENGINE_TOKENIZER_LITERAL_MATCHER_H_

@@ -1,4 +1,4 @@
-// Engine room, tokenizer: Llama 3's chat format (the template of 3.0; 3.1's, with its dates, is
+// Llama 3's chat format (the template of 3.0; 3.1's, with its dates, is
 // refused).
 
 #include <array>

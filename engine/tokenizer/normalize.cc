@@ -1,4 +1,4 @@
-// Engine room, tokenizer: Unicode normalisation form C, by utf8proc.
+// Unicode normalisation form C, by utf8proc.
 
 #include "engine/tokenizer/normalize.h"
 

@@ -1,4 +1,4 @@
-// Engine room, tokenizer: Unicode normalisation form C.
+// Unicode normalisation form C.
 
 #ifndef SWAA_ENGINE_TOKENIZER_NORMALIZE_H_
 #define SWAA_ENGINE_TOKENIZER_NORMALIZE_H_

@@ -1,4 +1,4 @@
-// Engine room, tokenizer: pre-tokenisation, by PCRE2.
+// Pre-tokenisation, by PCRE2.
 
 #include "engine/tokenizer/piece_splitter.h"
 

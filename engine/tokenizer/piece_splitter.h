@@ -1,4 +1,4 @@
-// Engine room, tokenizer: pre-tokenisation. Cuts text into the pieces inside which BPE merges, by
+// Pre-tokenisation. Cuts text into the pieces inside which BPE merges, by
 // the regular expressions that the vocabularies were trained with.
 
 #ifndef SWAA_ENGINE_TOKENIZER_PIECE_SPLITTER_H_

@@ -1,4 +1,4 @@
-// Engine room, tokenizer: byte-level BPE from text to ids.
+// Byte-level BPE from text to ids.
 
 #include "engine/tokenizer/tokenizer.h"
 

@@ -1,4 +1,4 @@
-// Engine room, tokenizer: reads Hugging Face's tokenizer.json and tokenizer_config.json.
+// Reads Hugging Face's tokenizer.json and tokenizer_config.json.
 
 #include "engine/tokenizer/tokenizer_json.h"
 

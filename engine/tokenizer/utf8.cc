@@ -1,4 +1,4 @@
-// Engine room, tokenizer: reads UTF-8 one unit at a time.
+// Reads UTF-8 one unit at a time.
 
 #include "engine/tokenizer/utf8.h"
 

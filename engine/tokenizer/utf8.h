@@ -1,4 +1,4 @@
-// Engine room, tokenizer: reads UTF-8 one unit at a time (Unicode 15, table 3-7).
+// Reads UTF-8 one unit at a time (Unicode 15, table 3-7).
 
 #ifndef SWAA_ENGINE_TOKENIZER_UTF8_H_
 #define SWAA_ENGINE_TOKENIZER_UTF8_H_

@@ -1,7 +1,7 @@
 // Fuzz target: a configuration file, from YAML text to the server's options.
 
-#include "server/config.h"
-#include "server/yaml_message.h"
+#include "server/settings/config.h"
+#include "server/settings/yaml_message.h"
 #include "tests/fuzz/fuzz_input.h"
 
 namespace swaa::fuzz {

@@ -1,4 +1,4 @@
-// Room: fuzz targets.
+// Files for fuzz targets that read paths.
 
 #include "tests/fuzz/fuzz_input.h"
 

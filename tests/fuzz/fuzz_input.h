@@ -1,4 +1,4 @@
-// Room: fuzz targets. What they share: input as a file, a tokenizer, and the check of refusals.
+// What they share: input as a file, a tokenizer, and the check of refusals.
 
 #ifndef SWAA_TESTS_FUZZ_FUZZ_INPUT_H_
 #define SWAA_TESTS_FUZZ_FUZZ_INPUT_H_

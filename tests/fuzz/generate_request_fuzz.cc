@@ -4,9 +4,9 @@
 
 #include "base/check.h"
 #include "engine/recipe/recipe.h"
-#include "server/errors.h"
-#include "server/recipe_catalog.h"
-#include "server/request_validation.h"
+#include "server/generate/errors.h"
+#include "server/generate/request_validation.h"
+#include "server/recipes/recipe_catalog.h"
 #include "tests/fuzz/fuzz_input.h"
 
 namespace swaa::fuzz {

@@ -2,8 +2,8 @@
 
 #include <vector>
 
-#include "engine/model/checkpoint.h"
-#include "engine/model/weight_table.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/weight_table.h"
 #include "engine/tokenizer/chat_format.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "tests/fuzz/fuzz_input.h"

@@ -1,13 +1,13 @@
-// Room: fuzz targets. Writes sound GGUF files, each with something that the others lack, as seeds.
+// Writes sound GGUF files, each with something that the others lack, as seeds.
 
 #include <fstream>
 #include <iostream>
 #include <string>
 
-#include "engine/model/checkpoint.h"
-#include "engine/model/dequantize.h"
-#include "engine/model/gguf_model.h"
-#include "tests/unit/model/gguf_builder.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/dequantize.h"
+#include "engine/checkpoint/gguf_model.h"
+#include "tests/unit/checkpoint/gguf_builder.h"
 
 namespace swaa {
 namespace {

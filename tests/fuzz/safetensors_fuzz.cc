@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "base/check.h"
-#include "engine/model/safetensors.h"
+#include "engine/checkpoint/safetensors.h"
 #include "tests/fuzz/fuzz_input.h"
 
 namespace swaa::fuzz {

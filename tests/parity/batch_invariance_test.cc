@@ -1,4 +1,4 @@
-// Room: parity tests. The real model under the real scheduler: a request's greedy tokens are the
+// The real model under the real scheduler: a request's greedy tokens are the
 // same alone, in a mixed batch of 16 recipes, in chunks of any size, with part of its output
 // forced, short of pages, and from a warm prefix cache. Exactly in f32; in bf16 up to the first
 // position whose two best log-probabilities, in the run alone, lie within 0.35, and nothing after
@@ -12,7 +12,7 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/model/checkpoint.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/model/model_device.h"
 #include "engine/schedule/scheduler.h"
 #include "tests/parity/test_model.h"

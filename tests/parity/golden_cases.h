@@ -1,4 +1,4 @@
-// Room: parity tests. The goldens of tests/parity/goldens/make_model_goldens.py, read.
+// The goldens of tests/parity/goldens/make_model_goldens.py, read.
 
 #ifndef SWAA_TESTS_PARITY_GOLDEN_CASES_H_
 #define SWAA_TESTS_PARITY_GOLDEN_CASES_H_

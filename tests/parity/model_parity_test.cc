@@ -1,4 +1,4 @@
-// Room: parity tests. The model as the engine drives it, checkpoint to log-probabilities, against
+// The model as the engine drives it, checkpoint to log-probabilities, against
 // float32 by Hugging Face transformers and by a plain PyTorch forward under recipes.
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/model/checkpoint.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/model/model_device.h"
 #include "tests/parity/golden_cases.h"
 #include "tests/parity/test_model.h"

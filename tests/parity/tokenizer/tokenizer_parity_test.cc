@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "engine/model/checkpoint.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/tokenizer/chat_format.h"
 #include "engine/tokenizer/detokenizer.h"
 #include "engine/tokenizer/normalize.h"

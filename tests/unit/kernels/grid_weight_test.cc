@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "engine/model/dequantize.h"
+#include "engine/checkpoint/dequantize.h"
 #include "gtest/gtest.h"
 
 namespace swaa::kernels::cpu {

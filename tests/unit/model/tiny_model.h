@@ -1,8 +1,8 @@
 // A small random model for tests, and its forward pass in double precision, written straight from
 // the definition.
 
-#ifndef SWAA_TESTS_UNIT_MODEL_TINY_MODEL_H_
-#define SWAA_TESTS_UNIT_MODEL_TINY_MODEL_H_
+#ifndef SWAA_TESTS_UNIT_CHECKPOINT_TINY_MODEL_H_
+#define SWAA_TESTS_UNIT_CHECKPOINT_TINY_MODEL_H_
 
 #include <cstdint>
 #include <map>
@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/model/checkpoint.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "kernels/types.h"
 
 namespace swaa {
@@ -47,4 +47,4 @@ std::vector<double> ReferenceLogits(const ModelConfig& config, const RandomWeigh
 
 }  // namespace swaa
 
-#endif  // SWAA_TESTS_UNIT_MODEL_TINY_MODEL_H_
+#endif  // SWAA_TESTS_UNIT_CHECKPOINT_TINY_MODEL_H_

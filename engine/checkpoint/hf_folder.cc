@@ -1,0 +1,205 @@
+// Reads the files of a Hugging Face folder.
+
+#include "engine/checkpoint/hf_folder.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "engine/checkpoint/hf_config.h"
+#include "engine/checkpoint/json_file.h"
+#include "engine/checkpoint/mapped_file.h"
+#include "engine/checkpoint/safetensors.h"
+#include "engine/checkpoint/tensor_weights.h"
+#include "engine/checkpoint/text_checks.h"
+#include "engine/tokenizer/tokenizer_json.h"
+
+namespace swaa {
+namespace {
+
+using Json = nlohmann::json;
+using FilePtr = std::shared_ptr<const MappedFile>;
+
+std::string InFolder(const std::string& folder, std::string_view name) {
+  return (std::filesystem::path(folder) / name).string();
+}
+
+// Null if there is no such file.
+absl::StatusOr<FilePtr> OpenOptional(const std::string& path) {
+  absl::StatusOr<FilePtr> file = MappedFile::Open(path);
+  if (!file.ok() && absl::IsNotFound(file.status())) return FilePtr();
+  return file;
+}
+
+absl::StatusOr<std::optional<Json>> ReadOptionalJson(const std::string& path) {
+  SWAA_ASSIGN_OR_RETURN(const FilePtr file, OpenOptional(path));
+  if (file == nullptr) return std::nullopt;
+  return ParseJsonObject(file->text(), path);
+}
+
+absl::StatusOr<std::string> ReadOptionalText(const std::string& path) {
+  SWAA_ASSIGN_OR_RETURN(const FilePtr file, OpenOptional(path));
+  if (file == nullptr) return std::string();
+  if (!IsValidUtf8(file->text())) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": not UTF-8"));
+  }
+  return std::string(file->text());
+}
+
+absl::Status CheckTokenIds(const TokenizerData& data, int32_t vocab_size, const std::string& file) {
+  for (const int32_t id : data.eos_ids) {
+    if (id >= 0 && id < vocab_size) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(file, ": end token ", id, " is no token; there are ", vocab_size));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TokenizerData> ReadTokenizer(const std::string& folder, int32_t vocab_size) {
+  const std::string path = InFolder(folder, "tokenizer.json");
+  SWAA_ASSIGN_OR_RETURN(const FilePtr file, MappedFile::Open(path));
+  SWAA_ASSIGN_OR_RETURN(const std::string config,
+                        ReadOptionalText(InFolder(folder, "tokenizer_config.json")));
+  SWAA_ASSIGN_OR_RETURN(TokenizerData data, ParseTokenizerJson(file->text(), config, path));
+  SWAA_ASSIGN_OR_RETURN(std::string chat_template,
+                        ReadOptionalText(InFolder(folder, "chat_template.jinja")));
+  if (!chat_template.empty()) data.chat_template = std::move(chat_template);
+  SWAA_RETURN_IF_ERROR(CheckTokenIds(data, vocab_size, path));
+  return data;
+}
+
+void AddEosIds(const std::vector<int32_t>& ids, TokenizerData* tokenizer) {
+  for (const int32_t id : ids) {
+    auto& known = tokenizer->eos_ids;
+    if (std::find(known.begin(), known.end(), id) == known.end()) known.push_back(id);
+  }
+}
+
+// The names of tensors that each shard must hold, from the index; a single file's are not known
+// before.
+using Shards = std::map<std::string, std::set<std::string>>;
+
+absl::StatusOr<Shards> ReadIndex(const std::string& path) {
+  SWAA_ASSIGN_OR_RETURN(const FilePtr file, MappedFile::Open(path));
+  SWAA_ASSIGN_OR_RETURN(const Json json, ParseJsonObject(file->text(), path));
+  const auto map = json.find("weight_map");
+  if (map == json.end() || !map->is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": weight_map: is missing or no object"));
+  }
+  Shards shards;
+  for (const auto& [tensor, shard] : map->items()) {
+    const std::string name = shard.is_string() ? shard.get<std::string>() : "";
+    // A shard lies beside its index: nothing may lead out of the folder.
+    if (name.empty() || name == "." || name == ".." ||
+        name.find_first_of(std::string_view("/\0", 2)) != std::string::npos) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": weight_map: ", Quoted(tensor), " names no file of the folder"));
+    }
+    shards[name].insert(tensor);
+  }
+  return shards;
+}
+
+struct FolderTensors {
+  StoredTensors tensors;
+  int64_t mapped_bytes = 0;
+};
+
+absl::Status AddShard(const std::string& path, const std::set<std::string>* wanted,
+                      FolderTensors* result) {
+  SWAA_ASSIGN_OR_RETURN(const FilePtr file, MappedFile::Open(path));
+  SWAA_ASSIGN_OR_RETURN(StoredTensors tensors, ParseSafetensors(file));
+  result->mapped_bytes += static_cast<int64_t>(file->bytes().size());
+  if (wanted != nullptr) {
+    for (const std::string& name : *wanted) {
+      if (tensors.contains(name)) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": tensor ", Quoted(name), " is missing, but the index names it"));
+    }
+    for (const auto& [name, tensor] : tensors) {
+      if (wanted->contains(name)) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": tensor ", Quoted(name), " is not in the index"));
+    }
+  }
+  result->tensors.merge(tensors);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<FolderTensors> ReadTensors(const std::string& folder) {
+  FolderTensors result;
+  const std::string single = InFolder(folder, "model.safetensors");
+  std::error_code error;
+  if (std::filesystem::exists(single, error)) {
+    SWAA_RETURN_IF_ERROR(AddShard(single, nullptr, &result));
+    return result;
+  }
+  const std::string index = InFolder(folder, "model.safetensors.index.json");
+  if (!std::filesystem::exists(index, error)) {
+    return absl::NotFoundError(absl::StrCat(
+        folder, ": neither model.safetensors nor model.safetensors.index.json is there"));
+  }
+  SWAA_ASSIGN_OR_RETURN(const Shards shards, ReadIndex(index));
+  for (const auto& [name, wanted] : shards) {
+    SWAA_RETURN_IF_ERROR(AddShard(InFolder(folder, name), &wanted, &result));
+  }
+  return result;
+}
+
+// What makers leave in the files and nothing needs: the rotary frequencies of early conversions,
+// and the output matrix where it is the embedding.
+void DropUnneeded(const ModelConfig& config, StoredTensors* tensors) {
+  constexpr std::string_view kFrequencies = ".rotary_emb.inv_freq";
+  std::erase_if(*tensors, [&](const auto& item) {
+    const std::string& name = item.first;
+    return name.ends_with(kFrequencies) || (config.tied_embeddings && name == "lm_head.weight");
+  });
+}
+
+}  // namespace
+
+absl::StatusOr<Checkpoint> LoadHfFolder(const std::string& folder, LoadFormat format) {
+  Checkpoint checkpoint;
+  const std::string config_path = InFolder(folder, "config.json");
+  SWAA_ASSIGN_OR_RETURN(const FilePtr config_file, MappedFile::Open(config_path));
+  SWAA_ASSIGN_OR_RETURN(const Json config, ParseJsonObject(config_file->text(), config_path));
+  SWAA_ASSIGN_OR_RETURN(checkpoint.config, ReadHfConfig(config, config_path));
+  const int32_t vocab_size = checkpoint.config.vocab_size;
+  SWAA_ASSIGN_OR_RETURN(checkpoint.tokenizer, ReadTokenizer(folder, vocab_size));
+  SWAA_ASSIGN_OR_RETURN(const std::vector<int32_t> model_ends,
+                        ReadEosIds(config, vocab_size, config_path));
+  const std::string generation_path = InFolder(folder, "generation_config.json");
+  SWAA_ASSIGN_OR_RETURN(const std::optional<Json> generation, ReadOptionalJson(generation_path));
+  std::vector<int32_t> ends;
+  if (generation.has_value()) {
+    SWAA_ASSIGN_OR_RETURN(checkpoint.generation,
+                          ReadGenerationDefaults(*generation, generation_path));
+    SWAA_ASSIGN_OR_RETURN(ends, ReadEosIds(*generation, vocab_size, generation_path));
+  }
+  // generation_config.json is the later word; config.json speaks where it is silent.
+  AddEosIds(ends.empty() ? model_ends : ends, &checkpoint.tokenizer);
+  if (format == LoadFormat::kDummy) {
+    checkpoint.weights = MakeDummyWeights(checkpoint.config);
+    return checkpoint;
+  }
+  SWAA_ASSIGN_OR_RETURN(FolderTensors tensors, ReadTensors(folder));
+  DropUnneeded(checkpoint.config, &tensors.tensors);
+  SWAA_ASSIGN_OR_RETURN(
+      checkpoint.weights,
+      MakeTensorWeights(checkpoint.config, WeightNaming::kHuggingFace, std::move(tensors.tensors),
+                        tensors.mapped_bytes, folder));
+  return checkpoint;
+}
+
+}  // namespace swaa

@@ -1,0 +1,145 @@
+// The control plane.
+
+#include "server/control/control_service.h"
+
+#include "absl/strings/str_cat.h"
+#include "kernels/types.h"
+#include "server/generate/errors.h"
+#include "server/generate/request_validation.h"
+
+namespace swaa::server {
+namespace {
+
+// Ends the call with `status` and its trailers.
+grpc::ServerUnaryReactor* End(grpc::CallbackServerContext* call, const absl::Status& status) {
+  AddErrorTrailers(status, call);
+  grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+  reactor->Finish(ToGrpcStatus(status));
+  return reactor;
+}
+
+absl::Status AbortOne(Engine* engine, const std::string& id) {
+  if (engine->Abort(id)) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kNotFound, "request_not_found",
+                   absl::StrCat("request_id: no live request ", Quoted(id),
+                                "; it has ended, or never was here"));
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* ControlService::GetServerInfo(grpc::CallbackServerContext* call,
+                                                        const v1::GetServerInfoRequest*,
+                                                        v1::GetServerInfoResponse* response) {
+  const EngineLoad load = serving_->engine->Load();
+  response->set_version(serving_->version);
+  response->set_instance_id(serving_->instance_id);
+  response->set_backend(serving_->device.backend);
+  response->set_device(serving_->device.name);
+  response->set_kv_page_tokens(kernels::kPageTokens);
+  response->set_kv_page_bytes(serving_->device.page_bytes);
+  response->set_kv_total_pages(load.total_pages);
+  response->set_max_running_requests(serving_->engine_options.max_running_requests);
+  response->set_max_queued_requests(serving_->engine_options.max_queued_requests);
+  response->set_max_batch_tokens(serving_->engine_options.max_batch_tokens);
+  response->set_max_loras(0);
+  return End(call, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* ControlService::GetModelInfo(grpc::CallbackServerContext* call,
+                                                       const v1::GetModelInfoRequest* request,
+                                                       v1::GetModelInfoResponse* response) {
+  const ServingModel& model = serving_->model;
+  if (absl::Status status = ValidateModelName(request->model(), model); !status.ok()) {
+    return End(call, status);
+  }
+  response->set_served_model_name(model.served_name);
+  response->set_architecture(model.config.architecture);
+  response->set_max_context_tokens(serving_->engine_options.max_context_tokens);
+  response->set_num_layers(model.config.num_layers);
+  response->set_num_attention_heads(model.config.heads);
+  response->set_num_kv_heads(model.config.kv_heads);
+  response->set_head_dim(model.config.head_dim);
+  response->set_vocab_size(model.tokenizer->vocab_size());
+  for (int32_t id : model.tokenizer->eos_ids()) {
+    response->add_eos_token_ids(static_cast<uint32_t>(id));
+  }
+  response->set_supports_chat(model.chat_format != nullptr);
+  response->set_supports_thinking(model.supports_thinking());
+  return End(call, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* ControlService::GetLoad(grpc::CallbackServerContext* call,
+                                                  const v1::GetLoadRequest*,
+                                                  v1::GetLoadResponse* response) {
+  const EngineLoad load = serving_->engine->Load();
+  response->set_running_requests(load.running);
+  response->set_queued_requests(load.queued);
+  response->set_used_kv_pages(load.used_pages);
+  response->set_total_kv_pages(load.total_pages);
+  response->set_evictable_kv_pages(load.evictable_pages);
+  for (const auto& [label, recipe] : load.recipes) {
+    v1::RecipeLoad* out = response->add_recipes();
+    out->set_recipe_name(label);
+    out->set_running_requests(recipe.running);
+    out->set_queued_requests(recipe.queued);
+    out->set_kv_cache_bytes(recipe.kv_bytes);
+    out->set_full_attention_kv_cache_bytes(recipe.full_attention_kv_bytes);
+  }
+  return End(call, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* ControlService::Abort(grpc::CallbackServerContext* call,
+                                                const v1::AbortRequest* request,
+                                                v1::AbortResponse* response) {
+  if (request->target_case() == v1::AbortRequest::kRequestId) {
+    absl::Status status = AbortOne(serving_->engine, request->request_id());
+    if (status.ok()) response->set_aborted_requests(1);
+    return End(call, status);
+  }
+  if (request->target_case() == v1::AbortRequest::kAllRequests && request->all_requests()) {
+    response->set_aborted_requests(serving_->engine->AbortAll());
+    return End(call, absl::OkStatus());
+  }
+  return End(call, MakeError(absl::StatusCode::kInvalidArgument, "no_target",
+                             "target: not set, or all_requests false; name a request_id or set "
+                             "all_requests to true"));
+}
+
+grpc::ServerUnaryReactor* ControlService::LoadLora(grpc::CallbackServerContext* call,
+                                                   const v1::LoadLoraRequest* request,
+                                                   v1::LoadLoraResponse*) {
+  return End(call, MakeError(absl::StatusCode::kUnimplemented, "lora_not_supported",
+                             absl::StrCat("lora_name: ", Quoted(request->lora_name()),
+                                          " cannot be loaded; this build serves the base model "
+                                          "alone (max_loras is 0)")));
+}
+
+grpc::ServerUnaryReactor* ControlService::UnloadLora(grpc::CallbackServerContext* call,
+                                                     const v1::UnloadLoraRequest* request,
+                                                     v1::UnloadLoraResponse*) {
+  return End(call, MakeError(absl::StatusCode::kNotFound, "lora_not_found",
+                             absl::StrCat("lora_name: no adapter ", Quoted(request->lora_name()),
+                                          " is loaded, and none else is")));
+}
+
+grpc::ServerUnaryReactor* ControlService::ListLoras(grpc::CallbackServerContext* call,
+                                                    const v1::ListLorasRequest*,
+                                                    v1::ListLorasResponse*) {
+  return End(call, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* ControlService::ListRecipes(grpc::CallbackServerContext* call,
+                                                      const v1::ListRecipesRequest*,
+                                                      v1::ListRecipesResponse* response) {
+  const auto recipes = serving_->recipes.Get();
+  for (const NamedRecipe& named : recipes->recipes()) {
+    v1::NamedRecipe* out = response->add_named_recipes();
+    out->set_name(named.name);
+    *out->mutable_recipe() = RecipeToProto(named.recipe);
+    out->set_description(named.description);
+  }
+  response->set_default_recipe_name(recipes->default_recipe().name);
+  return End(call, absl::OkStatus());
+}
+
+}  // namespace swaa::server

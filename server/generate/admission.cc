@@ -1,0 +1,79 @@
+// From a client's message to the engine's request.
+
+#include "server/generate/admission.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/status_macros.h"
+#include "server/generate/errors.h"
+#include "server/generate/request_validation.h"
+
+namespace swaa::server {
+namespace {
+
+std::string MakeRequestId() {
+  thread_local absl::BitGen generator;
+  return absl::StrFormat("swaa-%016x", absl::Uniform<uint64_t>(generator));
+}
+
+std::optional<bool> ThinkingSwitch(ThinkingMode mode) {
+  if (mode == ThinkingMode::kDefault) return std::nullopt;
+  return mode == ThinkingMode::kEnabled;
+}
+
+// A prompt that is too long by itself is the engine's to refuse.
+absl::Status CheckForcedLength(const GenerationRequest& request, int32_t context_tokens) {
+  const auto context = static_cast<size_t>(context_tokens);
+  const size_t prompt = request.prompt.size();
+  if (prompt > context || prompt + request.forced_output.size() <= context) {
+    return absl::OkStatus();
+  }
+  return MakeError(absl::StatusCode::kOutOfRange, "forced_output_too_long",
+                   absl::StrCat("forced_output_ids.ids: ", request.forced_output.size(),
+                                " tokens after a prompt of ", prompt, " exceed the context of ",
+                                context, "; shorten one of them"));
+}
+
+// What needs no more than moving.
+void TakeOptions(ValidRequest valid, GenerationRequest* request) {
+  request->forced_output = std::move(valid.forced_output);
+  request->sampling = std::move(valid.sampling);
+  request->stopping = std::move(valid.stopping);
+  request->output_logprobs = valid.output_logprobs;
+  request->prompt_logprobs = valid.prompt_logprobs;
+  request->priority = valid.priority;
+  request->cache_salt = std::move(valid.cache_salt);
+}
+
+}  // namespace
+
+absl::Status PrepareRequest(const v1::GenerateRequest& proto, const ServingContext& serving,
+                            Admission* admission, GenerationRequest* request) {
+  SWAA_RETURN_IF_ERROR(ValidateRequestId(proto.request_id()));
+  request->id = proto.request_id().empty() ? MakeRequestId() : proto.request_id();
+  v1::Accepted& accepted = admission->accepted;
+  accepted.set_request_id(request->id);
+  accepted.set_model(serving.model.served_name);
+  if (serving.draining.load()) {
+    return MakeError(absl::StatusCode::kUnavailable, "draining",
+                     "the server is shutting down; send the request to another one");
+  }
+  SWAA_ASSIGN_OR_RETURN(ChosenRecipe recipe, serving.recipes.Get()->Choose(proto));
+  admission->recipe_label = request->recipe_label = recipe.label;
+  accepted.set_recipe_name(recipe.name);
+  *accepted.mutable_resolved_recipe() = RecipeToProto(recipe.recipe);
+  SWAA_ASSIGN_OR_RETURN(ValidRequest valid, ValidateRequest(proto, serving.model));
+  admission->tokens_per_delta = valid.tokens_per_delta;
+  request->prompt =
+      TokenizeInput(valid, serving.model, ThinkingSwitch(recipe.recipe.thinking_mode));
+  accepted.set_prompt_tokens(static_cast<uint32_t>(request->prompt.size()));
+  request->recipe = std::move(recipe.recipe);
+  TakeOptions(std::move(valid), request);
+  return CheckForcedLength(*request, serving.engine_options.max_context_tokens);
+}
+
+}  // namespace swaa::server

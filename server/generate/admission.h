@@ -1,0 +1,32 @@
+// From a client's message to the engine's request.
+
+#ifndef SWAA_SERVER_GENERATE_ADMISSION_H_
+#define SWAA_SERVER_GENERATE_ADMISSION_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "engine/generation.h"
+#include "server/generate/serving_context.h"
+#include "server/observation/request_log.h"
+#include "swaa/v1/generation.pb.h"
+
+namespace swaa::server {
+
+// What a stream must know of its request.
+struct Admission {
+  v1::Accepted accepted;  // the event, sent when the engine accepts
+  std::string recipe_label = kNoRecipeLabel;
+  uint32_t tokens_per_delta = 1;
+};
+
+// Validates, chooses the recipe, tokenises. Fills `admission` as far as it gets, for the log, and
+// all of `request` but its times. The status is what the client is told. For workers: takes time in
+// proportion to the prompt.
+absl::Status PrepareRequest(const v1::GenerateRequest& proto, const ServingContext& serving,
+                            Admission* admission, GenerationRequest* request);
+
+}  // namespace swaa::server
+
+#endif  // SWAA_SERVER_GENERATE_ADMISSION_H_

@@ -1,0 +1,91 @@
+// How a failure becomes a gRPC status with its trailers.
+
+#include "server/generate/errors.h"
+
+#include "absl/strings/cord.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "engine/tokenizer/utf8.h"
+
+namespace swaa::server {
+namespace {
+
+constexpr char kReasonPayload[] = "type.swaa.dev/error-reason";
+constexpr char kPushbackPayload[] = "type.swaa.dev/retry-pushback-ms";
+// gRPC percent-encodes the message into at most three times its bytes; clients refuse metadata
+// beyond 8 KiB.
+constexpr size_t kMaxMessageBytes = 1800;
+constexpr size_t kMaxQuotedBytes = 120;
+
+// Cuts at a character's border.
+std::string CutUtf8(const std::string& text, size_t max_bytes) {
+  if (text.size() <= max_bytes) return text;
+  size_t end = max_bytes;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  return absl::StrCat(text.substr(0, end), "...");
+}
+
+std::string DefaultReason(absl::StatusCode code) {
+  std::string name = CodeName(code);
+  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return name;
+}
+
+}  // namespace
+
+absl::Status MakeError(absl::StatusCode code, const std::string& reason,
+                       const std::string& message) {
+  return WithReason(absl::Status(code, message), reason);
+}
+
+absl::Status WithReason(absl::Status status, const std::string& reason) {
+  if (!status.ok() && !status.GetPayload(kReasonPayload).has_value()) {
+    status.SetPayload(kReasonPayload, absl::Cord(reason));
+  }
+  return status;
+}
+
+absl::Status WithRetryPushback(absl::Status status, int64_t milliseconds) {
+  if (!status.ok()) status.SetPayload(kPushbackPayload, absl::Cord(absl::StrCat(milliseconds)));
+  return status;
+}
+
+std::string ErrorReason(const absl::Status& status) {
+  if (auto reason = status.GetPayload(kReasonPayload); reason.has_value()) {
+    return std::string(*reason);
+  }
+  return DefaultReason(status.code());
+}
+
+std::optional<int64_t> RetryPushbackMs(const absl::Status& status) {
+  int64_t milliseconds = 0;
+  auto payload = status.GetPayload(kPushbackPayload);
+  if (payload.has_value() && absl::SimpleAtoi(std::string(*payload), &milliseconds)) {
+    return milliseconds;
+  }
+  return std::nullopt;
+}
+
+std::string CodeName(absl::StatusCode code) { return absl::StatusCodeToString(code); }
+
+grpc::Status ToGrpcStatus(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()),
+                      CutUtf8(std::string(status.message()), kMaxMessageBytes));
+}
+
+void AddErrorTrailers(const absl::Status& status, grpc::ServerContextBase* context) {
+  if (status.ok()) return;
+  context->AddTrailingMetadata(kErrorReasonTrailer, ErrorReason(status));
+  if (std::optional<int64_t> pushback = RetryPushbackMs(status); pushback.has_value()) {
+    context->AddTrailingMetadata(kRetryPushbackTrailer, absl::StrCat(*pushback));
+  }
+}
+
+std::string Quoted(const std::string& text) {
+  return absl::StrCat("\"", absl::Utf8SafeCHexEscape(AsValidUtf8(CutUtf8(text, kMaxQuotedBytes))),
+                      "\"");
+}
+
+}  // namespace swaa::server

@@ -1,0 +1,135 @@
+// One Generate call, from its bytes to its last event.
+//
+// Threads: gRPC's callback threads call the reactor's methods and the engine's thread calls the
+// sink's; both only note what happened and wake the pump. The pump runs on a worker, once at a time
+// for a stream: it turns events into messages and keeps at most one write under way.
+
+#ifndef SWAA_SERVER_GENERATE_GENERATE_STREAM_H_
+#define SWAA_SERVER_GENERATE_GENERATE_STREAM_H_
+
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include <grpcpp/grpcpp.h>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
+#include "engine/generation.h"
+#include "server/generate/admission.h"
+#include "server/generate/delta_builder.h"
+#include "server/generate/serving_context.h"
+#include "swaa/v1/generation.pb.h"
+
+namespace swaa::server {
+
+// Owns itself from Start until gRPC is done with it and the engine has let go of it.
+class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
+                             public GenerationSink,
+                             public WatchedStream,
+                             public std::enable_shared_from_this<GenerateStream> {
+ public:
+  // `serving` outlives every stream; `call` lives until OnDone, as gRPC has it.
+  static GenerateStream* Start(ServingContext* serving, grpc::CallbackServerContext* call,
+                               const grpc::ByteBuffer& request);
+
+  // grpc::ServerWriteReactor.
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+  // GenerationSink.
+  void OnAccepted() override;
+  void OnPromptLogprobs(int32_t first_position, std::vector<ScoredToken> tokens) override;
+  void OnTokens(std::vector<OutputToken> tokens) override;
+  void OnFinished(const GenerationResult& result) override;
+  void OnFailed(const absl::Status& status, const GenerationStats& stats) override;
+
+  // WatchedStream.
+  absl::Time WaitingSince() const override;
+  void CutOff() override;
+
+ private:
+  struct AcceptedEvent {};
+  struct PromptLogprobsEvent {
+    int32_t first_position;
+    std::vector<ScoredToken> tokens;
+  };
+  struct TokensEvent {
+    std::vector<OutputToken> tokens;
+    absl::Time at;
+  };
+  struct FailedEvent {
+    absl::Status status;
+    GenerationStats stats;
+  };
+  using Event =
+      std::variant<AcceptedEvent, PromptLogprobsEvent, TokensEvent, GenerationResult, FailedEvent>;
+
+  GenerateStream(ServingContext* serving, grpc::CallbackServerContext* call,
+                 const grpc::ByteBuffer& request);
+
+  // On a worker: everything up to the engine's queue. A failure becomes a FailedEvent.
+  void Admit();
+  absl::Status TryAdmit();
+  absl::Status SubmitToEngine(GenerationRequest request);
+
+  void Push(Event event, size_t bytes);
+  void SchedulePump() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // On a worker.
+  void Pump();
+  bool TakeEvents(std::deque<Event>* events);
+  void Handle(Event event);
+  void HandleTokens(const TokensEvent& event);
+  void HandleEnd(absl::Status status, const GenerationStats& stats,
+                 std::optional<FinishReason> reason);
+  // The reader will not get what is still to come.
+  bool EventsWereDropped() const;
+  // What the client is told when the engine says CANCELLED.
+  absl::Status WhyCancelled(const absl::Status& status) const;
+  void Serialize(std::vector<v1::GenerateResponse>* messages);
+  void WriteOrFinish();
+  void FinishCall();
+
+  ServingContext* const serving_;
+  grpc::CallbackServerContext* const call_;
+  const absl::Time arrival_ = absl::Now();
+  absl::Time deadline_;
+  grpc::ByteBuffer request_bytes_;
+
+  // Written by Admit before the engine knows the request; then read by the pump.
+  Admission admission_;
+  std::optional<DeltaBuilder> deltas_;
+
+  // The pump's own.
+  std::deque<grpc::ByteBuffer> outgoing_;
+  grpc::ByteBuffer writing_;
+  bool accepted_ = false;
+  absl::Time last_tokens_ = absl::InfinitePast();
+  std::optional<absl::Status> end_;  // set: nothing more comes from the engine
+  bool finished_ = false;            // Finish was called
+
+  mutable std::mutex mutex_;
+  std::deque<Event> events_ ABSL_GUARDED_BY(mutex_);
+  size_t event_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool pump_scheduled_ ABSL_GUARDED_BY(mutex_) = false;
+  bool write_under_way_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time write_began_ ABSL_GUARDED_BY(mutex_);
+  bool cut_off_ ABSL_GUARDED_BY(mutex_) = false;
+  bool cutting_off_ ABSL_GUARDED_BY(mutex_) = false;  // the call must not be finished meanwhile
+  bool submitted_ ABSL_GUARDED_BY(mutex_) = false;
+  bool client_gone_ ABSL_GUARDED_BY(mutex_) = false;
+  bool overflowed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool overflow_cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::shared_ptr<GenerateStream> self_;  // until OnDone
+};
+
+}  // namespace swaa::server
+
+#endif  // SWAA_SERVER_GENERATE_GENERATE_STREAM_H_

@@ -1,0 +1,232 @@
+// Every refusal of a Generate request that needs neither the tokenizer's work nor the
+// engine.
+
+#include "server/generate/request_validation.h"
+
+#include <utility>
+
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "server/generate/errors.h"
+
+namespace swaa::server {
+namespace {
+
+absl::Status Invalid(const std::string& reason, const std::string& message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, reason, message);
+}
+
+// Ids below the vocabulary's size, as the engine's type.
+template <typename Ids>
+absl::StatusOr<std::vector<int32_t>> ValidTokens(const Ids& ids, int32_t vocab_size,
+                                                 const std::string& field) {
+  std::vector<int32_t> tokens;
+  tokens.reserve(ids.size());
+  for (uint32_t id : ids) {
+    if (id >= static_cast<uint32_t>(vocab_size)) {
+      return Invalid("token_out_of_vocabulary",
+                     absl::StrCat(field, "[", tokens.size(), "]: ", id,
+                                  " is beyond the vocabulary; ids go from 0 to ", vocab_size - 1));
+    }
+    tokens.push_back(static_cast<int32_t>(id));
+  }
+  return tokens;
+}
+
+absl::StatusOr<ChatRole> RoleFromProto(v1::Role role, const std::string& field) {
+  switch (role) {
+    case v1::ROLE_SYSTEM:
+      return ChatRole::kSystem;
+    case v1::ROLE_USER:
+      return ChatRole::kUser;
+    case v1::ROLE_ASSISTANT:
+      return ChatRole::kAssistant;
+    case v1::ROLE_UNSPECIFIED:
+      return Invalid("role_unspecified",
+                     absl::StrCat(field,
+                                  ": ROLE_UNSPECIFIED; say who speaks: 1 (system), 2 (user) "
+                                  "or 3 (assistant)"));
+    default:
+      return Invalid(
+          "unknown_enum_value",
+          absl::StrCat(field, ": ", static_cast<int>(role),
+                       " is no value of Role; take 1 (system), 2 (user) or 3 (assistant)"));
+  }
+}
+
+absl::StatusOr<std::vector<ChatMessage>> ValidChat(const v1::ChatInput& chat,
+                                                   const ServingModel& model) {
+  if (model.chat_format == nullptr) {
+    return Invalid("chat_not_supported",
+                   absl::StrCat("chat: ", model.no_chat_reason, "; send prompt or token_ids"));
+  }
+  if (chat.messages().empty()) {
+    return Invalid("empty_input", "chat.messages: empty; send at least one message");
+  }
+  std::vector<ChatMessage> messages;
+  for (int i = 0; i < chat.messages_size(); ++i) {
+    const v1::ChatMessage& message = chat.messages(i);
+    SWAA_ASSIGN_OR_RETURN(
+        ChatRole role, RoleFromProto(message.role(), absl::StrCat("chat.messages[", i, "].role")));
+    messages.push_back({role, message.content()});
+  }
+  return messages;
+}
+
+absl::Status ReadInput(const v1::GenerateRequest& request, const ServingModel& model,
+                       ValidRequest* out) {
+  switch (request.input_case()) {
+    case v1::GenerateRequest::kPrompt:
+      if (request.prompt().empty()) {
+        return Invalid("empty_input", "prompt: \"\" is empty; send at least one character");
+      }
+      out->input = request.prompt();
+      return absl::OkStatus();
+    case v1::GenerateRequest::kTokenIds: {
+      if (request.token_ids().ids().empty()) {
+        return Invalid("empty_input", "token_ids.ids: empty; send at least one token id");
+      }
+      SWAA_ASSIGN_OR_RETURN(
+          out->input,
+          ValidTokens(request.token_ids().ids(), model.tokenizer->vocab_size(), "token_ids.ids"));
+      return absl::OkStatus();
+    }
+    case v1::GenerateRequest::kChat: {
+      SWAA_ASSIGN_OR_RETURN(out->input, ValidChat(request.chat(), model));
+      return absl::OkStatus();
+    }
+    case v1::GenerateRequest::INPUT_NOT_SET:
+      break;
+  }
+  return Invalid("no_input", "input: not set; send one of prompt, token_ids and chat");
+}
+
+uint64_t RandomSeed() {
+  thread_local absl::BitGen generator;
+  return absl::Uniform<uint64_t>(generator);
+}
+
+absl::Status ReadSampling(const v1::SamplingParams& proto, const ServingModel& model,
+                          SamplingParams* out) {
+  const GenerationDefaults& defaults = model.defaults;
+  out->temperature =
+      proto.has_temperature() ? proto.temperature() : defaults.temperature.value_or(1);
+  out->top_p = proto.has_top_p() ? proto.top_p() : defaults.top_p.value_or(1);
+  out->top_k = proto.has_top_k() ? proto.top_k() : defaults.top_k.value_or(0);
+  out->min_p = proto.has_min_p() ? proto.min_p() : defaults.min_p.value_or(0);
+  out->frequency_penalty = proto.frequency_penalty();
+  out->presence_penalty = proto.presence_penalty();
+  out->repetition_penalty = proto.has_repetition_penalty()
+                                ? proto.repetition_penalty()
+                                : defaults.repetition_penalty.value_or(1);
+  out->seed = proto.has_seed() ? proto.seed() : RandomSeed();
+  for (const auto& [token, bias] : proto.logit_bias()) out->logit_bias[token] = bias;
+  return WithReason(Validate(*out, model.tokenizer->vocab_size()), "invalid_sampling_params");
+}
+
+absl::Status ReadStopping(const v1::StoppingOptions& proto, const ServingModel& model,
+                          StoppingOptions* out) {
+  if (proto.has_max_tokens()) out->max_tokens = proto.max_tokens();
+  out->min_tokens = proto.min_tokens();
+  out->stop_strings = {proto.stop_strings().begin(), proto.stop_strings().end()};
+  SWAA_ASSIGN_OR_RETURN(out->stop_token_ids,
+                        ValidTokens(proto.stop_token_ids(), model.tokenizer->vocab_size(),
+                                    "stopping_options.stop_token_ids"));
+  out->ignore_eos = proto.ignore_eos();
+  out->include_stop_in_output = proto.include_stop_in_output();
+  return WithReason(Validate(*out, model.tokenizer->vocab_size()), "invalid_stopping_options");
+}
+
+absl::Status ReadAlternatives(bool present, uint32_t value, const std::string& field,
+                              std::optional<int32_t>* out) {
+  if (!present) return absl::OkStatus();
+  if (value > kMaxLogprobAlternatives) {
+    return Invalid("too_many_logprobs",
+                   absl::StrCat("response_options.", field, ": ", value, " alternatives; at most ",
+                                kMaxLogprobAlternatives, " are given"));
+  }
+  *out = static_cast<int32_t>(value);
+  return absl::OkStatus();
+}
+
+absl::Status ReadResponseOptions(const v1::ResponseOptions& proto, ValidRequest* out) {
+  SWAA_RETURN_IF_ERROR(ReadAlternatives(proto.has_output_logprobs(), proto.output_logprobs(),
+                                        "output_logprobs", &out->output_logprobs));
+  SWAA_RETURN_IF_ERROR(ReadAlternatives(proto.has_prompt_logprobs(), proto.prompt_logprobs(),
+                                        "prompt_logprobs", &out->prompt_logprobs));
+  out->tokens_per_delta = proto.has_tokens_per_delta() ? proto.tokens_per_delta() : 1;
+  return absl::OkStatus();
+}
+
+absl::Status ReadForcedOutput(const v1::GenerateRequest& request, const ServingModel& model,
+                              ValidRequest* out) {
+  SWAA_ASSIGN_OR_RETURN(out->forced_output,
+                        ValidTokens(request.forced_output_ids().ids(),
+                                    model.tokenizer->vocab_size(), "forced_output_ids.ids"));
+  const std::optional<uint32_t>& max_tokens = out->stopping.max_tokens;
+  if (max_tokens.has_value() && out->forced_output.size() > *max_tokens) {
+    return Invalid("forced_output_too_long",
+                   absl::StrCat("forced_output_ids.ids: ", out->forced_output.size(),
+                                " tokens exceed stopping_options.max_tokens, ", *max_tokens,
+                                "; they count towards it: raise it or force fewer"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ValidateRequestId(const std::string& id) {
+  if (id.size() > kMaxRequestIdBytes) {
+    return Invalid("invalid_request_id",
+                   absl::StrCat("request_id: ", Quoted(id), " has ", id.size(), " bytes; at most ",
+                                kMaxRequestIdBytes));
+  }
+  for (size_t i = 0; i < id.size(); ++i) {
+    if (id[i] < 0x20 || id[i] > 0x7e) {
+      return Invalid("invalid_request_id",
+                     absl::StrCat("request_id: ", Quoted(id), " is not printable ASCII at byte ", i,
+                                  "; use letters, digits and punctuation"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateModelName(const std::string& name, const ServingModel& model) {
+  if (name.empty() || name == model.served_name) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kNotFound, "model_not_found",
+                   absl::StrCat("model: ", Quoted(name), " is not served here; this server has ",
+                                Quoted(model.served_name), ", also when the field is empty"));
+}
+
+absl::StatusOr<ValidRequest> ValidateRequest(const v1::GenerateRequest& request,
+                                             const ServingModel& model) {
+  SWAA_RETURN_IF_ERROR(ValidateRequestId(request.request_id()));
+  SWAA_RETURN_IF_ERROR(ValidateModelName(request.model(), model));
+  ValidRequest valid;
+  SWAA_RETURN_IF_ERROR(ReadInput(request, model, &valid));
+  SWAA_RETURN_IF_ERROR(ReadSampling(request.sampling_params(), model, &valid.sampling));
+  SWAA_RETURN_IF_ERROR(ReadStopping(request.stopping_options(), model, &valid.stopping));
+  SWAA_RETURN_IF_ERROR(ReadResponseOptions(request.response_options(), &valid));
+  SWAA_RETURN_IF_ERROR(ReadForcedOutput(request, model, &valid));
+  valid.priority = request.priority();
+  valid.cache_salt = request.cache_salt();
+  return valid;
+}
+
+std::vector<int32_t> TokenizeInput(const ValidRequest& request, const ServingModel& model,
+                                   std::optional<bool> thinking) {
+  const Tokenizer& tokenizer = *model.tokenizer;
+  if (const auto* ids = std::get_if<std::vector<int32_t>>(&request.input)) return *ids;
+  if (const auto* chat = std::get_if<std::vector<ChatMessage>>(&request.input)) {
+    return model.chat_format->Render(tokenizer, *chat, thinking);
+  }
+  const std::string& text = std::get<std::string>(request.input);
+  std::vector<int32_t> tokens = tokenizer.Encode(text, Tokenizer::SpecialTokens::kParse);
+  if (std::optional<int32_t> bos = tokenizer.prompt_bos(); bos.has_value()) {
+    tokens.insert(tokens.begin(), *bos);
+  }
+  return tokens;
+}
+
+}  // namespace swaa::server

@@ -1,0 +1,48 @@
+// What every request handler needs to reach.
+
+#ifndef SWAA_SERVER_GENERATE_SERVING_CONTEXT_H_
+#define SWAA_SERVER_GENERATE_SERVING_CONTEXT_H_
+
+#include <atomic>
+#include <cstddef>
+#include <string>
+
+#include "engine/device/device.h"
+#include "engine/engine.h"
+#include "server/generate/drain_rate.h"
+#include "server/generate/live_count.h"
+#include "server/generate/serving_model.h"
+#include "server/generate/slow_reader_watch.h"
+#include "server/generate/worker_pool.h"
+#include "server/observation/metrics.h"
+#include "server/observation/request_log.h"
+#include "server/recipes/current_recipes.h"
+
+namespace swaa::server {
+
+// Made before the first request and destroyed after the last; what it points to is thread-safe or
+// immutable.
+struct ServingContext {
+  ServingModel model;
+  DeviceInfo device;
+  EngineOptions engine_options;
+  std::string version;
+  std::string instance_id;
+  LogFormat log_format = LogFormat::kText;
+  // Most bytes of events that wait for a stream's reader.
+  size_t stream_buffer_bytes = size_t{4} << 20;
+
+  CurrentRecipes recipes;
+  Engine* engine = nullptr;
+  WorkerPool* workers = nullptr;
+  Metrics* metrics = nullptr;
+  SlowReaderWatch* slow_readers = nullptr;
+
+  DrainRate drain_rate;
+  LiveCount live_streams;
+  std::atomic<bool> draining{false};
+};
+
+}  // namespace swaa::server
+
+#endif  // SWAA_SERVER_GENERATE_SERVING_CONTEXT_H_

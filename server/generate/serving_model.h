@@ -1,0 +1,30 @@
+// The one model that a server serves, as its request handlers see it.
+
+#ifndef SWAA_SERVER_GENERATE_SERVING_MODEL_H_
+#define SWAA_SERVER_GENERATE_SERVING_MODEL_H_
+
+#include <string>
+
+#include "engine/checkpoint/model_config.h"
+#include "engine/tokenizer/chat_format.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace swaa::server {
+
+// Immutable while serving; any thread. What it points to outlives it.
+struct ServingModel {
+  std::string served_name;
+  ModelConfig config;
+  GenerationDefaults defaults;
+  const Tokenizer* tokenizer = nullptr;
+  const ChatFormat* chat_format = nullptr;  // null: no chat, and no_chat_reason says why
+  std::string no_chat_reason;
+
+  bool supports_thinking() const {
+    return chat_format != nullptr && chat_format->supports_thinking();
+  }
+};
+
+}  // namespace swaa::server
+
+#endif  // SWAA_SERVER_GENERATE_SERVING_MODEL_H_

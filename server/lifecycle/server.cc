@@ -1,0 +1,313 @@
+// Assembly and lifecycle.
+
+#include "server/lifecycle/server.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+#include <utility>
+
+#include <google/protobuf/stubs/logging.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "engine/model/model_device.h"
+#include "server/generate/errors.h"
+#include "server/lifecycle/listen_check.h"
+#include "server/lifecycle/shutdown_signals.h"
+#include "server/lifecycle/warm_up.h"
+
+namespace swaa::server {
+namespace {
+
+constexpr char kReadyService[] = "swaa.v1.InferenceService";
+constexpr int kMaxReceiveBytes = 16 << 20;
+constexpr int kMaxSendBytes = 4 << 20;
+// How long the last words of requests that have ended may take to be written.
+constexpr absl::Duration kLastWords = absl::Seconds(5);
+
+std::string NameFromPath(const std::string& path) {
+  std::filesystem::path clean = std::filesystem::path(path).lexically_normal();
+  if (!clean.has_filename()) clean = clean.parent_path();
+  return clean.extension() == ".gguf" ? clean.stem().string() : clean.filename().string();
+}
+
+std::string RandomId() {
+  absl::BitGen generator;
+  return absl::StrFormat("%016x", absl::Uniform<uint64_t>(generator));
+}
+
+// Protobuf prints strings that are not UTF-8 to stderr; such requests are refused and logged as
+// such.
+void IgnoreProtobufLog(google::protobuf::LogLevel, const char*, int, const std::string&) {}
+
+// Says how far the loading is, about once a second.
+std::function<void(double)> ProgressLogger() {
+  return [last = absl::Now()](double share) mutable {
+    if (absl::Now() - last < absl::Seconds(1)) return;
+    last = absl::Now();
+    LogInfo(absl::StrFormat("packing weights: %.0f %%", 100 * share));
+  };
+}
+
+int Milliseconds(absl::Duration duration) {
+  return static_cast<int>(absl::ToInt64Milliseconds(duration));
+}
+
+std::vector<std::string> RecipeNames(const RecipeCatalog& recipes) {
+  std::vector<std::string> names;
+  for (const NamedRecipe& named : recipes.recipes()) names.push_back(named.name);
+  return names;
+}
+
+std::string MiB(int64_t bytes) { return absl::StrFormat("%.0f MiB", bytes / 1048576.0); }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+  std::unique_ptr<Server> server(new Server(options));
+  SWAA_RETURN_IF_ERROR(server->CheckAddresses());
+  SWAA_RETURN_IF_ERROR(server->LoadModel());
+  SWAA_ASSIGN_OR_RETURN(RecipeCatalog recipes, server->MakeRecipes(options));
+  server->serving_.recipes.Set(std::move(recipes));
+  SWAA_RETURN_IF_ERROR(server->StartEngine());
+  SWAA_RETURN_IF_ERROR(server->StartMetrics());
+  SWAA_RETURN_IF_ERROR(server->Listen());
+  server->WatchConfig();
+  return server;
+}
+
+Server::~Server() {
+  config_watcher_.reset();
+  StopListening(absl::ZeroDuration());
+  exposer_.reset();
+  engine_.reset();
+  workers_.reset();
+}
+
+// Before the model is loaded, which takes its time.
+absl::Status Server::CheckAddresses() const {
+  SWAA_RETURN_IF_ERROR(CheckCanListen("--listen-address", options_.listen_address));
+  if (options_.metrics_address.empty()) return absl::OkStatus();
+  return CheckCanListen("--metrics-address", options_.metrics_address);
+}
+
+absl::Status Server::LoadModel() {
+  LogInfo(absl::StrCat("loading ", options_.model_path));
+  SWAA_ASSIGN_OR_RETURN(checkpoint_, LoadCheckpoint(options_.model_path, options_.load_format));
+  SWAA_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::Create(checkpoint_.tokenizer));
+  absl::StatusOr<std::unique_ptr<ChatFormat>> chat = ChatFormatFor(*tokenizer_);
+  ServingModel& model = serving_.model;
+  if (chat.ok()) {
+    chat_format_ = *std::move(chat);
+  } else {
+    model.no_chat_reason = std::string(chat.status().message());
+    LogWarning(absl::StrCat("chat is not served: ", model.no_chat_reason));
+  }
+  model.served_name = options_.served_model_name.empty() ? NameFromPath(options_.model_path)
+                                                         : options_.served_model_name;
+  model.config = checkpoint_.config;
+  model.defaults = checkpoint_.generation;
+  model.tokenizer = tokenizer_.get();
+  model.chat_format = chat_format_.get();
+
+  ModelDeviceOptions device;
+  device.operators.dtype = options_.dtype;
+  device.operators.threads = options_.threads;
+  device.operators.instruction_set = options_.instruction_set;
+  device.kv_cache_bytes = options_.kv_cache_bytes;
+  device.max_step_tokens = options_.max_batch_tokens;
+  device.num_slots = options_.max_running_requests;
+  device.on_progress = ProgressLogger();
+  SWAA_ASSIGN_OR_RETURN(device_, CreateModelDevice(checkpoint_, device));
+  serving_.device = device_->info();
+  LogInfo(absl::StrCat("loaded ", model.served_name, " on ", serving_.device.name, ": weights ",
+                       MiB(serving_.device.weight_bytes), ", pool of ",
+                       serving_.device.num_pages - 1, " pages"));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RecipeCatalog> Server::MakeRecipes(const ServerOptions& options) const {
+  absl::StatusOr<RecipeCatalog> catalog =
+      RecipeCatalog::Create(options.recipes, checkpoint_.config.num_layers,
+                            serving_.model.supports_thinking(), options.default_recipe);
+  if (catalog.ok() || options.config_path.empty()) return catalog;
+  return absl::Status(
+      catalog.status().code(),
+      absl::StrCat(options.config_path, ": ", std::string(catalog.status().message())));
+}
+
+absl::Status Server::StartEngine() {
+  serving_.version = SWAA_VERSION;
+  serving_.instance_id = RandomId();
+  serving_.log_format = options_.log_format;
+  serving_.stream_buffer_bytes = static_cast<size_t>(options_.stream_buffer_bytes);
+  const auto recipes = serving_.recipes.Get();
+  metrics_ = std::make_unique<Metrics>(*recipes, serving_.version, serving_.model.served_name,
+                                       serving_.device.backend, options_.metrics_edges);
+  serving_.metrics = metrics_.get();
+  // Two at least; tokenising and serialising are light beside the model.
+  const int threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 4, 2, 8);
+  workers_ = std::make_unique<WorkerPool>(WorkerPool::Options{
+      .threads = threads,
+      .max_queued_admissions = static_cast<size_t>(options_.max_queued_requests)});
+  serving_.workers = workers_.get();
+  slow_readers_ = std::make_unique<SlowReaderWatch>(options_.slow_reader_timeout);
+  serving_.slow_readers = slow_readers_.get();
+  serving_.drain_rate.set_bounds(options_.retry);
+
+  serving_.engine_options.max_batch_tokens = options_.max_batch_tokens;
+  serving_.engine_options.max_running_requests = options_.max_running_requests;
+  serving_.engine_options.max_queued_requests = options_.max_queued_requests;
+  serving_.engine_options.max_context_tokens = checkpoint_.config.max_context_tokens;
+  serving_.engine_options.prefix_cache = options_.prefix_cache;
+  engine_ =
+      Engine::Create(serving_.engine_options, device_.get(), tokenizer_.get(),
+                     [metrics = metrics_.get()](const StepRecord& step) { metrics->OnStep(step); });
+  serving_.engine = engine_.get();
+  absl::Status warm = WarmUp(engine_.get(), recipes->default_recipe().recipe);
+  if (warm.ok()) return warm;
+  return absl::Status(warm.code(), absl::StrCat("the model cannot answer a first request: ",
+                                                std::string(warm.message())));
+}
+
+absl::Status Server::StartMetrics() {
+  LoadCollector::Facts facts;
+  facts.page_bytes = serving_.device.page_bytes;
+  facts.weight_bytes = serving_.device.weight_bytes;
+  load_collector_ = std::make_shared<LoadCollector>(
+      facts, [this] { return RecipeNames(*serving_.recipes.Get()); },
+      [engine = engine_.get()] { return engine->Load(); });
+  if (options_.metrics_address.empty()) return absl::OkStatus();
+  try {
+    exposer_ = std::make_unique<prometheus::Exposer>(options_.metrics_address);
+  } catch (const std::exception& error) {
+    return absl::UnavailableError(
+        absl::StrCat("--metrics-address: cannot listen on ", Quoted(options_.metrics_address), ": ",
+                     error.what(), "; is the port taken, or the address not this machine's?"));
+  }
+  exposer_->RegisterCollectable(metrics_->registry());
+  exposer_->RegisterCollectable(load_collector_);
+  metrics_port_ = exposer_->GetListeningPorts().at(0);
+  return absl::OkStatus();
+}
+
+absl::Status Server::Listen() {
+  google::protobuf::SetLogHandler(&IgnoreProtobufLog);
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  inference_service_ = std::make_unique<InferenceService>(&serving_);
+  control_service_ = std::make_unique<ControlService>(&serving_);
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(options_.listen_address, grpc::InsecureServerCredentials(), &port_);
+  builder.RegisterService(inference_service_.get());
+  builder.RegisterService(control_service_.get());
+  builder.SetMaxReceiveMessageSize(kMaxReceiveBytes);
+  builder.SetMaxSendMessageSize(kMaxSendBytes);
+  // Without this, two servers would share a port and each get some of the connections.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(options_.keepalive_interval));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
+                             Milliseconds(options_.keepalive_timeout));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                             Milliseconds(options_.min_client_ping_interval));
+  if (options_.max_connection_age != absl::InfiniteDuration()) {
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS,
+                               Milliseconds(options_.max_connection_age));
+  }
+  grpc_server_ = builder.BuildAndStart();
+  if (grpc_server_ == nullptr || port_ == 0) {
+    return absl::UnavailableError(absl::StrCat(
+        "--listen-address: cannot listen on ", Quoted(options_.listen_address),
+        "; is the port taken, or the address not this machine's? Port 0 takes any free one"));
+  }
+  grpc_server_->GetHealthCheckService()->SetServingStatus(kReadyService, true);
+  return absl::OkStatus();
+}
+
+void Server::Drain() {
+  const absl::Time until = absl::Now() + options_.drain_grace;
+  serving_.draining.store(true);
+  grpc_server_->GetHealthCheckService()->SetServingStatus(kReadyService, false);
+  engine_->StartDrain();
+  if (!engine_->AwaitIdle(options_.drain_grace)) {
+    LogWarning(absl::StrCat("requests still ran after ", absl::FormatDuration(options_.drain_grace),
+                            "; aborting ", engine_->AbortAll()));
+    engine_->AwaitIdle(kLastWords);
+  }
+  serving_.live_streams.AwaitNone(std::max(until - absl::Now(), kLastWords));
+  StopListening(absl::Milliseconds(200));
+}
+
+void Server::StopListening(absl::Duration patience) {
+  if (grpc_server_ == nullptr) return;
+  grpc_server_->Shutdown(absl::ToChronoTime(absl::Now() + patience));
+  grpc_server_->Wait();
+  grpc_server_.reset();
+}
+
+namespace {
+
+// Whole or not at all, so that a reader never sees half a number.
+absl::Status WritePort(const std::string& path, int port) {
+  const std::string temporary = absl::StrCat(path, ".tmp");
+  {
+    std::ofstream file(temporary);
+    file << port << "\n";
+    if (!file.flush()) {
+      return absl::InvalidArgumentError(absl::StrCat("--port-file: cannot write ", temporary,
+                                                     "; name a file in a writable folder"));
+    }
+  }
+  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--port-file: cannot rename to ", path));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AnnounceReady(const ServerOptions& options, const Server& server) {
+  if (!options.port_file.empty()) {
+    if (server.metrics_port() != 0) {
+      SWAA_RETURN_IF_ERROR(
+          WritePort(absl::StrCat(options.port_file, ".metrics"), server.metrics_port()));
+    }
+    SWAA_RETURN_IF_ERROR(WritePort(options.port_file, server.port()));
+  }
+  LogInfo(absl::StrCat("ready: gRPC on port ", server.port(),
+                       server.metrics_port() == 0
+                           ? std::string()
+                           : absl::StrCat(", metrics on port ", server.metrics_port())));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int RunServer(const ServerOptions& options) {
+  ShutdownSignals signals;
+  absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(options);
+  absl::Status status = server.status();
+  if (status.ok()) status = AnnounceReady(options, **server);
+  if (!status.ok()) {
+    LogError(std::string(status.message()));
+    return 1;
+  }
+  signals.OnHangup([&server] { (*server)->Reload(); });
+  const int signal = signals.Await();
+  signals.OnHangup(nullptr);
+  LogInfo(absl::StrCat("signal ", signal, ": draining; a second one ends at once"));
+  (*server)->Drain();
+  server->reset();
+  LogInfo("stopped");
+  return 0;
+}
+
+}  // namespace swaa::server

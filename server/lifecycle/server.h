@@ -1,0 +1,84 @@
+// Assembly and lifecycle.
+
+#ifndef SWAA_SERVER_LIFECYCLE_SERVER_H_
+#define SWAA_SERVER_LIFECYCLE_SERVER_H_
+
+#include <memory>
+#include <string>
+
+#include <grpcpp/grpcpp.h>
+#include <prometheus/exposer.h>
+
+#include "absl/status/statusor.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/engine.h"
+#include "server/control/control_service.h"
+#include "server/generate/inference_service.h"
+#include "server/generate/serving_context.h"
+#include "server/settings/file_watcher.h"
+#include "server/settings/options.h"
+
+namespace swaa::server {
+
+// A server that answers requests from Start's return until Drain or its destructor. Not
+// thread-safe; its requests run on threads of its own.
+class Server {
+ public:
+  // Loads the model, answers a request of its own, listens. The status says which flag to change.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options);
+  // Ends what is left at once.
+  ~Server();
+
+  // Takes no new request; waits up to the grace time for those that run, then aborts them.
+  void Drain();
+
+  // Reads the configuration file again, soon, on another thread: its recipes are those of all
+  // requests from then on; a file that is wrong changes nothing. Nothing without a file. What comes
+  // of it is logged and counted.
+  void Reload();
+
+  int port() const { return port_; }
+  int metrics_port() const { return metrics_port_; }  // 0: no metrics
+  // What its request handlers reach, for those who would call the engine without gRPC between.
+  const ServingContext& serving() const { return serving_; }
+
+ private:
+  explicit Server(const ServerOptions& options) : options_(options) {}
+
+  absl::Status CheckAddresses() const;
+  absl::Status LoadModel();
+  absl::StatusOr<RecipeCatalog> MakeRecipes(const ServerOptions& options) const;
+  absl::Status StartEngine();
+  absl::Status StartMetrics();
+  absl::Status Listen();
+  void StopListening(absl::Duration patience);
+  void WatchConfig();
+  absl::Status TryReload();
+
+  const ServerOptions options_;
+  ServingContext serving_;
+  // In order of making; each outlives what comes after it.
+  Checkpoint checkpoint_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<ChatFormat> chat_format_;
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Metrics> metrics_;
+  std::shared_ptr<LoadCollector> load_collector_;
+  std::unique_ptr<WorkerPool> workers_;
+  std::unique_ptr<SlowReaderWatch> slow_readers_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<prometheus::Exposer> exposer_;
+  std::unique_ptr<InferenceService> inference_service_;
+  std::unique_ptr<ControlService> control_service_;
+  std::unique_ptr<grpc::Server> grpc_server_;
+  std::unique_ptr<FileWatcher> config_watcher_;
+  int port_ = 0;
+  int metrics_port_ = 0;
+};
+
+// `swaa serve`: starts, says so, waits for SIGTERM or SIGINT, drains. The process's exit code.
+int RunServer(const ServerOptions& options);
+
+}  // namespace swaa::server
+
+#endif  // SWAA_SERVER_LIFECYCLE_SERVER_H_

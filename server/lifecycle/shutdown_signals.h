@@ -1,0 +1,47 @@
+// SIGTERM, SIGINT and SIGHUP, read by a thread of their own instead of handlers.
+
+#ifndef SWAA_SERVER_LIFECYCLE_SHUTDOWN_SIGNALS_H_
+#define SWAA_SERVER_LIFECYCLE_SHUTDOWN_SIGNALS_H_
+
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+
+namespace swaa::server {
+
+// Make it before any other thread: it blocks the signals for all threads that come after. Before
+// Await, and from the second signal on, a signal ends the process at once with 128 + its number.
+class ShutdownSignals {
+ public:
+  ShutdownSignals();
+  ~ShutdownSignals();
+  ShutdownSignals(const ShutdownSignals&) = delete;
+  ShutdownSignals& operator=(const ShutdownSignals&) = delete;
+
+  // Waits for the first of SIGTERM and SIGINT; its number.
+  int Await();
+
+  // What SIGHUP does from now on, on the signals' thread; it must not block. Nothing: it is
+  // ignored, as before the first call. After the return the previous one is not running.
+  void OnHangup(std::function<void()> handler);
+
+ private:
+  void Watch();
+  void OnSignal(int signal);
+
+  int signal_fd_ = -1;
+  int stop_fd_ = -1;
+  std::mutex mutex_;
+  std::condition_variable came_;
+  std::function<void()> on_hangup_ ABSL_GUARDED_BY(mutex_);
+  bool awaited_ ABSL_GUARDED_BY(mutex_) = false;
+  int first_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::thread thread_;
+};
+
+}  // namespace swaa::server
+
+#endif  // SWAA_SERVER_LIFECYCLE_SHUTDOWN_SIGNALS_H_

@@ -1,0 +1,94 @@
+// The gauges of what the server holds right now.
+
+#include <utility>
+
+#include "server/observation/metrics.h"
+
+namespace swaa::server {
+namespace {
+
+// One family under construction.
+class FamilyBuilder {
+ public:
+  FamilyBuilder(const std::string& name, const std::string& help,
+                prometheus::MetricType type = prometheus::MetricType::Gauge) {
+    family_.name = name;
+    family_.help = help;
+    family_.type = type;
+  }
+  FamilyBuilder& Add(double value, std::vector<prometheus::ClientMetric::Label> labels = {}) {
+    prometheus::ClientMetric metric;
+    if (family_.type == prometheus::MetricType::Counter) {
+      metric.counter.value = value;
+    } else {
+      metric.gauge.value = value;
+    }
+    metric.label = std::move(labels);
+    family_.metric.push_back(std::move(metric));
+    return *this;
+  }
+  prometheus::MetricFamily Take() { return std::move(family_); }
+
+ private:
+  prometheus::MetricFamily family_;
+};
+
+}  // namespace
+
+LoadCollector::LoadCollector(Facts facts, std::function<std::vector<std::string>()> recipe_names,
+                             std::function<EngineLoad()> load)
+    : facts_(std::move(facts)), recipe_names_(std::move(recipe_names)), load_(std::move(load)) {}
+
+std::vector<prometheus::MetricFamily> LoadCollector::Collect() const {
+  const EngineLoad load = load_();
+  const double capacity = static_cast<double>(load.total_pages * facts_.page_bytes);
+  const double usage = load.total_pages == 0 ? 0
+                                             : static_cast<double>(load.used_pages) /
+                                                   static_cast<double>(load.total_pages);
+  FamilyBuilder kv("swaa_kv_cache_bytes", "Bytes of keys and values held, by recipe.");
+  FamilyBuilder full("swaa_kv_cache_full_equivalent_bytes",
+                     "What the same requests would hold under full attention.");
+  std::map<std::string, RecipeLoad> recipes = {{kCustomRecipeLabel, {}}};
+  for (const std::string& name : recipe_names_()) recipes[name] = {};
+  for (const auto& [label, recipe] : load.recipes) {
+    RecipeLoad& sum = recipes[recipes.contains(label) ? label : kCustomRecipeLabel];
+    sum.kv_bytes += recipe.kv_bytes;
+    sum.full_attention_kv_bytes += recipe.full_attention_kv_bytes;
+  }
+  for (const auto& [label, recipe] : recipes) {
+    kv.Add(static_cast<double>(recipe.kv_bytes), {{"recipe", label}});
+    full.Add(static_cast<double>(recipe.full_attention_kv_bytes), {{"recipe", label}});
+  }
+  return {
+      FamilyBuilder("swaa_requests_running", "Requests in the engine.").Add(load.running).Take(),
+      FamilyBuilder("swaa_requests_waiting", "Requests in the queue.").Add(load.queued).Take(),
+      FamilyBuilder("swaa_kv_cache_usage_ratio", "Pages in use of all, evictable ones left out.")
+          .Add(usage)
+          .Take(),
+      FamilyBuilder("swaa_kv_cache_capacity_bytes", "Bytes of the page pool.").Add(capacity).Take(),
+      FamilyBuilder("swaa_kv_cache_evictable_bytes",
+                    "Bytes of pages that only the prefix cache holds; free on demand.")
+          .Add(static_cast<double>(load.evictable_pages * facts_.page_bytes))
+          .Take(),
+      FamilyBuilder("swaa_prefix_cache_blocks", "Blocks of 64 tokens that the prefix cache knows.")
+          .Add(static_cast<double>(load.cached_blocks))
+          .Take(),
+      FamilyBuilder("swaa_preemptions_total", "Times a running request lost its pages.",
+                    prometheus::MetricType::Counter)
+          .Add(static_cast<double>(load.preemptions))
+          .Take(),
+      kv.Take(),
+      full.Take(),
+      // What routers choose a server by; empty while it can load no adapter.
+      FamilyBuilder("swaa_lora_requests_info",
+                    "Adapters of running and waiting requests; always 1.")
+          .Add(1, {{"max_lora", "0"}, {"running_lora_adapters", ""}, {"waiting_lora_adapters", ""}})
+          .Take(),
+      FamilyBuilder("swaa_device_memory_bytes", "Device memory, by what it is for.")
+          .Add(static_cast<double>(facts_.weight_bytes), {{"kind", "weights"}})
+          .Add(capacity, {{"kind", "kv_cache"}})
+          .Take(),
+  };
+}
+
+}  // namespace swaa::server

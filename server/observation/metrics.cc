@@ -1,0 +1,250 @@
+// What Prometheus sees. Names and labels are a contract with dashboards and rules.
+
+#include "server/observation/metrics.h"
+
+#include <array>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "server/generate/errors.h"
+
+namespace swaa::server {
+namespace {
+
+using prometheus::Counter;
+using prometheus::Family;
+using prometheus::Gauge;
+using prometheus::Histogram;
+using prometheus::Labels;
+
+template <typename Builder>
+auto& Register(Builder builder, const std::string& name, const std::string& help,
+               prometheus::Registry* registry) {
+  return builder.Name(name).Help(help).Register(*registry);
+}
+
+Family<Counter>& CounterFamily(prometheus::Registry* registry, const std::string& name,
+                               const std::string& help) {
+  return Register(prometheus::BuildCounter(), name, help, registry);
+}
+Family<Histogram>& HistogramFamily(prometheus::Registry* registry, const std::string& name,
+                                   const std::string& help) {
+  return Register(prometheus::BuildHistogram(), name, help, registry);
+}
+Family<Gauge>& GaugeFamily(prometheus::Registry* registry, const std::string& name,
+                           const std::string& help) {
+  return Register(prometheus::BuildGauge(), name, help, registry);
+}
+
+double Seconds(absl::Duration duration) { return absl::ToDoubleSeconds(duration); }
+
+std::string LayerList(const std::vector<bool>& layers) {
+  std::vector<size_t> indices;
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    if (layers[layer]) indices.push_back(layer);
+  }
+  if (indices.empty()) return "none";
+  return indices.size() == layers.size() ? "all" : absl::StrJoin(indices, ",");
+}
+
+}  // namespace
+
+std::string PromptLengthClass(int64_t prompt_tokens) {
+  if (prompt_tokens <= 2048) return "le_2k";
+  if (prompt_tokens <= 8192) return "le_8k";
+  if (prompt_tokens <= 32768) return "le_32k";
+  if (prompt_tokens <= 131072) return "le_128k";
+  return "gt_128k";
+}
+
+Metrics::Metrics(const RecipeCatalog& recipes, const std::string& version,
+                 const std::string& model_name, const std::string& backend, MetricsEdges edges)
+    : edges_(std::move(edges)), registry_(std::make_shared<prometheus::Registry>()) {
+  prometheus::Registry* r = registry_.get();
+  requests_ =
+      &CounterFamily(r, "swaa_requests_total", "Requests that have ended, refused included.");
+  rejected_ = &CounterFamily(r, "swaa_requests_rejected_total",
+                             "Requests that ended before they were accepted, by error reason.");
+  time_to_first_token_ = &HistogramFamily(r, "swaa_time_to_first_token_seconds",
+                                          "From arrival to the first output token.");
+  recipe_info_ = &GaugeFamily(r, "swaa_recipe_info", "The registered recipes; always 1.");
+  batch_tokens_ = &HistogramFamily(r, "swaa_batch_tokens", "Tokens computed in a step.")
+                       .Add({}, edges_.batch_tokens);
+  auto& steps = HistogramFamily(r, "swaa_step_duration_seconds", "Device time of a step.");
+  for (const char* phase : {"prefill", "decode", "mixed"}) {
+    step_duration_[phase] = &steps.Add({{"phase", phase}}, edges_.seconds);
+  }
+  auto& reloads =
+      CounterFamily(r, "swaa_config_reloads_total",
+                    "Times the configuration was read again; failed: the old one stays.");
+  reloads_ok_ = &reloads.Add({{"result", "ok"}});
+  reloads_failed_ = &reloads.Add({{"result", "failed"}});
+  last_load_ = &GaugeFamily(r, "swaa_config_last_load_timestamp_seconds",
+                            "When the configuration in force was loaded.")
+                    .Add({});
+  last_load_->SetToCurrentTime();
+  GaugeFamily(r, "swaa_build_info", "What runs here; always 1.")
+      .Add({{"version", version}, {"model", model_name}, {"backend", backend}})
+      .Set(1);
+  {
+    std::lock_guard lock(mutex_);
+    series_.emplace(kCustomRecipeLabel, MakeSeries(kCustomRecipeLabel));
+  }
+  SetRecipes(recipes);
+}
+
+void Metrics::SetRecipes(const RecipeCatalog& recipes) {
+  std::lock_guard lock(mutex_);
+  for (auto it = series_.begin(); it != series_.end();) {
+    if (it->first == kCustomRecipeLabel || recipes.Find(it->first) != nullptr) {
+      ++it;
+      continue;
+    }
+    if (it->second.info != nullptr) recipe_info_->Remove(it->second.info);
+    for (const auto& remove : it->second.removers) remove();
+    it = series_.erase(it);
+  }
+  for (const NamedRecipe& named : recipes.recipes()) {
+    auto found = series_.find(named.name);
+    if (found == series_.end()) {
+      found = series_.emplace(named.name, MakeSeries(named.name)).first;
+    }
+    SetRecipeInfo(named, &found->second);
+  }
+}
+
+void Metrics::OnConfigReload(bool ok) {
+  (ok ? reloads_ok_ : reloads_failed_)->Increment();
+  if (ok) last_load_->SetToCurrentTime();
+}
+
+template <typename T, typename... Arguments>
+T* Metrics::AddSeries(Family<T>* family, const Labels& labels, RecipeSeries* series,
+                      const Arguments&... arguments) {
+  T* added = &family->Add(labels, arguments...);
+  series->removers.push_back([family, added] { family->Remove(added); });
+  return added;
+}
+
+Metrics::RecipeSeries Metrics::MakeSeries(const std::string& label) {
+  prometheus::Registry* r = registry_.get();
+  const Labels recipe = {{"recipe", label}};
+  RecipeSeries series;
+  auto seconds = [&](const char* name, const char* help) {
+    return AddSeries(&HistogramFamily(r, name, help), recipe, &series, edges_.seconds);
+  };
+  auto counter = [&](const char* name, const char* help) {
+    return AddSeries(&CounterFamily(r, name, help), recipe, &series);
+  };
+  Family<Counter>& prompt = CounterFamily(
+      r, "swaa_prompt_tokens_total", "Prompt tokens, computed or taken from the prefix cache.");
+  series.inter_token =
+      seconds("swaa_inter_token_latency_seconds", "Between two output tokens of one request.");
+  series.duration = seconds("swaa_request_duration_seconds", "From arrival to the last word.");
+  series.queue = seconds("swaa_request_queue_seconds", "From arrival to admission.");
+  series.prefill = seconds("swaa_request_prefill_seconds", "From admission to the first token.");
+  series.decode = seconds("swaa_request_decode_seconds", "From the first token to the end.");
+  series.speedup_counted =
+      AddSeries(&HistogramFamily(r, "swaa_speedup_ratio",
+                                 "Full attention against the recipe; counted: by keys attended."),
+                {{"recipe", label}, {"kind", "counted"}}, &series, edges_.ratio);
+  series.prompt_computed = AddSeries(&prompt, {{"recipe", label}, {"source", "computed"}}, &series);
+  series.prompt_cached = AddSeries(&prompt, {{"recipe", label}, {"source", "cached"}}, &series);
+  series.generated = counter("swaa_generation_tokens_total", "Output tokens.");
+  series.attended = counter("swaa_attended_keys_total", "Visible query-key pairs over all layers.");
+  series.attended_full =
+      counter("swaa_attended_keys_full_equivalent_total", "The same under full attention.");
+  return series;
+}
+
+void Metrics::SetRecipeInfo(const NamedRecipe& named, RecipeSeries* series) {
+  const Recipe& recipe = named.recipe;
+  const bool full = !recipe.window.has_value();
+  const Labels labels = {{"recipe", named.name},
+                         {"sliding_window_tokens", full ? "" : absl::StrCat(*recipe.window)},
+                         {"sink_tokens", absl::StrCat(recipe.sinks)},
+                         {"full_attention_layers", full ? "all" : LayerList(recipe.layer_full)},
+                         {"full_attention_decode", full ? "all" : LayerList(recipe.decode_full)}};
+  // The same one if nothing has changed.
+  Gauge* info = &recipe_info_->Add(labels);
+  if (series->info != nullptr && series->info != info) recipe_info_->Remove(series->info);
+  series->info = info;
+  info->Set(1);
+}
+
+void Metrics::OnStep(const StepRecord& step) {
+  const bool prefill = step.prefill_tokens > 0;
+  const bool decode = step.decode_tokens > 0;
+  if (!prefill && !decode) return;
+  step_duration_.at(prefill && decode ? "mixed"
+                    : prefill         ? "prefill"
+                                      : "decode")
+      ->Observe(step.device_seconds);
+  batch_tokens_->Observe(step.prefill_tokens + step.decode_tokens);
+}
+
+Metrics::RecipeSeries* Metrics::SeriesOf(const std::string& label) {
+  auto found = series_.find(label);
+  return &(found == series_.end() ? series_.find(kCustomRecipeLabel) : found)->second;
+}
+
+void Metrics::OnInterTokenLatency(const std::string& recipe_label, absl::Duration latency) {
+  std::lock_guard lock(mutex_);
+  SeriesOf(recipe_label)->inter_token->Observe(Seconds(latency));
+}
+
+void Metrics::ObserveTimes(const RequestRecord& record, const std::string& label,
+                           RecipeSeries* series) {
+  const GenerationStats& stats = record.stats;
+  series->queue->Observe(Seconds(stats.queue_time));
+  if (stats.completion_tokens == 0) return;
+  series->prefill->Observe(Seconds(stats.prefill_time));
+  series->decode->Observe(Seconds(stats.decode_time));
+  const std::string length = PromptLengthClass(stats.prompt_tokens);
+  prometheus::Histogram*& first_token = series->first_token[length];
+  if (first_token == nullptr) {
+    first_token = AddSeries(time_to_first_token_, {{"recipe", label}, {"prompt_len", length}},
+                            series, edges_.seconds);
+  }
+  first_token->Observe(Seconds(stats.time_to_first_token));
+  if (stats.attended_keys > 0) {
+    series->speedup_counted->Observe(static_cast<double>(stats.full_attention_attended_keys) /
+                                     static_cast<double>(stats.attended_keys));
+  }
+}
+
+void Metrics::CountEnd(const RequestRecord& record, const std::string& label,
+                       RecipeSeries* series) {
+  const std::string reason = FinishReasonName(record.finish_reason);
+  const std::string code = CodeName(record.status.code());
+  Counter*& ended = series->ended[{reason, code}];
+  if (ended == nullptr) {
+    ended = AddSeries(requests_,
+                      {{"recipe", label}, {"finish_reason", reason}, {"grpc_code", code}}, series);
+  }
+  ended->Increment();
+}
+
+void Metrics::OnRequestEnd(const RequestRecord& record) {
+  if (!record.accepted) rejected_->Add({{"reason", ErrorReason(record.status)}}).Increment();
+  std::lock_guard lock(mutex_);
+  if (record.recipe_label == kNoRecipeLabel) {
+    CountEnd(record, kNoRecipeLabel, &none_);
+    return;
+  }
+  RecipeSeries* series = SeriesOf(record.recipe_label);
+  const bool known = series_.contains(record.recipe_label);
+  const std::string label = known ? record.recipe_label : kCustomRecipeLabel;
+  CountEnd(record, label, series);
+  series->duration->Observe(Seconds(record.total));
+  if (!record.accepted) return;
+  const GenerationStats& stats = record.stats;
+  series->prompt_cached->Increment(stats.cached_prompt_tokens);
+  series->prompt_computed->Increment(stats.prompt_tokens - stats.cached_prompt_tokens);
+  series->generated->Increment(stats.completion_tokens);
+  series->attended->Increment(static_cast<double>(stats.attended_keys));
+  series->attended_full->Increment(static_cast<double>(stats.full_attention_attended_keys));
+  ObserveTimes(record, label, series);
+}
+
+}  // namespace swaa::server

@@ -1,0 +1,132 @@
+// What is written down about a request when it ends.
+
+#include "server/observation/request_log.h"
+
+#include <memory>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+#include <spdlog/pattern_formatter.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "server/generate/errors.h"
+
+namespace swaa::server {
+namespace {
+
+std::string Dump(const nlohmann::ordered_json& json) {
+  return json.dump(-1, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace);
+}
+
+// Prints a message as a JSON string, or as it is where it is already a list of members.
+class JsonMessageFlag : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, const std::tm&,
+              spdlog::memory_buf_t& out) override {
+    const std::string text(message.payload.data(), message.payload.size());
+    const std::string members =
+        text.rfind("\"event\":", 0) == 0 ? text : absl::StrCat("\"message\":", Dump(text));
+    out.append(members.data(), members.data() + members.size());
+  }
+  std::unique_ptr<spdlog::custom_flag_formatter> clone() const override {
+    return std::make_unique<JsonMessageFlag>();
+  }
+};
+
+int64_t Milliseconds(absl::Duration duration) { return absl::ToInt64Milliseconds(duration); }
+
+nlohmann::ordered_json Fields(const RequestRecord& record) {
+  const GenerationStats& stats = record.stats;
+  nlohmann::ordered_json fields;
+  fields["event"] = "request";
+  fields["id"] = record.id;
+  fields["recipe"] = record.recipe_label;
+  fields["status"] = CodeName(record.status.code());
+  if (record.finish_reason.has_value()) fields["finish"] = FinishReasonName(record.finish_reason);
+  fields["prompt_tokens"] = stats.prompt_tokens;
+  fields["cached_tokens"] = stats.cached_prompt_tokens;
+  fields["completion_tokens"] = stats.completion_tokens;
+  fields["queue_ms"] = Milliseconds(stats.queue_time);
+  fields["ttft_ms"] = Milliseconds(stats.time_to_first_token);
+  fields["total_ms"] = Milliseconds(record.total);
+  fields["peak_kv_bytes"] = stats.peak_kv_bytes;
+  if (!record.status.ok()) {
+    fields["reason"] = ErrorReason(record.status);
+    fields["error"] = std::string(record.status.message());
+  }
+  return fields;
+}
+
+}  // namespace
+
+std::string FinishReasonName(const std::optional<FinishReason>& reason) {
+  if (!reason.has_value()) return "none";
+  switch (*reason) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
+  }
+  return "none";
+}
+
+absl::Status ConfigureLogging(LogFormat format, const std::string& level) {
+  const spdlog::level::level_enum parsed = spdlog::level::from_str(level);
+  if (parsed == spdlog::level::off && level != "off") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        Quoted(level), " is no log level; take trace, debug, info, warning, error or off"));
+  }
+  auto logger =
+      std::make_shared<spdlog::logger>("swaa", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  auto formatter = std::make_unique<spdlog::pattern_formatter>();
+  if (format == LogFormat::kJson) {
+    formatter->add_flag<JsonMessageFlag>('*').set_pattern(
+        "{\"time\":\"%Y-%m-%dT%H:%M:%S.%e%z\",\"level\":\"%l\",%*}");
+  } else {
+    formatter->set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
+  }
+  logger->set_formatter(std::move(formatter));
+  logger->set_level(parsed);
+  logger->flush_on(spdlog::level::info);
+  spdlog::set_default_logger(std::move(logger));
+  return absl::OkStatus();
+}
+
+std::string FormatRecord(const RequestRecord& record, LogFormat format) {
+  const nlohmann::ordered_json fields = Fields(record);
+  if (format == LogFormat::kJson) {
+    const std::string object = Dump(fields);
+    return object.substr(1, object.size() - 2);
+  }
+  std::string line;
+  for (const auto& [key, value] : fields.items()) {
+    if (key == "event") {
+      absl::StrAppend(&line, value.get<std::string>());
+      continue;
+    }
+    // Words stand bare; an id or a message that holds more is quoted and escaped, so that a line is
+    // a line.
+    const std::string text = value.is_string() ? value.get<std::string>() : Dump(value);
+    const bool bare = !text.empty() && text.find_first_of(" \"\\\n\r\t=") == std::string::npos;
+    absl::StrAppend(&line, " ", key, "=", bare ? text : Dump(text));
+  }
+  return line;
+}
+
+void LogRequest(const RequestRecord& record, LogFormat format) {
+  const bool ours = record.status.code() == absl::StatusCode::kInternal ||
+                    record.status.code() == absl::StatusCode::kUnknown ||
+                    record.status.code() == absl::StatusCode::kResourceExhausted;
+  spdlog::log(ours ? spdlog::level::warn : spdlog::level::info, "{}", FormatRecord(record, format));
+}
+
+void LogInfo(const std::string& message) { spdlog::info("{}", message); }
+void LogWarning(const std::string& message) { spdlog::warn("{}", message); }
+void LogError(const std::string& message) { spdlog::error("{}", message); }
+
+}  // namespace swaa::server

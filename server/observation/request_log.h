@@ -1,0 +1,53 @@
+// What is written down about a request when it ends.
+
+#ifndef SWAA_SERVER_OBSERVATION_REQUEST_LOG_H_
+#define SWAA_SERVER_OBSERVATION_REQUEST_LOG_H_
+
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/generation.h"
+
+namespace swaa::server {
+
+// What metrics call the recipe of a request that was refused before its recipe was known.
+inline constexpr char kNoRecipeLabel[] = "none";
+
+// One request, from arrival to its last word.
+struct RequestRecord {
+  std::string id;
+  std::string recipe_label = kNoRecipeLabel;
+  absl::Status status;  // as the client got it
+  bool accepted = false;
+  std::optional<FinishReason> finish_reason;  // absent unless status is OK
+  GenerationStats stats;
+  absl::Duration total;
+};
+
+enum class LogFormat { kText, kJson };
+
+// "stop", "length", "cancelled"; "none" where absent.
+std::string FinishReasonName(const std::optional<FinishReason>& reason);
+
+// Sets up spdlog's default logger, on stderr. INVALID_ARGUMENT for a level that spdlog does not
+// have.
+absl::Status ConfigureLogging(LogFormat format, const std::string& level);
+
+// The record as one line: `key=value` pairs, or a JSON object without its braces' time and level,
+// which the logger adds.
+std::string FormatRecord(const RequestRecord& record, LogFormat format);
+
+// Writes it to the log: info where the request ended well or by its client's doing, else warning.
+void LogRequest(const RequestRecord& record, LogFormat format);
+
+// Logs a message that may hold any text, in either format. Use it instead of spdlog's own calls.
+void LogInfo(const std::string& message);
+void LogWarning(const std::string& message);
+void LogError(const std::string& message);
+
+}  // namespace swaa::server
+
+#endif  // SWAA_SERVER_OBSERVATION_REQUEST_LOG_H_

@@ -1,0 +1,153 @@
+// The configuration file as a message, and what overrides it.
+
+#include "server/settings/config.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <set>
+
+#include <google/protobuf/util/message_differencer.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "server/generate/errors.h"
+#include "server/settings/values.h"
+#include "server/settings/yaml_message.h"
+
+namespace swaa::server {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+
+// The largest file that is read; a real one has a few KiB.
+constexpr size_t kMostFileBytes = size_t{4} << 20;
+
+const std::map<std::string, std::string>& FlagsByKey() {
+  static const auto* const kFlags = new std::map<std::string, std::string>{
+      {"model.path", "model"},
+      {"model.served_name", "served_model_name"},
+      {"model.load_format", "load_format"},
+      {"device.kv_cache_bytes", "kv_cache_bytes"},
+      {"device.threads", "threads"},
+      {"device.dtype", "dtype"},
+      {"device.instruction_set", "instruction_set"},
+      {"scheduling.max_batch_tokens", "max_batch_tokens"},
+      {"scheduling.max_running_requests", "max_running_requests"},
+      {"scheduling.max_queued_requests", "max_queued_requests"},
+      {"scheduling.prefix_cache", "prefix_cache"},
+      {"network.listen_address", "listen_address"},
+      {"network.metrics_address", "metrics_address"},
+      {"network.drain_grace", "drain_grace_seconds"},
+      {"network.max_connection_age", "max_connection_age_seconds"},
+      {"streaming.buffer_bytes", "stream_buffer_bytes"},
+      {"streaming.slow_reader_timeout", "slow_reader_timeout_seconds"},
+      {"logging.format", "log_format"},
+      {"logging.level", "log_level"},
+      {"default_recipe", "default_recipe"},
+  };
+  return *kFlags;
+}
+
+std::vector<const FieldDescriptor*> SetFields(const Message& message) {
+  std::vector<const FieldDescriptor*> fields;
+  message.GetReflection()->ListFields(message, &fields);
+  return fields;
+}
+
+bool IsSection(const FieldDescriptor& field) {
+  return field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE && !field.is_repeated() &&
+         field.message_type()->file() == v1::ServerConfig::descriptor()->file();
+}
+
+// Takes over every setting that `from` has, whole: a duration's seconds and nanoseconds go
+// together.
+void Override(const Message& from, Message* to) {
+  for (const FieldDescriptor* field : SetFields(from)) {
+    if (IsSection(*field)) {
+      Override(from.GetReflection()->GetMessage(from, field),
+               to->GetReflection()->MutableMessage(to, field));
+      continue;
+    }
+    // A message of this one setting.
+    std::unique_ptr<Message> one(from.New());
+    one->CopyFrom(from);
+    for (const FieldDescriptor* other : SetFields(from)) {
+      if (other != field) one->GetReflection()->ClearField(one.get(), other);
+    }
+    to->GetReflection()->ClearField(to, field);
+    to->MergeFrom(*one);
+  }
+}
+
+void CollectKeys(const Message& message, const std::string& path, std::set<std::string>* keys) {
+  for (const FieldDescriptor* field : SetFields(message)) {
+    const std::string key = path.empty() ? field->name() : absl::StrCat(path, ".", field->name());
+    if (IsSection(*field)) {
+      CollectKeys(message.GetReflection()->GetMessage(message, field), key, keys);
+    } else {
+      keys->insert(key);
+    }
+  }
+}
+
+}  // namespace
+
+std::string FlagOfKey(const std::string& key) {
+  auto found = FlagsByKey().find(key);
+  return found == FlagsByKey().end() ? "" : found->second;
+}
+
+std::set<std::string> KeysOf(const v1::ServerConfig& config) {
+  std::set<std::string> keys;
+  CollectKeys(config, "", &keys);
+  return keys;
+}
+
+void OverrideConfig(const v1::ServerConfig& from, v1::ServerConfig* to) { Override(from, to); }
+
+absl::StatusOr<v1::ServerConfig> ReadConfigFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text(kMostFileBytes + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!file.is_open() || file.bad() || (file.fail() && !file.eof())) {
+    return absl::NotFoundError(absl::StrCat("--config: cannot read ", Quoted(path), ": ",
+                                            std::strerror(errno), "; name a YAML file"));
+  }
+  text.resize(static_cast<size_t>(file.gcount()));
+  if (text.size() > kMostFileBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("--config: ", Quoted(path), " has more than ",
+                                                   FormatByteSize(kMostFileBytes),
+                                                   "; is it a configuration file?"));
+  }
+  v1::ServerConfig config;
+  SWAA_RETURN_IF_ERROR(ReadYamlMessage(text, path, &config));
+  return config;
+}
+
+std::vector<std::string> ChangedFixedSettings(const v1::ServerConfig& before,
+                                              const v1::ServerConfig& now) {
+  std::set<std::string> keys = KeysOf(before);
+  keys.merge(KeysOf(now));
+  std::vector<std::string> changed;
+  for (const std::string& key : keys) {
+    const size_t dot = key.find('.');
+    if (dot == std::string::npos) continue;  // recipes and the default: they reload
+    const FieldDescriptor* section =
+        v1::ServerConfig::descriptor()->FindFieldByName(key.substr(0, dot));
+    const FieldDescriptor* setting = section->message_type()->FindFieldByName(key.substr(dot + 1));
+    google::protobuf::util::MessageDifferencer differencer;
+    if (!differencer.CompareWithFields(before.GetReflection()->GetMessage(before, section),
+                                       now.GetReflection()->GetMessage(now, section), {setting},
+                                       {setting})) {
+      changed.push_back(key);
+    }
+  }
+  return changed;
+}
+
+}  // namespace swaa::server

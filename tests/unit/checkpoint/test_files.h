@@ -1,0 +1,77 @@
+// Temporary folders, and reading everything that a checkpoint offers.
+
+#ifndef SWAA_TESTS_UNIT_CHECKPOINT_TEST_FILES_H_
+#define SWAA_TESTS_UNIT_CHECKPOINT_TEST_FILES_H_
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/weight_table.h"
+
+namespace swaa {
+
+// A folder that goes away with the object.
+class TempFolder {
+ public:
+  TempFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "swaa-test-XXXXXX").string();
+    const char* made = mkdtemp(pattern.data());
+    EXPECT_NE(made, nullptr) << pattern;
+    path_ = pattern;
+  }
+  ~TempFolder() { std::filesystem::remove_all(path_); }
+  TempFolder(const TempFolder&) = delete;
+  TempFolder& operator=(const TempFolder&) = delete;
+
+  const std::string& path() const { return path_; }
+  std::string File(const std::string& name) const { return path_ + "/" + name; }
+
+  // Returns the file's path.
+  std::string Write(const std::string& name, const std::string& content) const {
+    std::ofstream(File(name), std::ios::binary | std::ios::trunc) << content;
+    return File(name);
+  }
+
+ private:
+  std::string path_;
+};
+
+inline std::string ReadWhole(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  EXPECT_TRUE(file.good()) << path;
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+// Rows of a weight that must be there, row by row.
+inline std::vector<float> ReadAll(const Checkpoint& checkpoint, WeightRole role, int32_t layer) {
+  absl::StatusOr<WeightView> view = checkpoint.weights->Find(role, layer);
+  EXPECT_TRUE(view.ok()) << view.status();
+  if (!view.ok()) return {};
+  std::vector<float> values(view->rows * view->columns);
+  view->read_rows(0, view->rows, values.data());
+  return values;
+}
+
+// Touches every weight of the configuration, so that a sanitizer sees what a wrong extent would
+// read. Returns the number of values.
+inline int64_t ReadEverything(const Checkpoint& checkpoint) {
+  int64_t count = 0;
+  for (const WeightSpec& spec : WeightSpecs()) {
+    if (!spec.present(checkpoint.config)) continue;
+    for (int32_t layer = 0; layer < (spec.per_layer ? checkpoint.config.num_layers : 1); ++layer) {
+      count += static_cast<int64_t>(ReadAll(checkpoint, spec.role, layer).size());
+    }
+  }
+  return count;
+}
+
+}  // namespace swaa
+
+#endif  // SWAA_TESTS_UNIT_CHECKPOINT_TEST_FILES_H_

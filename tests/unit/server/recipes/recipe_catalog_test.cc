@@ -1,0 +1,102 @@
+// Which recipe a request gets, and what happens to its thinking switch.
+
+#include "server/recipes/recipe_catalog.h"
+
+#include <gmock/gmock.h>
+#include <google/protobuf/util/message_differencer.h>
+#include <gtest/gtest.h>
+
+#include "server/generate/errors.h"
+
+namespace swaa::server {
+namespace {
+
+using ::google::protobuf::util::MessageDifferencer;
+using ::testing::HasSubstr;
+
+constexpr int32_t kLayers = 6;
+
+std::vector<NamedRecipeSpec> WithThinking() {
+  std::vector<NamedRecipeSpec> specs = BuiltInRecipes();
+  NamedRecipeSpec thoughtful{.name = "thoughtful"};
+  thoughtful.spec.thinking_mode = ThinkingMode::kEnabled;
+  specs.push_back(thoughtful);
+  return specs;
+}
+
+RecipeCatalog Thinking(const std::string& default_name) {
+  return *RecipeCatalog::Create(WithThinking(), kLayers, /*supports_thinking=*/true, default_name);
+}
+
+v1::GenerateRequest Raw() {
+  v1::GenerateRequest request;
+  request.set_prompt("x");
+  return request;
+}
+
+TEST(RecipeCatalogTest, InFullBeforeNameBeforeDefault) {
+  const RecipeCatalog catalog = Thinking("balanced");
+  EXPECT_EQ(catalog.Choose(Raw())->name, "balanced");
+  EXPECT_FALSE(catalog.Choose(Raw())->from_request);
+  v1::GenerateRequest request = Raw();
+  request.set_recipe_name("window");
+  EXPECT_EQ(catalog.Choose(request)->label, "window");
+  request.mutable_recipe()->set_sliding_window_tokens(9);
+  const ChosenRecipe chosen = *catalog.Choose(request);
+  EXPECT_EQ(chosen.name, "");
+  EXPECT_EQ(chosen.label, "custom");
+  EXPECT_EQ(chosen.recipe.window, 9u);
+}
+
+TEST(RecipeCatalogTest, ThinkingOfARequestNeedsChatAndThatOfADefaultIsDropped) {
+  v1::GenerateRequest chat;
+  chat.mutable_chat()->add_messages()->set_content("x");
+  const RecipeCatalog catalog = Thinking("thoughtful");
+  EXPECT_EQ(catalog.Choose(Raw())->recipe.thinking_mode, ThinkingMode::kDefault);
+  EXPECT_EQ(catalog.Choose(chat)->recipe.thinking_mode, ThinkingMode::kEnabled);
+  v1::GenerateRequest named = Raw();
+  named.set_recipe_name("thoughtful");
+  v1::GenerateRequest in_full = Raw();
+  in_full.mutable_recipe()->set_thinking_mode(v1::THINKING_MODE_DISABLED);
+  for (const v1::GenerateRequest& request : {named, in_full}) {
+    const absl::Status status = catalog.Choose(request).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("thinking_mode"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("chat"));
+    EXPECT_EQ(ErrorReason(status), "thinking_mode_not_supported");
+  }
+  *in_full.mutable_chat() = chat.chat();
+  EXPECT_EQ(catalog.Choose(in_full)->recipe.thinking_mode, ThinkingMode::kDisabled);
+}
+
+TEST(RecipeCatalogTest, ModelWithoutTheSwitchRefusesItAtLoadAndInRequests) {
+  const absl::Status at_load =
+      RecipeCatalog::Create(WithThinking(), kLayers, false, "full").status();
+  EXPECT_EQ(at_load.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(at_load.message()), HasSubstr("recipes[thoughtful].thinking_mode"));
+  const RecipeCatalog catalog = *RecipeCatalog::Create(BuiltInRecipes(), kLayers, false, "full");
+  v1::GenerateRequest request;
+  request.mutable_chat()->add_messages()->set_content("x");
+  request.mutable_recipe()->set_thinking_mode(v1::THINKING_MODE_ENABLED);
+  EXPECT_EQ(catalog.Choose(request).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(RecipeCatalogTest, UnknownDefaultNamesWhatThereIs) {
+  const absl::Status status =
+      RecipeCatalog::Create(BuiltInRecipes(), kLayers, false, "nope").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("balanced"));
+}
+
+TEST(RecipeCatalogTest, ResolvedRecipesResolveToThemselves) {
+  const RecipeCatalog catalog = Thinking("full");
+  for (const NamedRecipe& named : catalog.recipes()) {
+    const v1::Recipe proto = RecipeToProto(named.recipe);
+    const Recipe again = *ResolveRecipe(*RecipeSpecFromProto(proto, "recipe"), kLayers, "recipe");
+    EXPECT_EQ(again, named.recipe) << named.name;
+    EXPECT_TRUE(MessageDifferencer::Equals(RecipeToProto(again), proto)) << named.name;
+  }
+}
+
+}  // namespace
+}  // namespace swaa::server
