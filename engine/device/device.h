@@ -20,11 +20,12 @@ struct DeviceInfo {
   int32_t num_slots = 0;   // requests whose page tables it holds at once
   int32_t max_pages_per_layer = 0;
   int32_t max_step_tokens = 0;
-  int32_t max_steps_in_flight = 1;
+  int32_t max_steps_in_flight = 1;  // submitted and not collected
   int64_t weight_bytes = 0;
 };
 
-// Used by the engine thread alone.
+// Used by the engine thread alone. Steps are computed in the order of Submit; with two in flight the
+// second may name tokens that the first draws (kDrawnToken).
 class Device {
  public:
   virtual ~Device() = default;
