@@ -105,13 +105,12 @@ class Model {
   void Attend(InstructionSet set, int32_t layer, int32_t first, int32_t count) {
     const SequenceRows rows = {0, 0, count, first};
     const int64_t begin = int64_t{first} * shape_.heads * shape_.head_dim;
-    AttentionParams params;
+    cpu::AttentionParams params;
     params.q = q_.data() + begin;
     params.q_stride = int64_t{shape_.heads} * shape_.head_dim;
     params.out = out_.data() + begin;
     params.sequences = {&rows, 1};
     params.spans = &shape_.span;
-    params.span_stride = 1;
     params.page_table = {table_.data(), shape_.layers, pages_of_layer_};
     params.pages = {pool_.get(), page_bytes_};
     params.layer = layer;

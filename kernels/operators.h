@@ -1,10 +1,15 @@
 // The operators of a backend, as the transformer (engine/model) calls them. One object a device.
 //
-// All pointers are the device's memory, from Operators::Allocate or Embedding and Weight objects;
-// all matrices are row-major and dense unless a stride is given. Calls are made from one thread
-// (the device's) and may return before the work is done, in order; Finish waits for it. Only
-// arguments that break an invariant can be wrong, so operators CHECK and return nothing; what input
-// or capacity can cause is a Status of the calls that load.
+// Memory named by void* is the device's: it comes from Allocate, and the host reaches it only by
+// Upload and Download. All matrices are row-major and dense unless a stride is given. Calls are
+// made from one thread (the device's) and may return before the work is done, in order; only Wait
+// may be called from another thread. What breaks an invariant is CHECKed; what input or capacity
+// can cause is a Status of the calls that load; a device that fails in the middle of a step throws
+// (std::exception), and whoever catches that treats the step as failed.
+//
+// A step: Stage copies all that it needs from the host in one piece; the operators that follow
+// enqueue its work; Submit closes it, and Wait gives its tokens. As many steps may be between Stage
+// and Wait as the capacity says.
 
 #ifndef SWAA_KERNELS_OPERATORS_H_
 #define SWAA_KERNELS_OPERATORS_H_
@@ -16,17 +21,50 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/step.h"
 #include "kernels/types.h"
 
 namespace swaa::kernels {
 
-// Element types of a running model. Residual stream, queries and logits are always f32.
+// Element types of a running model.
 struct Precision {
   DataType weights = DataType::kBf16;
   DataType activations = DataType::kBf16;  // inputs of products
+  DataType residual = DataType::kF32;      // the residual stream
+  DataType deltas = DataType::kF32;        // what a product adds to it
+  DataType queries = DataType::kF32;       // q, k and v between product and attention
   DataType kv = DataType::kBf16;           // pages
+};
+
+// The numbers of a model that decide whether a backend has kernels for it.
+struct ModelShape {
+  int32_t num_layers = 0;
+  int32_t hidden = 0;
+  int32_t ffn_width = 0;
+  int32_t heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  int32_t vocab = 0;
+
+  int64_t head_width() const { return int64_t{heads} * head_dim; }
+  int64_t kv_width() const { return int64_t{kv_heads} * head_dim; }
+  int64_t qkv_width() const { return head_width() + 2 * kv_width(); }
+};
+
+// What a device holds besides weights and activations; fixed before the first step.
+struct StepCapacity {
+  ModelShape model;
+  int32_t num_pages = 0;            // of the pool, the zero page included
+  int32_t num_slots = 0;            // rows of the page table, and of the sampling state
+  int32_t max_pages_per_layer = 0;  // of one slot
+  int32_t max_rows = 0;             // of a step
+  int32_t max_logits_rows = 0;      // of one Sample
+  int32_t max_steps = 1;            // between Stage and Wait
 };
 
 // Writes rows first_row .. first_row + count - 1 of a host matrix [rows, columns] as f32 to out.
@@ -46,20 +84,43 @@ class Weight {
 class Embedding {
  public:
   virtual ~Embedding() = default;
-  virtual int64_t bytes() const = 0;
+  virtual int64_t bytes() const = 0;  // beside those of a weight that it shares
 };
 
-// Device memory, 64-byte aligned, zeroed, freed with the object.
+// Device memory, 256-byte aligned, zeroed, freed with the object.
 class Buffer {
  public:
   virtual ~Buffer() = default;
-  virtual std::byte* data() const = 0;
+  virtual void* data() const = 0;
   virtual int64_t bytes() const = 0;
 };
 
-// out[r, :] = x[r, :] * rsqrt(mean(x[r, :]^2) + epsilon) * weight, rounded to the activation type.
-struct RmsNormParams {
-  const float* x = nullptr;       // [rows, hidden]
+// A step on its way through a device. A backend's own type stands behind it.
+class StagedStep {
+ public:
+  virtual ~StagedStep() = default;
+  int64_t rows() const { return rows_; }
+  // Rows whose logits are wanted, in order of rows.
+  int64_t wanted_rows() const { return wanted_rows_; }
+  // Every row's logits are wanted: nothing needs to be gathered.
+  bool all_wanted() const { return wanted_rows_ == rows_; }
+
+ protected:
+  // As operators are to compute them; at least those of the step (a backend may pad).
+  int64_t rows_ = 0;
+  int64_t wanted_rows_ = 0;
+};
+
+// What a step gave.
+struct StepOutput {
+  std::vector<ScoredToken> tokens;  // [StepInput::logits]
+  double seconds = 0;               // that the device worked on it
+};
+
+// residual += delta; out[r, :] = residual[r, :] * rsqrt(mean(residual[r, :]^2) + epsilon) * weight.
+struct AddNormParams {
+  void* residual = nullptr;       // [rows, hidden], residual type
+  const void* delta = nullptr;    // [rows, hidden], delta type; null: nothing is added
   const float* weight = nullptr;  // [hidden]
   void* out = nullptr;            // [rows, hidden], activation type
   int64_t rows = 0;
@@ -67,7 +128,7 @@ struct RmsNormParams {
   float epsilon = 0;
 };
 
-// out = x * weight^T (+ bias) (+ out when accumulate).
+// out = x * weight^T (+ bias).
 struct LinearParams {
   const Weight* weight = nullptr;
   const void* x = nullptr;      // [rows, in_features], activation type; room: PaddedRows
@@ -75,26 +136,19 @@ struct LinearParams {
   void* out = nullptr;          // [rows, out_features]; room: PaddedRows
   DataType out_type = DataType::kF32;
   int64_t rows = 0;
-  bool accumulate = false;  // adds to what out holds; f32 only
 };
 
 // Rotary embedding (rotate-half form: dimension d is paired with d + head_dim / 2), after an RMS
-// norm of each head where q_norm and k_norm are given (Qwen3); then K and V of every row are
-// written to the pages.
+// norm of each head where q_norm and k_norm are given (Qwen3); then K and V of every row of the
+// step are written to its pages.
 struct RopeAndStoreParams {
-  float* qkv =
-      nullptr;  // [rows, (heads + 2 kv_heads) * head_dim]: q, k, v; q and k rotated in place
+  // [rows, (heads + 2 kv_heads) * head_dim], query type: q, k, v; q and k rotated in place
+  void* qkv = nullptr;
   const float* cos_sin = nullptr;  // [rows, head_dim]: head_dim / 2 cosines, then as many sines
   const float* q_norm = nullptr;   // [head_dim] or null
   const float* k_norm = nullptr;
   float norm_epsilon = 0;
-  std::span<const SequenceRows> sequences;
-  PageTableView page_table;
-  PagePoolView pages;
   int32_t layer = 0;
-  int32_t heads = 0;
-  int32_t kv_heads = 0;
-  int32_t head_dim = 0;
   // Rows of q are wanted at all; false where only K and V are (rows of the last layer without
   // logits).
   bool rotate_queries = true;
@@ -104,19 +158,19 @@ struct RopeAndStoreParams {
 // pages. Query head h reads KV head h / (heads / kv_heads). Any mix of spans, lengths and counts in
 // one call; invisible pages are never read and may name the zero page.
 struct AttentionParams {
-  const float* q = nullptr;  // row r at q + r * q_stride: [heads, head_dim]
-  int64_t q_stride = 0;      // elements
-  void* out = nullptr;       // [rows, heads * head_dim], activation type
-  std::span<const SequenceRows> sequences;
-  const KeySpan* spans = nullptr;  // spans[s * span_stride] belongs to sequences[s] in this layer
-  int64_t span_stride = 0;
-  PageTableView page_table;
-  PagePoolView pages;
+  const void* qkv = nullptr;  // as RopeAndStore left it: q of row r begins the row
+  void* out = nullptr;        // [rows, heads * head_dim], activation type
   int32_t layer = 0;
-  int32_t heads = 0;
-  int32_t kv_heads = 0;
-  int32_t head_dim = 0;
   float scale = 0;
+  // Of the rows whose logits are wanted, gathered in qkv, instead of all rows.
+  bool wanted_rows = false;
+};
+
+// The draws and scores of rows first .. first + count - 1 of the wanted ones.
+struct SampleParams {
+  const float* logits = nullptr;  // [count, vocab]
+  int64_t first = 0;
+  int64_t count = 0;
 };
 
 class Operators {
@@ -124,53 +178,87 @@ class Operators {
   virtual ~Operators() = default;
 
   virtual std::string_view backend() const = 0;  // "cpu", "cuda"
-  virtual std::string device_name() const = 0;   // for people: processor, instruction set, threads
+  virtual std::string device_name() const = 0;   // for people: processor or card
   virtual const Precision& precision() const = 0;
+  virtual int32_t max_steps_in_flight() const = 0;
+
+  // --- Loading ---
+
+  // UNIMPLEMENTED where the backend has no kernel for the shape; names the number and what there
+  // is.
+  virtual absl::Status Supports(const ModelShape& shape) const = 0;
   // Bytes of one page of one layer.
   virtual int64_t KvPageBytes(int32_t kv_heads, int32_t head_dim) const = 0;
-  // Linear computes whole blocks of rows: x and out must have room for PaddedRows(rows) rows, of which
-  // those from `rows` on are read and overwritten, whatever they hold. At least `rows`, never falling.
+  // The most that a packed weight takes.
+  virtual int64_t MaxWeightBytes(int64_t out_features, int64_t in_features) const = 0;
+  // Linear computes whole blocks of rows: x and out must have room for PaddedRows(rows) rows, of
+  // which those from `rows` on are read and overwritten, whatever they hold. At least `rows`, never
+  // falling.
   virtual int64_t PaddedRows(int64_t rows) const = 0;
   // Memory that the device can still give to this process.
   virtual int64_t AvailableBytes() const = 0;
+  // What the state of PrepareSteps takes, pages included.
+  virtual int64_t StateBytes(const StepCapacity& capacity) const = 0;
 
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
+  // Copies between host and device memory; done on return.
+  virtual void Upload(const void* host, int64_t bytes, void* device) = 0;
+  virtual void Download(const void* device, int64_t bytes, void* host) = 0;
   // Reads all rows before it returns, some of them several times.
   virtual absl::StatusOr<std::unique_ptr<Weight>> PackWeight(int64_t out_features,
                                                              int64_t in_features,
                                                              const RowReader& read_rows) = 0;
-  // May keep read_rows and read rows later (the CPU gathers from the mapped file).
-  virtual absl::StatusOr<std::unique_ptr<Embedding>> MakeEmbedding(int64_t vocab, int64_t hidden,
+  // May keep read_rows and read rows later (the CPU gathers from the mapped file). `tied` holds the
+  // same matrix as a weight, or is null; it outlives the table.
+  virtual absl::StatusOr<std::unique_ptr<Embedding>> MakeEmbedding(const Weight* tied,
+                                                                   int64_t vocab, int64_t hidden,
                                                                    RowReader read_rows) = 0;
+  // Takes pages, page table and what steps need. Once, after the weights.
+  virtual absl::Status PrepareSteps(const StepCapacity& capacity) = 0;
 
-  // out[r, :] = table[ids[r], :], f32 [rows, hidden].
-  virtual void Embed(const Embedding& table, std::span<const int32_t> ids, float* out) = 0;
-  // cos_sin [rows, 2 * inverse_frequencies.size()] for RopeAndStore.
-  virtual void RopeTable(std::span<const int32_t> positions,
-                         std::span<const float> inverse_frequencies, float attention_factor,
-                         float* cos_sin) = 0;
-  virtual void RmsNorm(const RmsNormParams& params) = 0;
+  // --- A step ---
+
+  // Takes the step over; valid until Wait has returned it. Page-table updates and slot setups take
+  // effect after all steps staged before.
+  virtual StagedStep* Stage(const StepInput& input) = 0;
+  // Calls `enqueue`, or does again what an equal step's enqueue did (a captured graph). All
+  // operators between Stage and Submit are called inside.
+  virtual void Replay(StagedStep* step, absl::FunctionRef<void()> enqueue) = 0;
+  virtual void Submit(StagedStep* step) = 0;
+  // Waits until the step is done. Steps are waited for in the order of their submission.
+  virtual absl::StatusOr<StepOutput> Wait(StagedStep* step) = 0;
+
+  // out[r, :] = table[token of row r, :], residual type [rows, hidden].
+  virtual void Embed(const StagedStep& step, const Embedding& table, void* out) = 0;
+  // cos_sin f32 [rows, head_dim] for RopeAndStore; inverse_frequencies f32 [head_dim / 2], the
+  // device's.
+  virtual void RopeTable(const StagedStep& step, const float* inverse_frequencies,
+                         float attention_factor, float* cos_sin) = 0;
+  virtual void AddNorm(const AddNormParams& params) = 0;
   virtual void Linear(const LinearParams& params) = 0;
-  virtual void RopeAndStore(const RopeAndStoreParams& params) = 0;
-  virtual void Attention(const AttentionParams& params) = 0;
+  virtual void RopeAndStore(const StagedStep& step, const RopeAndStoreParams& params) = 0;
+  virtual void Attention(const StagedStep& step, const AttentionParams& params) = 0;
   // out[r, c] = silu(gate_up[r, c]) * gate_up[r, width + c]; both of the activation type.
   virtual void SiluMul(const void* gate_up, int64_t rows, int64_t width, void* out) = 0;
-  // out[r, :] = x[rows[r], :], f32 of `width` columns.
-  virtual void GatherRows(const float* x, std::span<const int32_t> rows, int64_t width,
-                          float* out) = 0;
-  // Waits until all that was called has been done and host may read the buffers.
-  virtual void Finish() = 0;
+  // Rows of row_bytes bytes whose logits are wanted, one after the other.
+  virtual void GatherWantedRows(const StagedStep& step, const void* x, int64_t row_bytes,
+                                void* out) = 0;
+  virtual void Sample(StagedStep* step, const SampleParams& params) = 0;
 };
 
 // What a backend is made with.
 struct OperatorsOptions {
+  // "auto" (a GPU where this build and machine have one, else the CPU), "cpu", "cuda" or "cuda:n".
   std::string device = "cpu";
-  // "auto" (bf16 where the processor multiplies it, else f32 weights with bf16 pages) or "f32".
+  // CPU: "auto" (bf16 where the processor multiplies it, else f32 weights with bf16 pages) or
+  // "f32". CUDA: bf16.
   std::string dtype = "auto";
   int32_t threads = 0;  // CPU: 0 takes all cores that the process may use
   // CPU: "auto", "amx", "avx512", "avx2" or "generic". Asking for what the machine lacks is an
   // error.
   std::string instruction_set = "auto";
+  // CUDA: the share of the card's memory that this process may take.
+  double gpu_memory_utilization = 0.9;
 };
 
 // INVALID_ARGUMENT for a device, dtype or instruction set that this build or machine does not have;

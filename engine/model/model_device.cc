@@ -3,7 +3,6 @@
 #include "engine/model/model_device.h"
 
 #include <algorithm>
-#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -14,13 +13,11 @@
 #include <string>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
-#include "engine/model/score_rows.h"
 #include "engine/model/step_check.h"
 #include "engine/model/transformer.h"
 
@@ -29,8 +26,22 @@ namespace {
 
 // Of a new process: code, libraries, tables. Kept free beside weights and pages.
 constexpr int64_t kReserveBytes = int64_t{128} << 20;
+// Logits are computed for at least this many rows at a time; a multiple of every block of rows.
+constexpr int32_t kLogitsRows = 64;
 
 double MiB(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+// No exception of a library or of an allocation leaves a thread.
+template <typename Function>
+absl::Status Guarded(const Function& function) {
+  try {
+    return function();
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("the device ran out of memory");
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat("the device failed: ", error.what()));
+  }
+}
 
 class ModelDevice : public Device {
  public:
@@ -53,14 +64,11 @@ class ModelDevice : public Device {
   // Sizes all, starts the device thread, and waits until it has loaded the weights.
   absl::Status Start() {
     SWAA_RETURN_IF_ERROR(FillInfo());
+    SWAA_RETURN_IF_ERROR(operators_->Supports(ShapeOf(config_)));
     SWAA_RETURN_IF_ERROR(CheckMemory());
-    SWAA_ASSIGN_OR_RETURN(pool_, operators_->Allocate(int64_t{info_.num_pages} * info_.page_bytes));
-    SWAA_ASSIGN_OR_RETURN(page_table_,
-                          operators_->Allocate(int64_t{4} * info_.num_slots * info_.num_layers *
-                                               info_.max_pages_per_layer));
     thread_ = std::thread([this] { Run(); });
     std::unique_lock lock(mutex_);
-    collected_changed_.wait(lock, [this] { return loaded_; });
+    launched_changed_.wait(lock, [this] { return loaded_; });
     return load_status_;
   }
 
@@ -77,16 +85,42 @@ class ModelDevice : public Device {
   }
 
   StepResult Collect() override {
-    std::unique_lock lock(mutex_);
-    SWAA_CHECK_GT(uncollected_, 0);
-    collected_changed_.wait(lock, [this] { return !results_.empty(); });
-    StepResult result = std::move(results_.front());
-    results_.pop_front();
+    Launched launched;
+    {
+      std::unique_lock lock(mutex_);
+      SWAA_CHECK_GT(uncollected_, 0);
+      launched_changed_.wait(lock, [this] { return !launched_.empty(); });
+      launched = std::move(launched_.front());
+      launched_.pop_front();
+    }
+    StepResult result{.id = launched.id, .status = std::move(launched.status)};
+    if (launched.step != nullptr) {
+      const absl::Status status = Guarded([&] {
+        SWAA_ASSIGN_OR_RETURN(kernels::StepOutput output, operators_->Wait(launched.step));
+        result.tokens = std::move(output.tokens);
+        result.seconds = output.seconds;
+        return absl::OkStatus();
+      });
+      if (!status.ok()) result.status = status;
+    }
+    // What a wrong step or a lack of memory spoils is the step; any other failure is the device's.
+    result.device_lost =
+        launched.device_failed || (launched.step != nullptr && !result.status.ok());
+    if (!result.status.ok()) result.tokens.clear();
+    std::lock_guard lock(mutex_);
     --uncollected_;
     return result;
   }
 
  private:
+  // A step whose work is enqueued, or that failed before (step is null).
+  struct Launched {
+    uint64_t id = 0;
+    kernels::StagedStep* step = nullptr;
+    absl::Status status;
+    bool device_failed = false;
+  };
+
   absl::Status FillInfo() {
     if (options_.max_step_tokens < 1 || options_.num_slots < 1 || options_.max_context_tokens < 0) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -101,36 +135,62 @@ class ModelDevice : public Device {
     info_.name = operators_->device_name();
     info_.num_layers = config_.num_layers;
     info_.page_bytes = operators_->KvPageBytes(config_.kv_heads, config_.head_dim);
-    const int64_t pages = options_.kv_cache_bytes / info_.page_bytes;
-    if (pages < config_.num_layers + 1) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "kv_cache_bytes: ", options_.kv_cache_bytes, " holds ", std::max<int64_t>(pages, 0),
-          " pages of ", info_.page_bytes, " bytes; this model needs at least ",
-          (config_.num_layers + 1) * info_.page_bytes, " bytes: a page for each of its ",
-          config_.num_layers, " layers and the zero page"));
-    }
-    info_.num_pages =
-        static_cast<int32_t>(std::min<int64_t>(pages, std::numeric_limits<int32_t>::max()));
     info_.num_slots = options_.num_slots;
     info_.max_pages_per_layer = (context + kernels::kPageTokens - 1) / kernels::kPageTokens;
     info_.max_step_tokens = options_.max_step_tokens;
-    info_.max_steps_in_flight = 1;
+    info_.max_steps_in_flight = operators_->max_steps_in_flight();
+    if (options_.kv_cache_bytes == 0) return absl::OkStatus();  // known when all else is there
+    return SetPages(options_.kv_cache_bytes);
+  }
+
+  absl::Status SetPages(int64_t bytes) {
+    const int64_t pages = bytes / info_.page_bytes;
+    if (pages < config_.num_layers + 1) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "kv_cache_bytes: ", bytes, " holds ", std::max<int64_t>(pages, 0), " pages of ",
+          info_.page_bytes, " bytes; this model needs at least ", LeastPoolBytes(),
+          " bytes: a page for each of its ", config_.num_layers, " layers and the zero page"));
+    }
+    info_.num_pages =
+        static_cast<int32_t>(std::min<int64_t>(pages, std::numeric_limits<int32_t>::max()));
     return absl::OkStatus();
   }
 
+  int64_t LeastPoolBytes() const { return (config_.num_layers + 1) * info_.page_bytes; }
+
+  Transformer::Capacity capacity() const {
+    return {.step_rows = options_.max_step_tokens, .logits_rows = logits_rows()};
+  }
+  int32_t logits_rows() const {
+    return (options_.num_slots + kLogitsRows - 1) / kLogitsRows * kLogitsRows;
+  }
+
+  kernels::StepCapacity step_capacity() const {
+    return {.model = ShapeOf(config_),
+            .num_pages = info_.num_pages,
+            .num_slots = info_.num_slots,
+            .max_pages_per_layer = info_.max_pages_per_layer,
+            .max_rows = info_.max_step_tokens,
+            .max_logits_rows = logits_rows(),
+            .max_steps = info_.max_steps_in_flight};
+  }
+
+  // Before anything is loaded: whether all of it will fit.
   absl::Status CheckMemory() const {
-    const int64_t weights = EstimateWeightBytes(config_, operators_->precision().weights);
-    const int64_t activations = EstimateActivationBytes(config_, options_.max_step_tokens);
-    const int64_t pool = int64_t{info_.num_pages} * info_.page_bytes;
+    const int64_t weights = Transformer::MaxWeightBytes(*operators_, config_);
+    const int64_t activations = Transformer::ActivationBytes(*operators_, config_, capacity());
+    const int64_t pool = std::max(int64_t{info_.num_pages} * info_.page_bytes, LeastPoolBytes());
+    const int64_t tables =
+        operators_->StateBytes(step_capacity()) - int64_t{info_.num_pages} * info_.page_bytes;
+    const int64_t besides = activations + tables + kReserveBytes;
     const int64_t available = operators_->AvailableBytes();
-    const int64_t rest = available - weights - activations - kReserveBytes;
+    const int64_t rest = available - weights - besides;
     if (rest >= pool) return absl::OkStatus();
     const std::string need =
         absl::StrCat("not enough memory: ", MiB(weights), " MiB of weights, ", MiB(pool),
-                     " MiB of KV pages and ", MiB(activations + kReserveBytes),
-                     " MiB besides are needed, and ", MiB(available), " MiB are available; ");
-    const int64_t least = (config_.num_layers + 1) * info_.page_bytes;
-    if (rest < least) {
+                     " MiB of KV pages and ", MiB(besides), " MiB besides are needed, and ",
+                     MiB(available), " MiB are available; ");
+    if (rest < LeastPoolBytes()) {
       return absl::ResourceExhaustedError(
           absl::StrCat(need, "take a smaller model or a larger machine"));
     }
@@ -138,7 +198,7 @@ class ModelDevice : public Device {
         absl::StrCat(need, "lower kv_cache_bytes to ", rest, " or less"));
   }
 
-  // The device thread: loads, then computes steps until told to stop.
+  // The device thread: loads, then launches steps until told to stop.
   void Run() {
     absl::Status status = Guarded([this] { return Load(); });
     {
@@ -146,7 +206,7 @@ class ModelDevice : public Device {
       load_status_ = status;
       loaded_ = true;
     }
-    collected_changed_.notify_all();
+    launched_changed_.notify_all();
     if (!status.ok()) return;
     for (;;) {
       std::unique_lock lock(mutex_);
@@ -155,80 +215,39 @@ class ModelDevice : public Device {
       const Step step = std::move(submitted_.front());
       submitted_.pop_front();
       lock.unlock();
-      StepResult result = Compute(step);
+      Launched launched = Launch(step);
       lock.lock();
-      results_.push_back(std::move(result));
+      launched_.push_back(std::move(launched));
       lock.unlock();
-      collected_changed_.notify_one();
+      launched_changed_.notify_one();
     }
     transformer_.reset();  // in the thread that made it
   }
 
   absl::Status Load() {
-    SWAA_ASSIGN_OR_RETURN(transformer_,
-                          Transformer::Load(operators_.get(), config_, *weights_,
-                                            options_.max_step_tokens, options_.on_progress));
+    SWAA_ASSIGN_OR_RETURN(transformer_, Transformer::Load(operators_.get(), config_, *weights_,
+                                                          capacity(), options_.on_progress));
     info_.weight_bytes = transformer_->weight_bytes();
-    return absl::OkStatus();
-  }
-
-  StepResult Compute(const Step& step) {
-    const auto begin = std::chrono::steady_clock::now();
-    StepResult result;
-    result.id = step.id;
-    result.status = Guarded([&] { return ComputeTokens(step, &result.tokens); });
-    if (!result.status.ok()) result.tokens.clear();
-    result.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    return result;
-  }
-
-  absl::Status ComputeTokens(const Step& step, std::vector<ScoredToken>* tokens) {
-    SWAA_RETURN_IF_ERROR(CheckStep(step, info_, config_.vocab_size));
-    auto* entries = reinterpret_cast<int32_t*>(page_table_->data());
-    for (const PageTableUpdate& update : step.page_table_updates) {
-      const int64_t row = int64_t{update.slot} * info_.num_layers + update.layer;
-      entries[row * info_.max_pages_per_layer + update.block] = update.page;
+    if (options_.kv_cache_bytes == 0) {
+      const int64_t tables = operators_->StateBytes(step_capacity());  // of no pages yet
+      SWAA_RETURN_IF_ERROR(SetPages(operators_->AvailableBytes() - tables));
     }
-    const kernels::PageTableView table{entries, info_.num_layers, info_.max_pages_per_layer};
-    SWAA_RETURN_IF_ERROR(CheckWrittenPages(step, table));
-    tokens->resize(step.logits.size());
-    transformer_->Forward(step, table, {pool_->data(), info_.page_bytes},
-                          [&](int64_t first, int64_t count, const float* logits) {
-                            ScoreRows(std::span(step.logits).subspan(first, count), logits,
-                                      config_.vocab_size, std::span(*tokens).subspan(first, count));
-                          });
-    return absl::OkStatus();
+    return operators_->PrepareSteps(step_capacity());
   }
 
-  // Every position that the step computes must have pages: the zero page is never written.
-  absl::Status CheckWrittenPages(const Step& step, const kernels::PageTableView& table) const {
-    for (const kernels::SequenceRows& sequence : step.sequences) {
-      const int32_t last = sequence.first_position + sequence.query_count - 1;
-      for (int32_t layer = 0; layer < info_.num_layers; ++layer) {
-        const int32_t* pages = table.Pages(sequence.slot, layer);
-        for (int32_t block = sequence.first_position / kernels::kPageTokens;
-             block <= last / kernels::kPageTokens; ++block) {
-          if (pages[block] != kernels::kZeroPage) continue;
-          return absl::InternalError(absl::StrCat("slot ", sequence.slot, ", layer ", layer,
-                                                  ", block ", block,
-                                                  " is written by the step but has no page"));
-        }
-      }
-    }
-    return absl::OkStatus();
-  }
-
-  // No exception of a library or of an allocation leaves the device thread.
-  template <typename Function>
-  static absl::Status Guarded(const Function& function) {
-    try {
-      return function();
-    } catch (const std::bad_alloc&) {
-      return absl::ResourceExhaustedError("the device ran out of memory");
-    } catch (const std::exception& error) {
-      return absl::InternalError(absl::StrCat("the device failed: ", error.what()));
-    }
+  Launched Launch(const Step& step) {
+    Launched launched{.id = step.id};
+    launched.status = CheckStep(step, info_, config_.vocab_size);
+    if (!launched.status.ok()) return launched;
+    launched.status = Guarded([&] {
+      kernels::StagedStep* staged = operators_->Stage(step.input());
+      operators_->Replay(staged, [&] { transformer_->Forward(staged); });
+      operators_->Submit(staged);
+      launched.step = staged;
+      return absl::OkStatus();
+    });
+    launched.device_failed = absl::IsInternal(launched.status);
+    return launched;
   }
 
   const std::shared_ptr<const WeightSource> weights_;
@@ -236,16 +255,14 @@ class ModelDevice : public Device {
   const ModelDeviceOptions options_;
   const std::unique_ptr<kernels::Operators> operators_;
   DeviceInfo info_;
-  std::unique_ptr<kernels::Buffer> pool_;
-  std::unique_ptr<kernels::Buffer> page_table_;
   std::unique_ptr<Transformer> transformer_;  // the device thread's
 
   std::mutex mutex_;
   std::condition_variable submitted_changed_;
-  std::condition_variable collected_changed_;
+  std::condition_variable launched_changed_;
   // Guarded by mutex_:
   std::deque<Step> submitted_;
-  std::deque<StepResult> results_;
+  std::deque<Launched> launched_;
   int32_t uncollected_ = 0;
   bool stopping_ = false;
   bool loaded_ = false;

@@ -2,6 +2,8 @@
 
 #include "engine/model/step_check.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -39,15 +41,38 @@ absl::Status CheckSequences(const Step& step, const DeviceInfo& info) {
     return absl::InternalError(
         absl::StrCat("step.sequences cover ", row, " rows of ", step.tokens.size()));
   }
-  if (step.spans.size() != step.sequences.size() * info.num_layers) {
+  if (step.layer_class.size() != static_cast<size_t>(info.num_layers)) {
+    return absl::InternalError(absl::StrCat("step.layer_class: ", step.layer_class.size(),
+                                            " classes for ", info.num_layers, " layers"));
+  }
+  const size_t classes =
+      size_t{*std::max_element(step.layer_class.begin(), step.layer_class.end())} + 1;
+  if (step.spans.size() != step.sequences.size() * classes) {
     return absl::InternalError(absl::StrCat("step.spans: ", step.spans.size(), " for ",
-                                            step.sequences.size(), " sequences and ",
-                                            info.num_layers, " layers"));
+                                            step.sequences.size(), " sequences and ", classes,
+                                            " classes of layers"));
   }
   for (size_t i = 0; i < step.spans.size(); ++i) {
     if (step.spans[i].window < 1 || step.spans[i].sinks < 0) {
       return absl::InternalError(absl::StrCat("step.spans[", i, "]: window ", step.spans[i].window,
                                               ", sinks ", step.spans[i].sinks));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSetups(const Step& step, const DeviceInfo& info, int32_t vocab_size) {
+  for (size_t i = 0; i < step.setups.size(); ++i) {
+    const SlotSetup& setup = step.setups[i];
+    SWAA_RETURN_IF_ERROR(CheckRange("setups.slot", i, setup.slot, info.num_slots));
+    if (setup.sampling == nullptr) {
+      return absl::InternalError(absl::StrCat("step.setups[", i, "]: no sampling parameters"));
+    }
+    for (const int32_t token : setup.output) {
+      SWAA_RETURN_IF_ERROR(CheckRange("setups.output", i, token, vocab_size));
+    }
+    for (const int32_t token : setup.forbidden) {
+      SWAA_RETURN_IF_ERROR(CheckRange("setups.forbidden", i, token, vocab_size));
     }
   }
   return absl::OkStatus();
@@ -66,11 +91,9 @@ absl::Status CheckLogits(const Step& step, const DeviceInfo& info, int32_t vocab
           absl::StrCat("step.logits[", i, "]: row ", logits.row, " after row ", previous));
     }
     previous = logits.row;
-    if (logits.known_token.has_value()) {
-      SWAA_RETURN_IF_ERROR(CheckRange("logits.known_token", i, *logits.known_token, vocab_size));
-    } else if (logits.sampling == nullptr) {
-      return absl::InternalError(
-          absl::StrCat("step.logits[", i, "]: a draw without sampling parameters"));
+    SWAA_RETURN_IF_ERROR(CheckRange("logits.slot", i, logits.slot, info.num_slots));
+    if (logits.known_token != -1) {
+      SWAA_RETURN_IF_ERROR(CheckRange("logits.known_token", i, logits.known_token, vocab_size));
     }
   }
   return absl::OkStatus();
@@ -84,6 +107,7 @@ absl::Status CheckStep(const Step& step, const DeviceInfo& info, int32_t vocab_s
                                             " rows; the device takes ", info.max_step_tokens));
   }
   for (size_t i = 0; i < step.tokens.size(); ++i) {
+    if (step.tokens[i] == kDrawnToken) continue;
     SWAA_RETURN_IF_ERROR(CheckRange("tokens", i, step.tokens[i], vocab_size));
   }
   for (size_t i = 0; i < step.page_table_updates.size(); ++i) {
@@ -94,6 +118,7 @@ absl::Status CheckStep(const Step& step, const DeviceInfo& info, int32_t vocab_s
         CheckRange("page_table_updates.block", i, update.block, info.max_pages_per_layer));
     SWAA_RETURN_IF_ERROR(CheckRange("page_table_updates.page", i, update.page, info.num_pages));
   }
+  SWAA_RETURN_IF_ERROR(CheckSetups(step, info, vocab_size));
   SWAA_RETURN_IF_ERROR(CheckSequences(step, info));
   return CheckLogits(step, info, vocab_size);
 }

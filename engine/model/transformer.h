@@ -11,68 +11,64 @@
 
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/checkpoint.h"
-#include "engine/device/step.h"
 #include "engine/model/transformer_weights.h"
 #include "kernels/operators.h"
 
 namespace swaa {
 
-// Rotary frequencies [head_dim / 2], with the model's scaling for long contexts applied.
+// How fast each pair of dimensions turns: [head_dim / 2], before the position is multiplied in.
 std::vector<float> RopeInverseFrequencies(const ModelConfig& config);
 
-// Bytes that packed weights take in `type`, about: tied embeddings are not counted twice. What a
-// model needs is known before it is loaded.
-int64_t EstimateWeightBytes(const ModelConfig& config, kernels::DataType type);
+kernels::ModelShape ShapeOf(const ModelConfig& config);
 
-// Bytes of activations for steps of max_step_tokens rows.
-int64_t EstimateActivationBytes(const ModelConfig& config, int64_t max_step_tokens);
-
-// Weights, activation buffers and the forward pass. Used by one thread, the one that calls the
-// operators.
+// Used by one thread, that of its operators.
 class Transformer {
  public:
-  // Rows of logits that are computed at once: what prompt log-probabilities need is bounded by it.
-  static constexpr int64_t kLogitsRows = 64;
+  // Rows of the steps that it computes.
+  struct Capacity {
+    int64_t step_rows = 0;
+    int64_t logits_rows = 0;  // at a time: more of them are taken in slices
+  };
 
-  // Takes rows first .. first + count - 1 of Step::logits with their logits [count, vocab], which
-  // it may only read during the call.
-  using LogitsConsumer = std::function<void(int64_t first, int64_t count, const float* logits)>;
+  // What Load will take at most: weights, and activations beside them.
+  static int64_t MaxWeightBytes(const kernels::Operators& operators, const ModelConfig& config);
+  static int64_t ActivationBytes(const kernels::Operators& operators, const ModelConfig& config,
+                                 const Capacity& capacity);
 
   // Reads and packs all weights; on_progress is called with a share in [0, 1]. `operators` and
   // `weights` outlive the transformer (embedding rows are read when they are needed). Fails as
   // WeightSource::Find and Operators::PackWeight do.
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(
       kernels::Operators* operators, const ModelConfig& config, const WeightSource& weights,
-      int64_t max_step_tokens, const std::function<void(double)>& on_progress);
+      const Capacity& capacity, const std::function<void(double)>& on_progress);
 
   ~Transformer();
 
-  // Computes all rows of a step, writes their K and V to the pages, and hands the logits of the
-  // wanted rows to `consume`, in order. The step must be valid for the page table (ModelDevice
-  // checks it).
-  void Forward(const Step& step, const kernels::PageTableView& page_table,
-               const kernels::PagePoolView& pages, const LogitsConsumer& consume);
+  // Enqueues a staged step: all its rows, their K and V into the pages, and the draws and scores of
+  // the rows whose logits are wanted. Called inside Operators::Replay.
+  void Forward(kernels::StagedStep* step);
 
   int64_t weight_bytes() const { return weights_->bytes; }
 
  private:
   struct Activations;
 
-  Transformer(kernels::Operators* operators, const ModelConfig& config);
-  absl::Status AllocateActivations(int64_t max_step_tokens);
-  void PrepareRows(const Step& step);
-  // Norm, projections, rotation, page writes of a layer. Leaves q in activations_->qkv.
-  void ComputeQkv(const LayerWeights& layer, int32_t index, const Step& step,
-                  const kernels::PageTableView& page_table, const kernels::PagePoolView& pages);
-  // Attention of `sequences` and the rest of the layer over `rows` rows of x.
-  void ComputeRest(const LayerWeights& layer, const kernels::AttentionParams& attention,
-                   int64_t rows, float* x);
-  void ComputeLastLayer(const Step& step, kernels::AttentionParams attention);
-  void ComputeLogits(int64_t rows, const LogitsConsumer& consume);
+  Transformer(kernels::Operators* operators, const ModelConfig& config, const Capacity& capacity);
+  absl::Status AllocateActivations();
+  void AddNorm(const void* delta, const kernels::Buffer& weight, int64_t rows, void* residual);
+  // Projections, rotation, page writes of a layer over what AddNorm left.
+  void ComputeQkv(const LayerWeights& layer, int32_t index, const kernels::StagedStep& step);
+  // Attention and the rest of a layer over `rows` rows of the residual stream; leaves what the
+  // feed-forward adds to it in `delta`.
+  void ComputeRest(const LayerWeights& layer, const kernels::StagedStep& step,
+                   const kernels::AttentionParams& attention, int64_t rows, void* residual);
+  void ComputeLogits(kernels::StagedStep* step, void* residual);
 
   kernels::Operators* const operators_;
   const ModelConfig config_;
-  std::vector<float> inverse_frequencies_;
+  const kernels::ModelShape shape_;
+  const Capacity capacity_;
+  std::unique_ptr<kernels::Buffer> inverse_frequencies_;  // f32 [head_dim / 2]
   std::unique_ptr<TransformerWeights> weights_;
   std::unique_ptr<Activations> activations_;
 };

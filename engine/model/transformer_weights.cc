@@ -49,10 +49,6 @@ class Loader {
     auto weights = std::make_unique<TransformerWeights>();
     SWAA_ASSIGN_OR_RETURN(WeightView embedding,
                           Find(WeightRole::kTokenEmbedding, 0, config_.vocab_size, config_.hidden));
-    SWAA_ASSIGN_OR_RETURN(
-        weights->embedding,
-        operators_->MakeEmbedding(config_.vocab_size, config_.hidden, embedding.read_rows));
-    bytes_ += weights->embedding->bytes();
     for (int32_t l = 0; l < config_.num_layers; ++l) {
       SWAA_ASSIGN_OR_RETURN(LayerWeights layer, LoadLayer(l));
       weights->layers.push_back(std::move(layer));
@@ -63,6 +59,11 @@ class Loader {
         config_.tied_embeddings ? WeightRole::kTokenEmbedding : WeightRole::kOutput;
     SWAA_ASSIGN_OR_RETURN(weights->output,
                           Matrix({{output, config_.vocab_size}}, 0, config_.hidden));
+    const Weight* tied = config_.tied_embeddings ? weights->output.get() : nullptr;
+    SWAA_ASSIGN_OR_RETURN(
+        weights->embedding,
+        operators_->MakeEmbedding(tied, config_.vocab_size, config_.hidden, embedding.read_rows));
+    bytes_ += weights->embedding->bytes();
     weights->bytes = bytes_;
     return weights;
   }
@@ -104,13 +105,15 @@ class Loader {
   absl::StatusOr<std::unique_ptr<Buffer>> Vector(const std::vector<Part>& parts, int32_t layer) {
     int64_t length = 0;
     for (const Part& part : parts) length += part.rows;
-    SWAA_ASSIGN_OR_RETURN(auto buffer, operators_->Allocate(length * 4));
-    auto* out = reinterpret_cast<float*>(buffer->data());
+    std::vector<float> values(length);
+    float* out = values.data();
     for (const Part& part : parts) {
       SWAA_ASSIGN_OR_RETURN(WeightView view, Find(part.role, layer, 1, part.rows));
       view.read_rows(0, 1, out);
       out += part.rows;
     }
+    SWAA_ASSIGN_OR_RETURN(auto buffer, operators_->Allocate(length * 4));
+    operators_->Upload(values.data(), length * 4, buffer->data());
     bytes_ += buffer->bytes();
     return buffer;
   }

@@ -54,7 +54,7 @@ class Planner {
     plan_->partial_floats = 0;
     plan_->max_rows = 0;
     for (size_t s = 0; s < params_.sequences.size(); ++s) {
-      AddTiles(params_.sequences[s], params_.spans[s * params_.span_stride]);
+      AddTiles(params_.sequences[s], params_.spans[s]);
     }
     SplitTiles();
     std::sort(plan_->entries.begin(), plan_->entries.end(), [](const auto& a, const auto& b) {

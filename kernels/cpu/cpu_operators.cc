@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
+#include <cstring>
 #include <fstream>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,10 +18,13 @@
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/attention_task.h"
+#include "kernels/cpu/cpu_step.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/parallel_ranges.h"
+#include "kernels/cpu/sampler.h"
 #include "kernels/cpu/threads.h"
 
 namespace swaa::kernels::cpu {
@@ -71,6 +77,25 @@ class CpuOperators : public Operators {
                         threads_ == 1 ? " thread" : " threads");
   }
   const Precision& precision() const override { return precision_; }
+  int32_t max_steps_in_flight() const override { return 1; }
+
+  absl::Status Supports(const ModelShape& shape) const override {
+    if (shape.head_dim % 32 != 0 || shape.head_dim > kMaxHeadDim) {
+      return absl::UnimplementedError(
+          absl::StrCat("head_dim: the CPU has no attention for ", shape.head_dim,
+                       "; it has it for multiples of 32 up to ", kMaxHeadDim));
+    }
+    return absl::OkStatus();
+  }
+  int64_t MaxWeightBytes(int64_t out_features, int64_t in_features) const override {
+    return linear_->MaxBytes(out_features, in_features);
+  }
+  int64_t StateBytes(const StepCapacity& capacity) const override {
+    return int64_t{capacity.num_pages} *
+               KvPageBytes(capacity.model.kv_heads, capacity.model.head_dim) +
+           PageTableBytes(capacity);
+  }
+
   int64_t KvPageBytes(int32_t kv_heads, int32_t head_dim) const override {
     return cpu::KvPageBytes(precision_.kv, kv_heads, head_dim);
   }
@@ -86,12 +111,55 @@ class CpuOperators : public Operators {
     return linear_->Pack(out_features, in_features, read_rows);
   }
 
-  absl::StatusOr<std::unique_ptr<Embedding>> MakeEmbedding(int64_t vocab, int64_t hidden,
+  absl::StatusOr<std::unique_ptr<Embedding>> MakeEmbedding(const Weight* tied, int64_t vocab,
+                                                           int64_t hidden,
                                                            RowReader read_rows) override {
     return std::make_unique<RowEmbedding>(vocab, hidden, std::move(read_rows));
   }
 
-  void Embed(const Embedding& table, std::span<const int32_t> ids, float* out) override {
+  void Upload(const void* host, int64_t bytes, void* device) override {
+    std::memcpy(device, host, bytes);
+  }
+  void Download(const void* device, int64_t bytes, void* host) override {
+    std::memcpy(host, device, bytes);
+  }
+
+  absl::Status PrepareSteps(const StepCapacity& capacity) override {
+    capacity_ = capacity;
+    const ModelShape& model = capacity.model;
+    page_bytes_ = KvPageBytes(model.kv_heads, model.head_dim);
+    SWAA_ASSIGN_OR_RETURN(pool_, AllocateBuffer(int64_t{capacity.num_pages} * page_bytes_));
+    SWAA_ASSIGN_OR_RETURN(page_table_, AllocateBuffer(PageTableBytes(capacity)));
+    sampler_ = std::make_unique<CpuSampler>(capacity.num_slots, model.vocab);
+    return absl::OkStatus();
+  }
+
+  // --- A step ---
+
+  StagedStep* Stage(const StepInput& input) override {
+    auto* entries = static_cast<int32_t*>(page_table_->data());
+    for (const PageTableUpdate& update : input.page_table_updates) {
+      const int64_t row = int64_t{update.slot} * capacity_.model.num_layers + update.layer;
+      entries[row * capacity_.max_pages_per_layer + update.block] = update.page;
+    }
+    sampler_->SetUp(input.setups);
+    step_.Take(input, *sampler_);
+    return &step_;
+  }
+
+  void Replay(StagedStep* step, absl::FunctionRef<void()> enqueue) override { enqueue(); }
+
+  void Submit(StagedStep* step) override {
+    step_.output.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - step_.begin).count();
+  }
+
+  absl::StatusOr<StepOutput> Wait(StagedStep* step) override {
+    return std::exchange(step_.output, {});
+  }
+
+  void Embed(const StagedStep& step, const Embedding& table, void* out) override {
+    const std::vector<int32_t>& ids = Cast(step).tokens;
     const auto& rows = static_cast<const RowEmbedding&>(table);
     const int64_t hidden = rows.hidden();
     // The same rounding as a weight packed for many rows: tied embeddings then are one matrix
@@ -99,14 +167,16 @@ class CpuOperators : public Operators {
     const bool round = precision_.weights == DataType::kBf16;
     ForRows(ids.size(), hidden, [&](int64_t r) {
       SWAA_CHECK(ids[r] >= 0 && ids[r] < rows.vocab()) << "token " << ids[r];
-      rows.Read(ids[r], out + r * hidden);
-      if (round) elementwise_.round_to_bf16(out + r * hidden, hidden);
+      float* row = static_cast<float*>(out) + r * hidden;
+      rows.Read(ids[r], row);
+      if (round) elementwise_.round_to_bf16(row, hidden);
     });
   }
 
-  void RopeTable(std::span<const int32_t> positions, std::span<const float> inverse_frequencies,
-                 float attention_factor, float* cos_sin) override {
-    const auto half = static_cast<int64_t>(inverse_frequencies.size());
+  void RopeTable(const StagedStep& step, const float* inverse_frequencies, float attention_factor,
+                 float* cos_sin) override {
+    const std::vector<int32_t>& positions = Cast(step).positions;
+    const int64_t half = capacity_.model.head_dim / 2;
     ForRows(positions.size(), 16 * half, [&](int64_t r) {
       float* row = cos_sin + r * 2 * half;
       for (int64_t i = 0; i < half; ++i) {
@@ -117,28 +187,41 @@ class CpuOperators : public Operators {
     });
   }
 
-  void RmsNorm(const RmsNormParams& p) override {
+  void AddNorm(const AddNormParams& p) override {
     const bool bf16 = precision_.activations == DataType::kBf16;
     const int64_t out_bytes = p.hidden * SizeOf(precision_.activations);
     ForRows(p.rows, p.hidden, [&](int64_t r) {
-      elementwise_.rms_norm(p.x + r * p.hidden, p.weight, p.hidden, p.epsilon,
-                            static_cast<std::byte*>(p.out) + r * out_bytes, bf16);
+      const auto* delta = static_cast<const float*>(p.delta);
+      elementwise_.add_norm(static_cast<float*>(p.residual) + r * p.hidden,
+                            delta == nullptr ? nullptr : delta + r * p.hidden, p.weight, p.hidden,
+                            p.epsilon, static_cast<std::byte*>(p.out) + r * out_bytes, bf16);
     });
   }
 
   void Linear(const LinearParams& p) override { linear_->Run(p); }
 
-  void RopeAndStore(const RopeAndStoreParams& p) override {
-    int64_t rows = 0;
-    for (const SequenceRows& sequence : p.sequences) rows += sequence.query_count;
-    const int64_t width = (p.heads + 2 * p.kv_heads) * static_cast<int64_t>(p.head_dim);
-    ForRanges(threads_, rows, width,
-              [&](int64_t first, int64_t last) { RopeAndStoreRange(p, first, last); });
+  void RopeAndStore(const StagedStep& step, const RopeAndStoreParams& p) override {
+    ForRanges(threads_, step.rows(), capacity_.model.qkv_width(),
+              [&](int64_t first, int64_t last) { RopeAndStoreRange(Cast(step), p, first, last); });
   }
 
-  void Attention(const AttentionParams& p) override {
+  void Attention(const StagedStep& step, const kernels::AttentionParams& p) override {
+    const CpuStep& staged = Cast(step);
+    const ModelShape& model = capacity_.model;
     PrepareOpenMpThreads(threads_);
-    cpu::Attention(p, attention_options());
+    cpu::Attention({.q = static_cast<const float*>(p.qkv),
+                    .q_stride = model.qkv_width(),
+                    .out = p.out,
+                    .sequences = p.wanted_rows ? staged.wanted.sequences : staged.sequences,
+                    .spans = p.wanted_rows ? staged.wanted.spans.data() : staged.SpansOf(p.layer),
+                    .page_table = page_table(),
+                    .pages = pages(),
+                    .layer = p.layer,
+                    .heads = model.heads,
+                    .kv_heads = model.kv_heads,
+                    .head_dim = model.head_dim,
+                    .scale = p.scale},
+                   attention_options());
   }
 
   void SiluMul(const void* gate_up, int64_t rows, int64_t width, void* out) override {
@@ -151,16 +234,35 @@ class CpuOperators : public Operators {
     });
   }
 
-  void GatherRows(const float* x, std::span<const int32_t> rows, int64_t width,
-                  float* out) override {
-    ForRows(rows.size(), width, [&](int64_t r) {
-      std::copy_n(x + static_cast<int64_t>(rows[r]) * width, width, out + r * width);
+  void GatherWantedRows(const StagedStep& step, const void* x, int64_t row_bytes,
+                        void* out) override {
+    const std::vector<int32_t>& rows = Cast(step).wanted.rows;
+    ForRows(rows.size(), row_bytes / 4, [&](int64_t r) {
+      std::memcpy(static_cast<std::byte*>(out) + r * row_bytes,
+                  static_cast<const std::byte*>(x) + rows[r] * row_bytes, row_bytes);
     });
   }
 
-  void Finish() override {}
+  void Sample(StagedStep* step, const SampleParams& p) override {
+    PrepareOpenMpThreads(threads_);
+    sampler_->Sample(p.logits, std::span(step_.logits).subspan(p.first, p.count),
+                     std::span(step_.output.tokens).subspan(p.first, p.count));
+  }
 
  private:
+  static const CpuStep& Cast(const StagedStep& step) { return static_cast<const CpuStep&>(step); }
+
+  static int64_t PageTableBytes(const StepCapacity& capacity) {
+    return int64_t{4} * capacity.num_slots * capacity.model.num_layers *
+           capacity.max_pages_per_layer;
+  }
+
+  PageTableView page_table() const {
+    return {static_cast<const int32_t*>(page_table_->data()), capacity_.model.num_layers,
+            capacity_.max_pages_per_layer};
+  }
+  PagePoolView pages() const { return {static_cast<std::byte*>(pool_->data()), page_bytes_}; }
+
   CpuAttentionOptions attention_options() const {
     return {.instruction_set = set_,
             .kv = precision_.kv,
@@ -176,49 +278,50 @@ class CpuOperators : public Operators {
   }
 
   // Rows first .. last - 1, counted over all sequences.
-  void RopeAndStoreRange(const RopeAndStoreParams& p, int64_t first, int64_t last) {
+  void RopeAndStoreRange(const CpuStep& step, const RopeAndStoreParams& p, int64_t first,
+                         int64_t last) {
     std::array<KeyValueRow, kPageTokens> pending;
     int64_t count = 0;
     int64_t before = 0;  // rows of the sequences that were passed
-    for (const SequenceRows& sequence : p.sequences) {
+    const int32_t kv_heads = capacity_.model.kv_heads, head_dim = capacity_.model.head_dim;
+    for (const SequenceRows& sequence : step.sequences) {
       const int64_t begin = std::max<int64_t>(first - before, 0);
       const int64_t end = std::min<int64_t>(last - before, sequence.query_count);
-      const int32_t* pages = p.page_table.Pages(sequence.slot, p.layer);
+      const int32_t* table = page_table().Pages(sequence.slot, p.layer);
       for (int64_t r = begin; r < end; ++r) {
-        pending[count++] = RotateRow(p, sequence.first_row + r, sequence.first_position + r, pages);
+        pending[count++] = RotateRow(p, sequence.first_row + r, sequence.first_position + r, table);
         if (count == kPageTokens) {
-          StoreKeyValue(pending.data(), count, p.kv_heads, p.head_dim, attention_options());
+          StoreKeyValue(pending.data(), count, kv_heads, head_dim, attention_options());
           count = 0;
         }
       }
       before += sequence.query_count;
       if (before >= last) break;
     }
-    if (count > 0) {
-      StoreKeyValue(pending.data(), count, p.kv_heads, p.head_dim, attention_options());
-    }
+    if (count > 0) StoreKeyValue(pending.data(), count, kv_heads, head_dim, attention_options());
   }
 
   KeyValueRow RotateRow(const RopeAndStoreParams& p, int64_t row, int64_t position,
-                        const int32_t* pages) {
-    const int64_t head_dim = p.head_dim;
-    float* q = p.qkv + row * (p.heads + 2 * p.kv_heads) * head_dim;
-    float* k = q + p.heads * head_dim;
+                        const int32_t* table) {
+    const ModelShape& model = capacity_.model;
+    const int64_t head_dim = model.head_dim;
+    float* q = static_cast<float*>(p.qkv) + row * model.qkv_width();
+    float* k = q + model.head_width();
     const float* cos_sin = p.cos_sin + row * head_dim;
     if (p.rotate_queries) {
-      for (int64_t h = 0; h < p.heads; ++h) {
+      for (int64_t h = 0; h < model.heads; ++h) {
         elementwise_.rope_head(q + h * head_dim, cos_sin, head_dim, p.q_norm, p.norm_epsilon);
       }
     }
-    for (int64_t h = 0; h < p.kv_heads; ++h) {
+    for (int64_t h = 0; h < model.kv_heads; ++h) {
       elementwise_.rope_head(k + h * head_dim, cos_sin, head_dim, p.k_norm, p.norm_epsilon);
     }
-    const int32_t page = pages[position / kPageTokens];
+    const int32_t page = table[position / kPageTokens];
     SWAA_CHECK_NE(page, kZeroPage)
         << "position " << position << " of layer " << p.layer << " has no page to be written to";
     return {.k = k,
-            .v = k + p.kv_heads * head_dim,
-            .page = p.pages.Page(page),
+            .v = k + model.kv_width(),
+            .page = pages().Page(page),
             .offset = static_cast<int32_t>(position % kPageTokens)};
   }
 
@@ -227,6 +330,13 @@ class CpuOperators : public Operators {
   int threads_;
   const ElementwiseKernels& elementwise_;
   std::unique_ptr<CpuLinear> linear_;
+
+  StepCapacity capacity_;
+  int64_t page_bytes_ = 0;
+  std::unique_ptr<Buffer> pool_;
+  std::unique_ptr<Buffer> page_table_;
+  std::unique_ptr<CpuSampler> sampler_;
+  CpuStep step_;
 };
 
 absl::StatusOr<InstructionSet> ParseInstructionSet(const std::string& name) {
@@ -243,12 +353,12 @@ absl::StatusOr<InstructionSet> ParseInstructionSet(const std::string& name) {
 absl::StatusOr<Precision> ParsePrecision(const std::string& dtype, InstructionSet set) {
   Precision precision;
   if (dtype == "f32") {
-    precision = {DataType::kF32, DataType::kF32, DataType::kF32};
+    precision.weights = precision.activations = precision.kv = DataType::kF32;
   } else if (dtype != "auto") {
     return absl::InvalidArgumentError(
         absl::StrCat("dtype: unknown value \"", dtype, "\"; use auto or f32"));
   } else if (set < InstructionSet::kAvx512 || !HasBf16Products()) {
-    precision = {DataType::kF32, DataType::kF32, DataType::kBf16};
+    precision.weights = precision.activations = DataType::kF32;
   }
   return precision;
 }

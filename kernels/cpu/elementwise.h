@@ -13,9 +13,10 @@ namespace swaa::kernels::cpu {
 // One variant. No pointer needs an alignment, no length a divisor. Where `bf16` is set, void
 // pointers are bf16 (rounded to nearest, ties to even), else f32.
 struct ElementwiseKernels {
-  // out = x * rsqrt(mean(x^2) + epsilon) * weight over n elements.
-  void (*rms_norm)(const float* x, const float* weight, int64_t n, float epsilon, void* out,
-                   bool bf16);
+  // residual += delta (null: nothing), out = residual * rsqrt(mean(residual^2) + epsilon) * weight
+  // over n elements.
+  void (*add_norm)(float* residual, const float* delta, const float* weight, int64_t n,
+                   float epsilon, void* out, bool bf16);
   // out = silu(gate) * up over n elements.
   void (*silu_mul)(const void* gate, const void* up, int64_t n, void* out, bool bf16);
   // One head in place: where norm is given an RMS norm with those weights, then the rotate-half

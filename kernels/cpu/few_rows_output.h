@@ -12,7 +12,6 @@ struct FewRowsOutput {
   void* data = nullptr;         // [rows, out_features]
   int64_t out_features = 0;
   bool bf16 = false;
-  bool accumulate = false;  // f32 data only
 };
 
 }  // namespace swaa::kernels::cpu

@@ -25,7 +25,6 @@ inline __attribute__((always_inline)) void StoreSums(const FewRowsOutput& out, i
     return;
   }
   float* data = static_cast<float*>(out.data) + index;
-  if (out.accumulate) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, data));
   _mm512_mask_storeu_ps(data, mask, sum);
 }
 

@@ -41,14 +41,14 @@ FewRowsOutput OutputOf(const LinearParams& p) {
   return {.bias = p.bias,
           .data = p.out,
           .out_features = p.weight->out_features(),
-          .bf16 = p.out_type == DataType::kBf16,
-          .accumulate = p.accumulate};
+          .bf16 = p.out_type == DataType::kBf16};
 }
 
 class CpuLinearImpl : public CpuLinear {
  public:
   CpuLinearImpl(DataType type, bool few_rows, int threads)
-      : few_rows_(few_rows && type == DataType::kBf16),
+      : type_(type),
+        few_rows_(few_rows && type == DataType::kBf16),
         threads_(threads),
         matmul_(OneDnnMatmul::Create(type)) {}
 
@@ -66,7 +66,6 @@ class CpuLinearImpl : public CpuLinear {
 
   void Run(const LinearParams& p) override {
     if (p.rows == 0) return;
-    SWAA_CHECK(!p.accumulate || p.out_type == DataType::kF32);
     PrepareOpenMpThreads(threads_);
     const auto& weight = static_cast<const CpuWeight&>(*p.weight);
     if (weight.grid().has_value() && p.rows <= kFewGridRows) {
@@ -78,6 +77,12 @@ class CpuLinearImpl : public CpuLinear {
       params.weight = &weight.packed();
       matmul_->Run(params, PaddedRows(p.rows));
     }
+  }
+
+  int64_t MaxBytes(int64_t out_features, int64_t in_features) const override {
+    const int64_t elements = (out_features + 63) / 64 * 64 * ((in_features + 31) / 32 * 32);
+    // Beside the packed matrix, levels in 8 bits with minimum and step of each 32 inputs.
+    return few_rows_ ? elements * 2 + elements * 5 / 4 : elements * SizeOf(type_);
   }
 
  private:
@@ -126,6 +131,7 @@ class CpuLinearImpl : public CpuLinear {
     ForRanges(threads_, (p.weight->out_features() + 15) / 16, 16 * p.weight->in_features(), body);
   }
 
+  DataType type_;
   bool few_rows_;
   int threads_;
   std::unique_ptr<OneDnnMatmul> matmul_;

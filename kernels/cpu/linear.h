@@ -32,6 +32,9 @@ class CpuLinear {
   // As Operators::Linear; params.weight comes from Pack.
   virtual void Run(const LinearParams& params) = 0;
 
+  // The most that a packed weight takes.
+  virtual int64_t MaxBytes(int64_t out_features, int64_t in_features) const = 0;
+
   // As Operators::PaddedRows.
   static int64_t PaddedRows(int64_t rows);
 };

@@ -139,8 +139,8 @@ class OneDnnMatmulImpl : public OneDnnMatmul {
   }
 
  private:
-  // in, out, rows, bias, out_type, accumulate
-  using Key = std::tuple<int64_t, int64_t, int64_t, bool, DataType, bool>;
+  // in, out, rows, bias, out_type
+  using Key = std::tuple<int64_t, int64_t, int64_t, bool, DataType>;
 
   memory::desc WeightDesc(int64_t out_features, int64_t in_features) {
     const memory::desc any({in_features, out_features}, TypeOf(type_), memory::format_tag::any);
@@ -174,8 +174,8 @@ class OneDnnMatmulImpl : public OneDnnMatmul {
 
   CachedProduct& Find(const LinearParams& params, int64_t rows) {
     const auto& weight = static_cast<const OneDnnWeight&>(*params.weight);
-    const Key key{weight.in_features(),   weight.out_features(), rows,
-                  params.bias != nullptr, params.out_type,       params.accumulate};
+    const Key key{weight.in_features(), weight.out_features(), rows, params.bias != nullptr,
+                  params.out_type};
     auto [found, inserted] = products_.try_emplace(key);
     if (inserted) found->second = Make(params, weight, rows);
     return found->second;
@@ -187,11 +187,6 @@ class OneDnnMatmulImpl : public OneDnnMatmul {
     const memory::desc bias = RowMajor(1, weight.out_features(), DataType::kF32);
     dnnl::primitive_attr attr;
     attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    if (params.accumulate) {
-      dnnl::post_ops sum;
-      sum.append_sum(1.0f);
-      attr.set_post_ops(sum);
-    }
     const auto description =
         Describe(engine_, x, weight.desc(), params.bias == nullptr ? nullptr : &bias, out, attr);
     CachedProduct product;

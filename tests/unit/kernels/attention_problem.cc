@@ -80,7 +80,6 @@ void AttentionProblem::AddSequence(const SequenceCase& sequence_case) {
   rows_.push_back({sequence.slot, static_cast<int32_t>(sequence.first_row), sequence_case.queries,
                    sequence_case.first_position});
   spans_.push_back(sequence_case.span);
-  spans_.push_back({1, 0});  // of another layer: must not be read
 
   const int64_t keys = sequence_case.first_position + sequence_case.queries;
   const bool round = options_.kv == DataType::kBf16;
@@ -150,14 +149,13 @@ std::vector<float> AttentionProblem::Run(cpu::InstructionSet set, int32_t thread
   const int64_t count = row_count_ * RowWidth();
   std::vector<float> out_f32(count, kNan);
   std::vector<Bf16> out_bf16(count, ToBf16(kNan));
-  AttentionParams params;
+  cpu::AttentionParams params;
   params.q = q_.data();
   params.q_stride = q_stride_;
   params.out = options_.out == DataType::kF32 ? static_cast<void*>(out_f32.data())
                                               : static_cast<void*>(out_bf16.data());
   params.sequences = rows_;
   params.spans = spans_.data();
-  params.span_stride = 2;
   params.page_table = {table_.data(), kLayers, max_pages_};
   params.pages = pool_;
   params.layer = kLayer;

@@ -42,7 +42,8 @@ Step StepOf(const std::vector<int32_t>& tokens, int32_t slot, int32_t first, boo
   const auto count = static_cast<int32_t>(tokens.size());
   step.sequences = {{.slot = slot, .first_row = 0, .query_count = count, .first_position = first}};
   const int32_t layers = TinyConfig().num_layers;
-  step.spans.assign(layers, {});
+  step.layer_class.assign(layers, 0);
+  step.spans.assign(1, {});
   for (int32_t layer = 0; with_pages && layer < layers; ++layer) {
     for (int32_t block = 0; block < 4; ++block) {
       step.page_table_updates.push_back(
@@ -51,10 +52,8 @@ Step StepOf(const std::vector<int32_t>& tokens, int32_t slot, int32_t first, boo
   }
   auto greedy = std::make_shared<SamplingParams>();
   greedy->temperature = 0;
-  LogitsRow& draw = step.logits.emplace_back();
-  draw.row = count - 1;
-  draw.alternatives = 2;
-  draw.sampling = greedy;
+  step.setups.push_back({.slot = slot, .sampling = greedy});
+  step.logits.push_back({.row = count - 1, .slot = slot, .alternatives = 2});
   return step;
 }
 
@@ -127,10 +126,8 @@ TEST(ModelDeviceTest, ManyWantedRowsAreScoredInOrder) {
   Step step = StepOf(tokens, 1, 0, true);
   step.logits.clear();
   for (int32_t row = 0; row + 1 < 150; ++row) {
-    LogitsRow& known = step.logits.emplace_back();
-    known.row = row;
-    known.known_token = tokens[row + 1];
-    known.alternatives = 0;
+    step.logits.push_back(
+        {.row = row, .slot = 1, .known_token = tokens[row + 1], .alternatives = 0});
   }
   const StepResult result = Compute(**device, step);
   ASSERT_TRUE(result.status.ok()) << result.status;
@@ -161,12 +158,16 @@ TEST(ModelDeviceTest, WrongStepsFailWithTheirReasonAndTheDeviceGoesOn) {
       {[](Step& s) { s.sequences[0].slot = 3; }, "step.sequences.slot[0]: 3"},
       {[](Step& s) { s.sequences[0].query_count = 9; }, "cover 9 rows of 10"},
       {[](Step& s) { s.sequences[0].first_position = 505; }, "last_position[0]: 514"},
-      {[](Step& s) { s.spans.pop_back(); }, "step.spans: 2"},
-      {[](Step& s) { s.spans[1].window = 0; }, "step.spans[1]: window 0"},
+      {[](Step& s) { s.spans.pop_back(); }, "step.spans: 0 for 1 sequences and 1 classes"},
+      {[](Step& s) { s.layer_class.pop_back(); }, "step.layer_class: 2 classes for 3 layers"},
+      {[](Step& s) { s.layer_class[2] = 1; }, "step.spans: 1 for 1 sequences and 2 classes"},
+      {[](Step& s) { s.spans[0].window = 0; }, "step.spans[0]: window 0"},
       {[](Step& s) { s.page_table_updates[0].page = 1 << 20; }, "page_table_updates.page[0]"},
-      {[](Step& s) { s.page_table_updates[0].page = 0; }, "layer 0, block 0 is written"},
       {[](Step& s) { s.logits[0].row = 10; }, "step.logits.row[0]: 10"},
-      {[](Step& s) { s.logits[0].sampling = nullptr; }, "without sampling parameters"},
+      {[](Step& s) { s.logits[0].slot = 3; }, "step.logits.slot[0]: 3"},
+      {[](Step& s) { s.logits[0].known_token = 131; }, "step.logits.known_token[0]: 131"},
+      {[](Step& s) { s.setups[0].sampling = nullptr; }, "step.setups[0]: no sampling"},
+      {[](Step& s) { s.setups[0].slot = -1; }, "step.setups.slot[0]: -1"},
       {[](Step& s) { s.tokens.resize(201); }, "step.tokens: 201 rows; the device takes 200"},
   };
   for (const Case& c : cases) {

@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <cmath>
 #include <iostream>
+#include <numeric>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -22,7 +24,8 @@ using kernels::KeySpan;
 
 constexpr int32_t kSlots = 4;
 constexpr int32_t kMaxPages = 8;
-constexpr int64_t kMaxRows = 400;
+constexpr int32_t kMaxRows = 400;
+constexpr int32_t kLogitsRows = 64;
 
 // A sequence with what each layer sees while prefilling and while decoding.
 struct Sequence {
@@ -60,18 +63,37 @@ class TransformerTest : public testing::Test {
     transformer_.reset();
     operators_ = std::move(*operators);
     std::vector<double> progress;
-    auto loaded = Transformer::Load(operators_.get(), config, *weights_, kMaxRows,
+    auto loaded = Transformer::Load(operators_.get(), config, *weights_,
+                                    {.step_rows = kMaxRows, .logits_rows = kLogitsRows},
                                     [&](double share) { progress.push_back(share); });
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     transformer_ = std::move(*loaded);
     EXPECT_TRUE(std::is_sorted(progress.begin(), progress.end()));
     EXPECT_DOUBLE_EQ(progress.back(), 1.0);
-    page_bytes_ = operators_->KvPageBytes(config.kv_heads, config.head_dim);
-    const int64_t pages = 1 + int64_t{kSlots} * config.num_layers * kMaxPages;
-    pool_ = std::move(*operators_->Allocate(pages * page_bytes_));
-    table_.resize(pages - 1);
-    for (size_t i = 0; i < table_.size(); ++i) table_[i] = static_cast<int32_t>(i) + 1;
-    std::shuffle(table_.begin(), table_.end(), random_);
+    ASSERT_TRUE(operators_
+                    ->PrepareSteps({.model = ShapeOf(config),
+                                    .num_pages = 1 + kSlots * config.num_layers * kMaxPages,
+                                    .num_slots = kSlots,
+                                    .max_pages_per_layer = kMaxPages,
+                                    .max_rows = kMaxRows,
+                                    .max_logits_rows = kLogitsRows})
+                    .ok());
+    MakePageTable();
+  }
+
+  // Every slot has pages for all its positions, in a random order.
+  void MakePageTable() {
+    std::vector<int32_t> pages(kSlots * config_.num_layers * kMaxPages);
+    std::iota(pages.begin(), pages.end(), 1);
+    std::shuffle(pages.begin(), pages.end(), random_);
+    table_.clear();
+    for (int32_t slot = 0; slot < kSlots; ++slot) {
+      for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
+        for (int32_t block = 0; block < kMaxPages; ++block) {
+          table_.push_back({slot, layer, block, pages[table_.size()]});
+        }
+      }
+    }
   }
 
   Sequence RandomSequence(int32_t length, int32_t prompt, const std::vector<KeySpan>& prefill,
@@ -87,37 +109,48 @@ class TransformerTest : public testing::Test {
     return std::vector<KeySpan>(config_.num_layers, span);
   }
 
-  // Logits [wanted, vocab] of one step; all rows are wanted, or those of `wanted`.
+  // Logits [wanted, vocab] of one step, up to a constant a row: log-probabilities of all tokens.
+  // All rows are wanted, or those of `wanted`.
   std::vector<float> Forward(const std::vector<Part>& parts,
                              const std::vector<int32_t>* wanted = nullptr) {
     Step step;
-    for (const Part& part : parts) {
+    // Each layer is a class of its own: spans differ as the test likes.
+    step.layer_class.resize(config_.num_layers);
+    std::iota(step.layer_class.begin(), step.layer_class.end(), uint8_t{0});
+    step.spans.resize(parts.size() * config_.num_layers);
+    for (size_t s = 0; s < parts.size(); ++s) {
+      const Part& part = parts[s];
       step.sequences.push_back({.slot = part.slot,
                                 .first_row = static_cast<int32_t>(step.tokens.size()),
                                 .query_count = part.end - part.begin,
                                 .first_position = part.begin});
       const bool decodes = part.begin >= part.sequence->prompt_tokens;
       const auto& spans = decodes ? part.sequence->decode : part.sequence->prefill;
-      step.spans.insert(step.spans.end(), spans.begin(), spans.end());
+      for (int32_t l = 0; l < config_.num_layers; ++l) {
+        step.spans[l * parts.size() + s] = spans[l];
+      }
       for (int32_t i = part.begin; i < part.end; ++i) {
         step.tokens.push_back(part.sequence->tokens[i]);
       }
     }
+    step.page_table_updates = std::exchange(table_, {});
     for (int32_t row = 0; row < static_cast<int32_t>(step.tokens.size()); ++row) {
       if (wanted != nullptr && std::ranges::find(*wanted, row) == wanted->end()) continue;
-      step.logits.emplace_back().row = row;
+      step.logits.push_back({.row = row, .known_token = 0, .alternatives = config_.vocab_size});
     }
+    kernels::StagedStep* staged = operators_->Stage(step.input());
+    operators_->Replay(staged, [&] { transformer_->Forward(staged); });
+    operators_->Submit(staged);
+    absl::StatusOr<kernels::StepOutput> output = operators_->Wait(staged);
+    EXPECT_TRUE(output.ok()) << output.status();
     std::vector<float> logits;
-    int64_t next = 0;
-    transformer_->Forward(
-        step, {table_.data(), config_.num_layers, kMaxPages}, {pool_->data(), page_bytes_},
-        [&](int64_t first, int64_t count, const float* values) {
-          EXPECT_EQ(first, next);
-          EXPECT_LE(count, Transformer::kLogitsRows);
-          next += count;
-          logits.insert(logits.end(), values, values + count * config_.vocab_size);
-        });
-    EXPECT_EQ(next, static_cast<int64_t>(step.logits.size()));
+    for (const ScoredToken& scored : output->tokens) {
+      EXPECT_EQ(static_cast<int32_t>(scored.top.size()), config_.vocab_size);
+      const size_t begin = logits.size();
+      logits.resize(begin + config_.vocab_size);
+      for (const auto& [token, logprob] : scored.top) logits[begin + token] = logprob;
+    }
+    EXPECT_EQ(output->tokens.size(), step.logits.size());
     return logits;
   }
 
@@ -142,7 +175,13 @@ class TransformerTest : public testing::Test {
       const auto& row = i < sequence.prompt_tokens ? sequence.prefill : sequence.decode;
       spans.insert(spans.end(), row.begin(), row.end());
     }
-    return ReferenceLogits(config_, *weights_, sequence.tokens, spans);
+    std::vector<double> logits = ReferenceLogits(config_, *weights_, sequence.tokens, spans);
+    for (size_t row = 0; row < logits.size(); row += config_.vocab_size) {
+      double sum = 0;
+      for (int32_t t = 0; t < config_.vocab_size; ++t) sum += std::exp(logits[row + t]);
+      for (int32_t t = 0; t < config_.vocab_size; ++t) logits[row + t] -= std::log(sum);
+    }
+    return logits;
   }
 
   template <typename A, typename B>
@@ -162,9 +201,7 @@ class TransformerTest : public testing::Test {
   std::unique_ptr<RandomWeights> weights_;
   std::unique_ptr<kernels::Operators> operators_;
   std::unique_ptr<Transformer> transformer_;
-  std::unique_ptr<kernels::Buffer> pool_;
-  std::vector<int32_t> table_;
-  int64_t page_bytes_ = 0;
+  std::vector<PageTableUpdate> table_;  // until the first step sends it
 };
 
 TEST_F(TransformerTest, EveryFamilySwitchMatchesTheReferenceInF32) {
@@ -273,11 +310,12 @@ TEST_F(TransformerTest, MissingAndMisshapenWeightsAreNamed) {
   ASSERT_TRUE(operators.ok());
   RandomWeights weights(config, 1);
   weights.Remove(WeightRole::kFfnUp, 2);
-  auto missing = Transformer::Load(operators->get(), config, weights, 16, {});
+  auto missing = Transformer::Load(operators->get(), config, weights, {16, 16}, {});
   EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
   ModelConfig wider = config;
   wider.hidden = 96;
-  auto misshapen = Transformer::Load(operators->get(), wider, RandomWeights(config, 1), 16, {});
+  auto misshapen =
+      Transformer::Load(operators->get(), wider, RandomWeights(config, 1), {16, 16}, {});
   EXPECT_EQ(misshapen.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(misshapen.status().message()), testing::HasSubstr("[131, 80]"));
 }

@@ -1,0 +1,56 @@
+// A step on its way through the CPU backend: what Stage kept of the engine's step.
+
+#ifndef SWAA_KERNELS_CPU_CPU_STEP_H_
+#define SWAA_KERNELS_CPU_CPU_STEP_H_
+
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/cpu/sampler.h"
+#include "kernels/operators.h"
+#include "kernels/wanted_rows.h"
+
+namespace swaa::kernels::cpu {
+
+class CpuStep : public StagedStep {
+ public:
+  void Take(const StepInput& input, const CpuSampler& sampler) {
+    begin = std::chrono::steady_clock::now();
+    sequences.assign(input.sequences.begin(), input.sequences.end());
+    layer_class.assign(input.layer_class.begin(), input.layer_class.end());
+    spans.assign(input.spans.begin(), input.spans.end());
+    logits.assign(input.logits.begin(), input.logits.end());
+    tokens.assign(input.tokens.begin(), input.tokens.end());
+    positions.resize(tokens.size());
+    for (const SequenceRows& sequence : sequences) {
+      for (int32_t r = 0; r < sequence.query_count; ++r) {
+        const int32_t row = sequence.first_row + r;
+        positions[row] = sequence.first_position + r;
+        if (tokens[row] == kDrawnToken) tokens[row] = sampler.drawn(sequence.slot);
+      }
+    }
+    FindWantedRows(input, &wanted);
+    rows_ = static_cast<int64_t>(tokens.size());
+    wanted_rows_ = static_cast<int64_t>(wanted.rows.size());
+    output = {.tokens = std::vector<ScoredToken>(logits.size())};
+  }
+
+  const KeySpan* SpansOf(int32_t layer) const {
+    return spans.data() + layer_class[layer] * sequences.size();
+  }
+
+  std::chrono::steady_clock::time_point begin;
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> positions;  // [rows]
+  std::vector<SequenceRows> sequences;
+  std::vector<uint8_t> layer_class;
+  std::vector<KeySpan> spans;
+  std::vector<LogitsRow> logits;
+  WantedRows wanted;
+  StepOutput output;
+};
+
+}  // namespace swaa::kernels::cpu
+
+#endif  // SWAA_KERNELS_CPU_CPU_STEP_H_
