@@ -115,9 +115,9 @@ std::unique_ptr<Buffer> RandomBuffer(int64_t elements, DataType type) {
   auto buffer = std::move(*Cpu().Allocate(elements * SizeOf(type)));
   for (int64_t i = 0; i < elements; ++i) {
     if (type == DataType::kF32) {
-      static_cast<float*>(buffer->data())[i] = Noise(i);
+      reinterpret_cast<float*>(buffer->data())[i] = Noise(i);
     } else {
-      static_cast<Bf16*>(buffer->data())[i] = ToBf16(Noise(i));
+      reinterpret_cast<Bf16*>(buffer->data())[i] = ToBf16(Noise(i));
     }
   }
   return buffer;
@@ -179,7 +179,7 @@ void BM_ReadLoop(benchmark::State& state) {
     bytes += product.in * product.out * product.copies * SizeOf(Cpu().precision().weights);
   }
   auto buffer = RandomBuffer(bytes / 4, DataType::kF32);
-  const auto* words = static_cast<const uint64_t*>(buffer->data());
+  const auto* words = reinterpret_cast<const uint64_t*>(buffer->data());
   for (auto _ : state) {
     uint64_t sum = 0;
 #pragma omp parallel for reduction(+ : sum) schedule(static)
@@ -199,7 +199,7 @@ void BM_AddNorm(benchmark::State& state) {
   auto weight = RandomBuffer(hidden, DataType::kF32);
   auto out = RandomBuffer(rows * hidden, Cpu().precision().activations);
   for (auto _ : state) {
-    Cpu().AddNorm({residual->data(), delta->data(), static_cast<const float*>(weight->data()),
+    Cpu().AddNorm({residual->data(), delta->data(), reinterpret_cast<const float*>(weight->data()),
                    out->data(), rows, hidden, 1e-5f});
   }
   Report(state, 0, static_cast<double>(2 * residual->bytes() + delta->bytes() + out->bytes()));

@@ -91,7 +91,7 @@ class Embedding {
 class Buffer {
  public:
   virtual ~Buffer() = default;
-  virtual void* data() const = 0;
+  virtual std::byte* data() const = 0;  // the device's address
   virtual int64_t bytes() const = 0;
 };
 

@@ -33,7 +33,7 @@ struct Transformer::Activations {
 namespace {
 
 float* Floats(const std::unique_ptr<Buffer>& buffer) {
-  return buffer == nullptr ? nullptr : static_cast<float*>(buffer->data());
+  return buffer == nullptr ? nullptr : reinterpret_cast<float*>(buffer->data());
 }
 
 // Bytes of every buffer of Activations, in its order.
@@ -176,7 +176,7 @@ void Transformer::Forward(StagedStep* step) {
 void Transformer::AddNorm(const void* delta, const Buffer& weight, int64_t rows, void* residual) {
   operators_->AddNorm({.residual = residual,
                        .delta = delta,
-                       .weight = static_cast<const float*>(weight.data()),
+                       .weight = reinterpret_cast<const float*>(weight.data()),
                        .out = activations_->normed->data(),
                        .rows = rows,
                        .hidden = config_.hidden,

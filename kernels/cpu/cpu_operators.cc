@@ -137,7 +137,7 @@ class CpuOperators : public Operators {
   // --- A step ---
 
   StagedStep* Stage(const StepInput& input) override {
-    auto* entries = static_cast<int32_t*>(page_table_->data());
+    auto* entries = reinterpret_cast<int32_t*>(page_table_->data());
     for (const PageTableUpdate& update : input.page_table_updates) {
       const int64_t row = int64_t{update.slot} * capacity_.model.num_layers + update.layer;
       entries[row * capacity_.max_pages_per_layer + update.block] = update.page;
@@ -258,10 +258,10 @@ class CpuOperators : public Operators {
   }
 
   PageTableView page_table() const {
-    return {static_cast<const int32_t*>(page_table_->data()), capacity_.model.num_layers,
+    return {reinterpret_cast<const int32_t*>(page_table_->data()), capacity_.model.num_layers,
             capacity_.max_pages_per_layer};
   }
-  PagePoolView pages() const { return {static_cast<std::byte*>(pool_->data()), page_bytes_}; }
+  PagePoolView pages() const { return {pool_->data(), page_bytes_}; }
 
   CpuAttentionOptions attention_options() const {
     return {.instruction_set = set_,

@@ -91,7 +91,7 @@ absl::StatusOr<std::shared_ptr<std::byte>> SliceAllocator::Allocate(int64_t byte
     SWAA_ASSIGN_OR_RETURN(slab_, AllocateBuffer(std::max(rounded, kSlabBytes)));
     used_ = 0;
   }
-  std::shared_ptr<std::byte> slice(slab_, static_cast<std::byte*>(slab_->data()) + used_);
+  std::shared_ptr<std::byte> slice(slab_, slab_->data() + used_);
   used_ += rounded;
   return slice;
 }

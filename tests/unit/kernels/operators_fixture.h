@@ -79,17 +79,17 @@ class OperatorsFixture : public testing::TestWithParam<Variant> {
       const float value =
           i < static_cast<int64_t>(values.size()) ? static_cast<float>(values[i]) : std::nanf("");
       if (type == DataType::kF32) {
-        static_cast<float*>(buffer->data())[i] = value;
+        reinterpret_cast<float*>(buffer->data())[i] = value;
       } else {
-        static_cast<Bf16*>(buffer->data())[i] = ToBf16(value);
+        reinterpret_cast<Bf16*>(buffer->data())[i] = ToBf16(value);
       }
     }
     return buffer;
   }
 
   static double Read(const Buffer& buffer, DataType type, int64_t i) {
-    if (type == DataType::kF32) return static_cast<const float*>(buffer.data())[i];
-    return ToFloat(static_cast<const Bf16*>(buffer.data())[i]);
+    if (type == DataType::kF32) return reinterpret_cast<const float*>(buffer.data())[i];
+    return ToFloat(reinterpret_cast<const Bf16*>(buffer.data())[i]);
   }
 
   // The first expected.size() elements are near: within the rounding of `type`, or `absolute`.
@@ -105,7 +105,7 @@ class OperatorsFixture : public testing::TestWithParam<Variant> {
   }
 
   static float* Floats(const std::unique_ptr<Buffer>& buffer) {
-    return static_cast<float*>(buffer->data());
+    return reinterpret_cast<float*>(buffer->data());
   }
 
   std::unique_ptr<Operators> operators_;

@@ -335,7 +335,7 @@ TEST(AllocateTest, ZeroedAlignedAndWritable) {
     EXPECT_TRUE(std::ranges::all_of(host, [](std::byte b) { return b == std::byte{0}; }));
     host.back() = std::byte{7};
     (*operators)->Upload(host.data(), bytes, (*buffer)->data());
-    EXPECT_EQ(static_cast<const std::byte*>((*buffer)->data())[bytes - 1], std::byte{7});
+    EXPECT_EQ((*buffer)->data()[bytes - 1], std::byte{7});
   }
   EXPECT_GT((*operators)->AvailableBytes(), 0);
 }

@@ -50,7 +50,7 @@ Step StepOf(const std::vector<int32_t>& tokens, int32_t slot, int32_t first, boo
           {slot, layer, block, 1 + (slot * layers + layer) * 4 + block});
     }
   }
-  auto greedy = std::make_shared<SamplingParams>();
+  auto greedy = std::make_shared<kernels::SamplingParams>();
   greedy->temperature = 0;
   step.setups.push_back({.slot = slot, .sampling = greedy});
   step.logits.push_back({.row = count - 1, .slot = slot, .alternatives = 2});

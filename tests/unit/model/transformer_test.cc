@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/device/step.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/instruction_set.h"
