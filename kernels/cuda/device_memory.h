@@ -1,0 +1,77 @@
+// Device memory: one arena, taken from the driver in large pieces; and how it is filled from the
+// host.
+
+#ifndef SWAA_KERNELS_CUDA_DEVICE_MEMORY_H_
+#define SWAA_KERNELS_CUDA_DEVICE_MEMORY_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/operators.h"
+
+namespace swaa::kernels::cuda {
+
+// Hands out zeroed memory, aligned to 256 bytes, that lives as long as the arena. One thread at a
+// time, whose current device it belongs to.
+class DeviceArena {
+ public:
+  // utilization: the share of the card that may be in use, by whomever.
+  explicit DeviceArena(double utilization) : utilization_(utilization) {}
+  ~DeviceArena();
+  DeviceArena(const DeviceArena&) = delete;
+  DeviceArena& operator=(const DeviceArena&) = delete;
+
+  // RESOURCE_EXHAUSTED, naming `what`, if the card has not so much.
+  absl::StatusOr<std::byte*> Allocate(int64_t bytes, const char* what);
+
+  // What may still be allocated.
+  int64_t AvailableBytes() const;
+
+ private:
+  const double utilization_;
+  std::vector<void*> blocks_;
+  std::byte* next_ = nullptr;  // in the newest block
+  int64_t left_ = 0;
+};
+
+// A buffer in the arena; its memory stays the arena's.
+class DeviceBuffer : public Buffer {
+ public:
+  DeviceBuffer(std::byte* data, int64_t bytes) : data_(data), bytes_(bytes) {}
+  std::byte* data() const override { return data_; }
+  int64_t bytes() const override { return bytes_; }
+
+ private:
+  std::byte* data_;
+  int64_t bytes_;
+};
+
+// Page-locked host memory, freed with the object.
+class PinnedMemory {
+ public:
+  static absl::StatusOr<PinnedMemory> Allocate(int64_t bytes);
+  PinnedMemory() = default;
+  PinnedMemory(PinnedMemory&& other) noexcept;
+  PinnedMemory& operator=(PinnedMemory&& other) noexcept;
+  ~PinnedMemory();
+
+  std::byte* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  int64_t bytes_ = 0;
+};
+
+// Fills a bf16 matrix [rows, columns] of the device from the host: rows are read as f32 by several
+// threads, rounded, and copied while others are read. INTERNAL where a copy fails.
+absl::Status UploadAsBf16(int64_t rows, int64_t columns, const RowReader& read_rows,
+                          std::byte* device);
+
+}  // namespace swaa::kernels::cuda
+
+#endif  // SWAA_KERNELS_CUDA_DEVICE_MEMORY_H_
