@@ -4,11 +4,13 @@
 #ifndef SWAA_ENGINE_CHECKPOINT_CHECKPOINT_H_
 #define SWAA_ENGINE_CHECKPOINT_CHECKPOINT_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "engine/checkpoint/dequantize.h"
 #include "engine/checkpoint/model_config.h"
 #include "engine/tokenizer/tokenizer_data.h"
 #include "kernels/operators.h"
@@ -35,11 +37,27 @@ enum class WeightRole {
   kFfnDown,  // [hidden, ffn_width]
 };
 
-// A weight in place. A vector has rows = 1. read_rows stays valid as long as the WeightSource.
+// Which weight: its role, and the layer where every layer has one.
+struct WeightKey {
+  WeightRole role;
+  int32_t layer = 0;
+};
+
+// A weight in place. A vector has rows = 1. Valid as long as the WeightSource.
 struct WeightView {
   int64_t rows = 0;
   int64_t columns = 0;
   kernels::RowReader read_rows;
+  // The weight as its file keeps it, for who can take elements of that type as they are: row after
+  // row in the order of read_rows, without gaps, at no particular alignment. Null where the file
+  // keeps the rows in another order, and where there is no file.
+  const std::byte* stored = nullptr;
+  TensorType stored_type = TensorType::kF32;  // of `stored`
+
+  // `stored` where it is bf16 [rows, columns], little-endian; null otherwise.
+  const std::byte* stored_bf16() const {
+    return stored_type == TensorType::kBf16 ? stored : nullptr;
+  }
 };
 
 // Immutable; any thread.
@@ -47,7 +65,7 @@ class WeightSource {
  public:
   virtual ~WeightSource() = default;
   // NOT_FOUND names the missing tensor and the file. Shapes were checked when the file was opened.
-  virtual absl::StatusOr<WeightView> Find(WeightRole role, int32_t layer) const = 0;
+  virtual absl::StatusOr<WeightView> Find(WeightKey key) const = 0;
   // Bytes mapped from files.
   virtual int64_t mapped_bytes() const = 0;
 };

@@ -56,9 +56,10 @@ class DummyWeights : public WeightSource {
  public:
   explicit DummyWeights(ModelConfig config) : config_(std::move(config)) {}
 
-  absl::StatusOr<WeightView> Find(WeightRole role, int32_t layer) const override {
+  absl::StatusOr<WeightView> Find(WeightKey key) const override {
+    const auto [role, wanted_layer] = key;
     const WeightSpec& spec = SpecOf(role);
-    if (!spec.per_layer) layer = 0;
+    const int32_t layer = spec.per_layer ? wanted_layer : 0;
     if (!spec.present(config_) || layer < 0 || layer >= config_.num_layers) {
       return absl::NotFoundError(absl::StrCat(
           "random weights: no tensor '", WeightName(spec, WeightNaming::kHuggingFace, layer), "'"));

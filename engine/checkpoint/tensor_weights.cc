@@ -60,20 +60,22 @@ class TensorWeights : public WeightSource {
         mapped_bytes_(mapped_bytes),
         place_(std::move(place)) {}
 
-  absl::StatusOr<WeightView> Find(WeightRole role, int32_t layer) const override {
-    const WeightSpec& spec = SpecOf(role);
-    const std::string name = WeightName(spec, naming_, layer);
+  absl::StatusOr<WeightView> Find(WeightKey key) const override {
+    const WeightSpec& spec = SpecOf(key.role);
+    const std::string name = WeightName(spec, naming_, key.layer);
     const auto found = tensors_.find(name);
     if (found == tensors_.end() || !spec.present(config_)) {
       return absl::NotFoundError(absl::StrCat(place_, ": no tensor ", Quoted(name)));
     }
     const StoredTensor& tensor = found->second;
     const int64_t head_dim =
-        naming_ == WeightNaming::kGguf && IsRotated(role) ? config_.head_dim : 0;
+        naming_ == WeightNaming::kGguf && IsRotated(key.role) ? config_.head_dim : 0;
     const bool is_vector = tensor.shape.size() == 1;
     WeightView view;
     view.rows = is_vector ? 1 : tensor.shape.front();
     view.columns = tensor.shape.back();
+    view.stored = head_dim == 0 ? tensor.data : nullptr;
+    view.stored_type = tensor.type;
     view.read_rows = [tensor, head_dim, is_vector](int64_t first_row, int64_t count, float* out) {
       if (is_vector && head_dim != 0 && count == 1) {
         ReadInterleavedVector(tensor, head_dim, out);

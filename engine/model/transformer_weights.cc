@@ -75,7 +75,7 @@ class Loader {
   };
 
   absl::StatusOr<WeightView> Find(WeightRole role, int32_t layer, int64_t rows, int64_t columns) {
-    SWAA_ASSIGN_OR_RETURN(WeightView view, source_.Find(role, layer));
+    SWAA_ASSIGN_OR_RETURN(WeightView view, source_.Find({role, layer}));
     if (view.rows != rows || view.columns != columns) {
       return absl::InvalidArgumentError(absl::StrCat(
           "weight of role ", static_cast<int>(role), ", layer ", layer, ": shape [", view.rows,

@@ -17,7 +17,7 @@ void ReadWeights(const Checkpoint& checkpoint) {
   for (const WeightSpec& spec : WeightSpecs()) {
     if (!spec.present(checkpoint.config)) continue;
     for (int32_t layer = 0; layer < (spec.per_layer ? checkpoint.config.num_layers : 1); ++layer) {
-      const absl::StatusOr<WeightView> view = checkpoint.weights->Find(spec.role, layer);
+      const absl::StatusOr<WeightView> view = checkpoint.weights->Find({spec.role, layer});
       if (!view.ok()) {
         CheckRefusal(view.status());
         continue;

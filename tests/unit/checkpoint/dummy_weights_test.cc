@@ -55,7 +55,7 @@ TEST(DummyWeightsTest, AreTheSameHoweverTheyAreReadAndDifferBetweenWeights) {
   EXPECT_EQ(values, ReadAll(other, WeightRole::kFfnUp, 1));
   EXPECT_NE(values, ReadAll(one, WeightRole::kFfnUp, 0));
   EXPECT_NE(values, ReadAll(one, WeightRole::kFfnGate, 1));
-  const auto view = one.weights->Find(WeightRole::kFfnUp, 1);
+  const auto view = one.weights->Find({WeightRole::kFfnUp, 1});
   std::vector<float> rows(2 * 64);
   view->read_rows(300, 2, rows.data());
   EXPECT_TRUE(std::equal(rows.begin(), rows.end(), values.begin() + 300 * 64));
@@ -76,10 +76,10 @@ TEST(DummyWeightsTest, HaveWhatTheConfigurationHas) {
   config.num_layers = 1;
   config.tied_embeddings = true;
   const auto weights = MakeDummyWeights(config);
-  EXPECT_TRUE(absl::IsNotFound(weights->Find(WeightRole::kOutput, 0).status()));
-  EXPECT_TRUE(absl::IsNotFound(weights->Find(WeightRole::kQueryBias, 0).status()));
-  EXPECT_TRUE(absl::IsNotFound(weights->Find(WeightRole::kQuery, 1).status()));
-  EXPECT_TRUE(weights->Find(WeightRole::kOutputNorm, 0).ok());
+  EXPECT_TRUE(absl::IsNotFound(weights->Find({WeightRole::kOutput, 0}).status()));
+  EXPECT_TRUE(absl::IsNotFound(weights->Find({WeightRole::kQueryBias, 0}).status()));
+  EXPECT_TRUE(absl::IsNotFound(weights->Find({WeightRole::kQuery, 1}).status()));
+  EXPECT_TRUE(weights->Find({WeightRole::kOutputNorm, 0}).ok());
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include "engine/checkpoint/gguf.h"
 
+#include <cstring>
 #include <functional>
 #include <iostream>
 #include <random>
@@ -74,13 +75,33 @@ TEST_F(GgufTest, PutsRotaryRowsIntoRotateHalfOrder) {
   const std::vector<float> k = ReadAll(*checkpoint, WeightRole::kKey, 0);
   for (int row = 0; row < 4; ++row) EXPECT_EQ(k[row * 8 + 7], 4000 + 8 * order[row] + 7) << row;
   // Rows in the middle of a head, asked for by themselves.
-  const auto view = checkpoint->weights->Find(WeightRole::kQuery, 0);
+  const auto view = checkpoint->weights->Find({WeightRole::kQuery, 0});
   std::vector<float> rows(16);
   view->read_rows(5, 2, rows.data());
   EXPECT_EQ(rows[0], 3000 + 8 * 6);
   EXPECT_EQ(rows[8], 3000 + 8 * 5);
   const std::vector<float> v = ReadAll(*checkpoint, WeightRole::kValue, 0);
   for (int i = 0; i < 32; ++i) EXPECT_EQ(v[i], 5000 + i);
+}
+
+TEST_F(GgufTest, TellsWhereRowsLieAsTheyAreAsked) {
+  GgufSpec spec = TinyGguf();
+  GgufTensorSpec* value = spec.Tensor("blk.0.attn_v.weight");
+  value->type = 30;  // BF16
+  value->data.clear();
+  for (uint16_t i = 0; i < 32; ++i) value->data += Raw<uint16_t>(0x3F80 + i);
+  const auto checkpoint = Load(spec.Build());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const auto bf16 = checkpoint->weights->Find({WeightRole::kValue, 0});
+  ASSERT_NE(bf16->stored_bf16(), nullptr);
+  EXPECT_EQ(std::memcmp(bf16->stored_bf16(), value->data.data(), value->data.size()), 0);
+  const auto f32 = checkpoint->weights->Find({WeightRole::kFfnUp, 0});
+  EXPECT_EQ(f32->stored_bf16(), nullptr);
+  ASSERT_NE(f32->stored, nullptr);
+  EXPECT_EQ(f32->stored_type, TensorType::kF32);
+  EXPECT_EQ(std::memcmp(f32->stored, spec.Tensor("blk.0.ffn_up.weight")->data.data(), 64 * 4), 0);
+  // Rows that are not in the order of the file.
+  EXPECT_EQ(checkpoint->weights->Find({WeightRole::kQuery, 0})->stored, nullptr);
 }
 
 TEST_F(GgufTest, ReadsBiasesRopeFactorsAndUntiedOutput) {
@@ -372,9 +393,9 @@ TEST_F(GgufTest, FindsNoWeightThatTheConfigurationLacks) {
   ASSERT_TRUE(checkpoint.ok());
   for (const WeightRole role :
        {WeightRole::kOutput, WeightRole::kQueryBias, WeightRole::kQueryNorm}) {
-    EXPECT_TRUE(absl::IsNotFound(checkpoint->weights->Find(role, 0).status()));
+    EXPECT_TRUE(absl::IsNotFound(checkpoint->weights->Find({role, 0}).status()));
   }
-  EXPECT_TRUE(absl::IsNotFound(checkpoint->weights->Find(WeightRole::kQuery, 1).status()));
+  EXPECT_TRUE(absl::IsNotFound(checkpoint->weights->Find({WeightRole::kQuery, 1}).status()));
 }
 
 }  // namespace

@@ -3,10 +3,13 @@
 
 #include "engine/checkpoint/hf_folder.h"
 
+#include <bit>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <random>
 #include <string>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -91,6 +94,22 @@ TEST_F(HfFolderTest, ReadsShards) {
   EXPECT_EQ(checkpoint->config.rope_scaling->original_context, 64);
   EXPECT_EQ(ReadEverything(*checkpoint),
             2 * 320 * 32 + 32 + 2 * (2 * 32 + 2 * 128 * 32 + 2 * 64 * 32 + 3 * 64 * 32));
+}
+
+TEST_F(HfFolderTest, TellsWhereMatricesLieInBf16) {
+  const auto checkpoint = LoadCheckpoint(kSharded, LoadFormat::kAuto);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  for (const WeightRole role : {WeightRole::kQuery, WeightRole::kFfnDown, WeightRole::kFfnNorm}) {
+    const auto view = checkpoint->weights->Find({role, 1});
+    ASSERT_TRUE(view.ok()) << view.status();
+    ASSERT_NE(view->stored_bf16(), nullptr);
+    const std::vector<float> values = ReadAll(*checkpoint, role, 1);
+    for (size_t i = 0; i < values.size(); ++i) {
+      uint16_t bits;
+      std::memcpy(&bits, view->stored_bf16() + 2 * i, sizeof(bits));
+      ASSERT_EQ(std::bit_cast<float>(uint32_t{bits} << 16), values[i]) << i;
+    }
+  }
 }
 
 TEST_F(HfFolderTest, OldFormsOfTheRotaryKeysMeanTheSame) {

@@ -51,7 +51,7 @@ inline std::string ReadWhole(const std::string& path) {
 
 // Rows of a weight that must be there, row by row.
 inline std::vector<float> ReadAll(const Checkpoint& checkpoint, WeightRole role, int32_t layer) {
-  absl::StatusOr<WeightView> view = checkpoint.weights->Find(role, layer);
+  absl::StatusOr<WeightView> view = checkpoint.weights->Find({role, layer});
   EXPECT_TRUE(view.ok()) << view.status();
   if (!view.ok()) return {};
   std::vector<float> values(view->rows * view->columns);

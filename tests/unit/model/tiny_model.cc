@@ -71,16 +71,19 @@ RandomWeights::RandomWeights(const ModelConfig& c, uint64_t seed) {
   }
 }
 
-absl::StatusOr<WeightView> RandomWeights::Find(WeightRole role, int32_t layer) const {
-  const auto found = tensors_.find({role, layer});
+absl::StatusOr<WeightView> RandomWeights::Find(WeightKey key) const {
+  const auto found = tensors_.find({key.role, key.layer});
   if (found == tensors_.end()) return absl::NotFoundError("no such tensor in the random model");
   const Tensor* tensor = &found->second;
-  return WeightView{tensor->rows, tensor->columns,
-                    [tensor](int64_t first_row, int64_t count, float* out) {
-                      const double* from = tensor->values.data() + first_row * tensor->columns;
-                      std::transform(from, from + count * tensor->columns, out,
-                                     [](double value) { return static_cast<float>(value); });
-                    }};
+  WeightView view;
+  view.rows = tensor->rows;
+  view.columns = tensor->columns;
+  view.read_rows = [tensor](int64_t first_row, int64_t count, float* out) {
+    const double* from = tensor->values.data() + first_row * tensor->columns;
+    std::transform(from, from + count * tensor->columns, out,
+                   [](double value) { return static_cast<float>(value); });
+  };
+  return view;
 }
 
 std::span<const double> RandomWeights::Values(WeightRole role, int32_t layer) const {

@@ -20,7 +20,7 @@ class RandomWeights : public WeightSource {
  public:
   RandomWeights(const ModelConfig& config, uint64_t seed);
 
-  absl::StatusOr<WeightView> Find(WeightRole role, int32_t layer) const override;
+  absl::StatusOr<WeightView> Find(WeightKey key) const override;
   int64_t mapped_bytes() const override { return 0; }
   // NOT_FOUND from now on.
   void Remove(WeightRole role, int32_t layer) { tensors_.erase({role, layer}); }
