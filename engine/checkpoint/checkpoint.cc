@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "engine/checkpoint/family.h"
 #include "engine/checkpoint/gguf.h"
 #include "engine/checkpoint/gguf_model.h"
 #include "engine/checkpoint/hf_folder.h"
@@ -48,9 +49,18 @@ absl::StatusOr<Checkpoint> LoadGguf(const std::string& path, LoadFormat format) 
   tensors.erase(std::string(kGgufRopeFactors));
   SWAA_ASSIGN_OR_RETURN(
       checkpoint.weights,
-      MakeTensorWeights(checkpoint.config, WeightNaming::kGguf, std::move(tensors),
-                        static_cast<int64_t>(file->bytes().size()), path));
+      MakeTensorWeights(checkpoint.config, WeightNaming::kGguf,
+                        FindGgufFamily(checkpoint.config.architecture)->gguf_rope_rows,
+                        std::move(tensors), static_cast<int64_t>(file->bytes().size()), path));
   return checkpoint;
+}
+
+// What a configuration may say and the transformer cannot compute.
+absl::Status CheckSupported(const ModelConfig& config, const std::string& place) {
+  if (!config.experts.has_value()) return absl::OkStatus();
+  return absl::UnimplementedError(absl::StrCat(
+      place, ": ", config.architecture, ": mixtures of experts (", config.experts->count,
+      " a layer) are not supported; take a dense model of the same family"));
 }
 
 }  // namespace
@@ -60,6 +70,7 @@ absl::StatusOr<Checkpoint> LoadCheckpoint(const std::string& path, LoadFormat fo
   const bool is_folder = std::filesystem::is_directory(path, error);
   SWAA_ASSIGN_OR_RETURN(Checkpoint checkpoint,
                         is_folder ? LoadHfFolder(path, format) : LoadGguf(path, format));
+  SWAA_RETURN_IF_ERROR(CheckSupported(checkpoint.config, path));
   SWAA_RETURN_IF_ERROR(PadVocabulary(checkpoint.config, path, &checkpoint.tokenizer));
   return checkpoint;
 }

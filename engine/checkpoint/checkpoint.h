@@ -29,6 +29,7 @@ enum class WeightRole {
   kQueryBias,
   kKeyBias,
   kValueBias,
+  kAttentionOutputBias,  // [hidden]
   kQueryNorm,
   kKeyNorm,
   kFfnNorm,

@@ -7,13 +7,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "engine/checkpoint/family.h"
 #include "engine/checkpoint/text_checks.h"
 #include "engine/checkpoint/validate_config.h"
 
 namespace swaa {
 namespace {
-
-constexpr std::string_view kArchitectures[] = {"llama"};
 
 // Features that some files of a known architecture ask for and the transformer does not have: each
 // key, where present, must hold the number that switches it off.
@@ -63,17 +62,26 @@ absl::Status Unsupported(const GgufFile& gguf, const std::string& key, std::stri
   return absl::UnimplementedError(located.message());
 }
 
-absl::StatusOr<std::string> ReadArchitecture(const GgufFile& gguf) {
+absl::StatusOr<const Family*> ReadFamily(const GgufFile& gguf) {
   constexpr std::string_view kKey = "general.architecture";
   SWAA_ASSIGN_OR_RETURN(const std::optional<std::string_view> architecture, gguf.String(kKey));
   if (!architecture.has_value()) return gguf.KeyError(kKey, "is missing");
-  std::string known;
-  for (const std::string_view name : kArchitectures) {
-    if (name == *architecture) return std::string(name);
-    absl::StrAppend(&known, known.empty() ? "" : ", ", std::string(name));
+  const Family* family = FindGgufFamily(*architecture);
+  if (family != nullptr && !family->moe) return family;
+  if (family != nullptr) {
+    return Unsupported(gguf, std::string(kKey),
+                       absl::StrCat(Quoted(*architecture),
+                                    ": mixtures of experts are not supported; take a dense model "
+                                    "of the same family"));
   }
-  return Unsupported(gguf, std::string(kKey),
-                     absl::StrCat(Quoted(*architecture), " is not supported; supported: ", known));
+  return Unsupported(
+      gguf, std::string(kKey),
+      absl::StrCat(Quoted(*architecture), " is not supported; supported: ", GgufFamilyNames()));
+}
+
+// Biases that the family may have are those that the file holds.
+bool HasBias(const GgufFile& gguf, Bias bias, std::string_view tensor) {
+  return bias == Bias::kAlways || (bias == Bias::kAsStated && gguf.tensors().contains(tensor));
 }
 
 absl::Status RefuseFeatures(const GgufFile& gguf, const Keys& keys) {
@@ -155,7 +163,8 @@ absl::Status ReadRopeFactors(const GgufFile& gguf, ModelConfig* config) {
 
 absl::StatusOr<ModelConfig> ReadGgufConfig(const GgufFile& gguf) {
   ModelConfig config;
-  SWAA_ASSIGN_OR_RETURN(config.architecture, ReadArchitecture(gguf));
+  SWAA_ASSIGN_OR_RETURN(const Family* family, ReadFamily(gguf));
+  config.architecture = std::string(family->gguf_arch);
   const Keys keys(gguf, config.architecture);
   SWAA_RETURN_IF_ERROR(RefuseFeatures(gguf, keys));
   SWAA_ASSIGN_OR_RETURN(const std::optional<std::string_view> name, gguf.String("general.name"));
@@ -175,7 +184,9 @@ absl::StatusOr<ModelConfig> ReadGgufConfig(const GgufFile& gguf) {
   SWAA_ASSIGN_OR_RETURN(config.vocab_size, ReadVocabSize(gguf, keys));
   SWAA_RETURN_IF_ERROR(ReadRopeFactors(gguf, &config));
   config.tied_embeddings = !gguf.tensors().contains("output.weight");
-  config.qkv_bias = gguf.tensors().contains("blk.0.attn_q.bias");
+  config.qkv_bias = HasBias(gguf, family->qkv_bias, "blk.0.attn_q.bias");
+  config.output_bias = HasBias(gguf, family->output_bias, "blk.0.attn_output.bias");
+  config.qk_norm = family->qk_norm;
   SWAA_RETURN_IF_ERROR(ValidateConfig(config, gguf.file()->path()));
   return config;
 }

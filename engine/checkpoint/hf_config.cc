@@ -1,31 +1,23 @@
-// A model family is one row of kFamilies.
+// What config.json says of a model; its family's row in family.cc says the rest.
 
 #include "engine/checkpoint/hf_config.h"
 
-#include <cmath>
+#include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "engine/checkpoint/text_checks.h"
+#include "engine/checkpoint/family.h"
+#include "engine/checkpoint/hf_object.h"
+#include "engine/checkpoint/hf_rope.h"
 #include "engine/checkpoint/validate_config.h"
 
 namespace swaa {
 namespace {
 
 using Json = nlohmann::json;
-
-struct Family {
-  std::string_view model_type;
-  bool qkv_bias;  // where attention_bias is absent
-  bool qk_norm;
-};
-constexpr Family kFamilies[] = {
-    {"llama", false, false},
-};
 
 struct SizeKey {
   const char* name;
@@ -54,191 +46,151 @@ constexpr NeutralKey kNeutralKeys[] = {
     {"quantization_config", "null"},
 };
 
-// Reads one object's values; null counts as absent, as in transformers.
-class Object {
- public:
-  Object(const Json& json, std::string place) : json_(json), place_(std::move(place)) {}
-
-  const Json* Find(const char* key) const {
-    const auto found = json_.find(key);
-    return found == json_.end() || found->is_null() ? nullptr : &*found;
-  }
-
-  absl::Status Wrong(const char* key, std::string_view problem) const {
-    return absl::InvalidArgumentError(absl::StrCat(place_, ": ", key, ": ", std::string(problem)));
-  }
-  absl::Status Unsupported(const char* key, std::string_view problem) const {
-    return absl::UnimplementedError(absl::StrCat(place_, ": ", key, ": ", std::string(problem)));
-  }
-
-  absl::StatusOr<int32_t> Size(const char* key, int64_t most,
-                               std::optional<int32_t> fallback = std::nullopt) const {
-    const Json* value = Find(key);
-    if (value == nullptr && fallback.has_value()) return *fallback;
-    if (value == nullptr) return Wrong(key, "is missing");
-    const bool fits = value->is_number_integer() && *value >= 1 && *value <= most;
-    if (!fits) {
-      return Wrong(key, absl::StrCat(Shown(*value), " is not an integer between 1 and ", most));
-    }
-    return value->get<int32_t>();
-  }
-
-  absl::StatusOr<double> Number(const char* key, std::optional<double> fallback) const {
-    const Json* value = Find(key);
-    if (value == nullptr && fallback.has_value()) return *fallback;
-    if (value == nullptr) return Wrong(key, "is missing");
-    if (!value->is_number()) return Wrong(key, absl::StrCat(Shown(*value), " is not a number"));
-    return value->get<double>();
-  }
-
-  absl::StatusOr<bool> Bool(const char* key, bool fallback) const {
-    const Json* value = Find(key);
-    if (value == nullptr) return fallback;
-    if (!value->is_boolean()) return Wrong(key, absl::StrCat(Shown(*value), " is not a bool"));
-    return value->get<bool>();
-  }
-
-  static std::string Shown(const Json& value) {
-    return Quoted(value.dump(-1, ' ', true, Json::error_handler_t::replace));
-  }
-
- private:
-  const Json& json_;
-  const std::string place_;
-};
-
-absl::StatusOr<Family> ReadFamily(const Object& object) {
+absl::StatusOr<const Family*> ReadFamily(const HfObject& object) {
   const Json* type = object.Find("model_type");
   if (type == nullptr || !type->is_string()) return object.Wrong("model_type", "is missing");
-  std::string known;
-  for (const Family& family : kFamilies) {
-    if (type->get_ref<const std::string&>() == family.model_type) return family;
-    absl::StrAppend(&known, known.empty() ? "" : ", ", std::string(family.model_type));
-  }
+  const Family* family = FindHfFamily(type->get_ref<const std::string&>());
+  if (family != nullptr) return family;
   return object.Unsupported(
-      "model_type", absl::StrCat(Object::Shown(*type), " is not supported; supported: ", known));
+      "model_type",
+      absl::StrCat(HfObject::Shown(*type), " is not supported; supported: ", HfFamilyNames()));
 }
 
-absl::Status RefuseFeatures(const Object& object) {
+absl::Status RefuseFeatures(const HfObject& object) {
   for (const NeutralKey& key : kNeutralKeys) {
     const Json* value = object.Find(key.name);
     if (value == nullptr || *value == Json::parse(key.value)) continue;
     return object.Unsupported(
-        key.name, absl::StrCat(Object::Shown(*value), " is not supported; ", key.value, " is"));
+        key.name, absl::StrCat(HfObject::Shown(*value), " is not supported; ", key.value, " is"));
   }
   return absl::OkStatus();
 }
 
-absl::Status ReadScaling(const Object& rope, ModelConfig* config) {
-  // Older files call the kind "type".
-  const char* key = rope.Find("rope_type") != nullptr ? "rope_type" : "type";
-  const Json* type = rope.Find(key);
-  if (type == nullptr || *type == "default") return absl::OkStatus();
-  if (*type != "llama3") {
-    return rope.Unsupported(
-        key, absl::StrCat(Object::Shown(*type), " is not supported; default and llama3 are"));
+// The first layer that the makers let see a window only, as transformers 5 finds it.
+absl::StatusOr<std::optional<int32_t>> FirstSlidingLayer(const HfObject& object,
+                                                         const Family& family,
+                                                         const ModelConfig& config) {
+  constexpr double kDefaultFirst = 28;
+  SWAA_ASSIGN_OR_RETURN(const double stated, object.Number("max_window_layers", kDefaultFirst));
+  auto first = static_cast<int32_t>(std::clamp<double>(stated, 0, config.num_layers));
+  if (family.moe) first = 0;  // its layers are all alike
+  if (const Json* types = object.Find("layer_types"); types != nullptr && !family.moe) {
+    const bool sound = types->is_array() && types->size() == static_cast<size_t>(config.num_layers);
+    if (!sound) {
+      return object.Wrong("layer_types", absl::StrCat("is not a list of ", config.num_layers));
+    }
+    first = config.num_layers;
+    for (int32_t layer = config.num_layers - 1; layer >= 0; --layer) {
+      if ((*types)[layer] != "full_attention") first = layer;
+    }
   }
-  Llama3RopeScaling scaling;
-  SWAA_ASSIGN_OR_RETURN(scaling.factor, rope.Number("factor", std::nullopt));
-  SWAA_ASSIGN_OR_RETURN(scaling.low_freq_factor, rope.Number("low_freq_factor", std::nullopt));
-  SWAA_ASSIGN_OR_RETURN(scaling.high_freq_factor, rope.Number("high_freq_factor", std::nullopt));
-  SWAA_ASSIGN_OR_RETURN(scaling.original_context,
-                        rope.Number("original_max_position_embeddings", std::nullopt));
-  config->rope_scaling = scaling;
+  return first < config.num_layers ? std::optional(first) : std::nullopt;
+}
+
+// Which keys a layer sees is each request's recipe, and full attention what they all start from: a
+// model that was trained with windows has no such thing.
+absl::Status RefuseWindows(const HfObject& object, const Family& family,
+                           const ModelConfig& config) {
+  constexpr const char* kSwitch = "use_sliding_window";
+  constexpr int32_t kDefaultWindow = 4096;
+  SWAA_ASSIGN_OR_RETURN(const bool used, object.Bool(kSwitch, false));
+  if (!used || object.IsNull("sliding_window")) return absl::OkStatus();
+  SWAA_ASSIGN_OR_RETURN(const int32_t window,
+                        object.Size("sliding_window", kMaxContext, kDefaultWindow));
+  SWAA_ASSIGN_OR_RETURN(const std::optional<int32_t> first,
+                        FirstSlidingLayer(object, family, config));
+  if (!first.has_value() || window >= config.max_context_tokens) return absl::OkStatus();
+  return object.Unsupported(
+      kSwitch, absl::StrCat("true with a sliding_window of ", window, " tokens from layer ", *first,
+                            " on is not supported: a request's recipe says which keys a layer "
+                            "sees, and full attention would not be what this model was trained "
+                            "with; set it to false to serve the model all the same"));
+}
+
+absl::StatusOr<bool> HasBias(const HfObject& object, Bias bias) {
+  if (bias != Bias::kAsStated) return bias == Bias::kAlways;
+  return object.Bool("attention_bias", false);
+}
+
+absl::Status ReadHeads(const HfObject& object, const Family& family, ModelConfig* config) {
+  SWAA_ASSIGN_OR_RETURN(config->kv_heads,
+                        object.Size("num_key_value_heads", kMaxHeads, config->heads));
+  const int32_t fallback =
+      family.hf_head_dim != 0 ? family.hf_head_dim : config->hidden / config->heads;
+  if (object.Find("head_dim") == nullptr && family.hf_head_dim == 0 &&
+      config->hidden % config->heads != 0) {
+    return object.Wrong("num_attention_heads",
+                        absl::StrCat(config->heads, " does not divide hidden_size ", config->hidden,
+                                     ", and head_dim is missing"));
+  }
+  SWAA_ASSIGN_OR_RETURN(config->head_dim, object.Size("head_dim", kMaxHeadDim, fallback));
   return absl::OkStatus();
 }
 
-// rope_theta and rope_scaling beside each other, or both in rope_parameters (transformers 5).
-absl::Status ReadRope(const Object& object, const std::string& file, ModelConfig* config) {
-  SWAA_ASSIGN_OR_RETURN(config->rope_theta, object.Number("rope_theta", 10000.0));
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    const Json* value = object.Find(key);
-    if (value == nullptr) continue;
-    if (!value->is_object()) return object.Wrong(key, "is not an object");
-    const Object rope(*value, absl::StrCat(file, ": ", key));
-    SWAA_ASSIGN_OR_RETURN(config->rope_theta, rope.Number("rope_theta", config->rope_theta));
-    SWAA_RETURN_IF_ERROR(ReadScaling(rope, config));
+absl::StatusOr<std::vector<int32_t>> ReadDenseLayers(const HfObject& object, int32_t num_layers) {
+  SWAA_ASSIGN_OR_RETURN(const int32_t step, object.Size("decoder_sparse_step", kMaxLayers, 1));
+  std::vector<bool> dense(num_layers);
+  for (int32_t layer = 0; layer < num_layers; ++layer) dense[layer] = (layer + 1) % step != 0;
+  constexpr const char* kList = "mlp_only_layers";
+  if (const Json* list = object.Find(kList); list != nullptr) {
+    if (!list->is_array()) return object.Wrong(kList, "is not a list");
+    for (const Json& layer : *list) {
+      if (!layer.is_number_integer()) {
+        return object.Wrong(kList, absl::StrCat(HfObject::Shown(layer), " is no layer"));
+      }
+      if (layer >= 0 && layer < num_layers) dense[layer.get<int32_t>()] = true;
+    }
   }
-  return absl::OkStatus();
+  std::vector<int32_t> layers;
+  for (int32_t layer = 0; layer < num_layers; ++layer) {
+    if (dense[layer]) layers.push_back(layer);
+  }
+  return layers;
 }
 
-absl::StatusOr<std::optional<float>> InRange(const Object& object, const char* key, double least,
-                                             double most) {
-  SWAA_ASSIGN_OR_RETURN(const double value, object.Number(key, least));
-  if (object.Find(key) == nullptr) return std::nullopt;
-  if (!(value >= least && value <= most)) {
-    return object.Wrong(key, absl::StrCat(value, " is not between ", least, " and ", most));
+absl::Status ReadExperts(const HfObject& object, ModelConfig* config) {
+  ExpertsConfig experts;
+  // transformers 5 writes num_local_experts.
+  const char* count_key =
+      object.Find("num_experts") != nullptr ? "num_experts" : "num_local_experts";
+  SWAA_ASSIGN_OR_RETURN(experts.count, object.Size(count_key, kMaxExperts));
+  SWAA_ASSIGN_OR_RETURN(experts.per_token, object.Size("num_experts_per_tok", experts.count));
+  SWAA_ASSIGN_OR_RETURN(experts.ffn_width, object.Size("moe_intermediate_size", kMaxFfnWidth));
+  SWAA_ASSIGN_OR_RETURN(experts.normalize, object.Bool("norm_topk_prob", false));
+  SWAA_ASSIGN_OR_RETURN(experts.dense_layers, ReadDenseLayers(object, config->num_layers));
+  // A model all of whose layers are dense is one without experts.
+  if (experts.dense_layers.size() < static_cast<size_t>(config->num_layers)) {
+    config->experts = std::move(experts);
   }
-  return static_cast<float>(value);
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<ModelConfig> ReadHfConfig(const Json& json, const std::string& file) {
-  const Object object(json, file);
-  SWAA_ASSIGN_OR_RETURN(const Family family, ReadFamily(object));
+  const HfObject object(json, file);
+  SWAA_ASSIGN_OR_RETURN(const Family* family, ReadFamily(object));
   SWAA_RETURN_IF_ERROR(RefuseFeatures(object));
   ModelConfig config;
-  config.architecture = std::string(family.model_type);
-  config.qk_norm = family.qk_norm;
+  config.architecture = std::string(family->hf_name);
+  config.qk_norm = family->qk_norm;
   if (const Json* name = object.Find("_name_or_path"); name != nullptr && name->is_string()) {
     config.name = name->get<std::string>();
   }
   for (const SizeKey& key : kSizeKeys) {
     SWAA_ASSIGN_OR_RETURN(config.*key.member, object.Size(key.name, key.most));
   }
-  SWAA_ASSIGN_OR_RETURN(config.kv_heads,
-                        object.Size("num_key_value_heads", kMaxHeads, config.heads));
-  if (object.Find("head_dim") == nullptr && config.hidden % config.heads != 0) {
-    return object.Wrong("num_attention_heads",
-                        absl::StrCat(config.heads, " does not divide hidden_size ", config.hidden,
-                                     ", and head_dim is missing"));
-  }
-  SWAA_ASSIGN_OR_RETURN(config.head_dim,
-                        object.Size("head_dim", kMaxHeadDim, config.hidden / config.heads));
+  SWAA_RETURN_IF_ERROR(ReadHeads(object, *family, &config));
   SWAA_ASSIGN_OR_RETURN(const double epsilon, object.Number("rms_norm_eps", std::nullopt));
   config.norm_epsilon = static_cast<float>(epsilon);
   SWAA_ASSIGN_OR_RETURN(config.tied_embeddings, object.Bool("tie_word_embeddings", false));
-  SWAA_ASSIGN_OR_RETURN(config.qkv_bias, object.Bool("attention_bias", family.qkv_bias));
-  SWAA_RETURN_IF_ERROR(ReadRope(object, file, &config));
+  SWAA_ASSIGN_OR_RETURN(config.qkv_bias, HasBias(object, family->qkv_bias));
+  SWAA_ASSIGN_OR_RETURN(config.output_bias, HasBias(object, family->output_bias));
+  if (family->moe) SWAA_RETURN_IF_ERROR(ReadExperts(object, &config));
+  SWAA_RETURN_IF_ERROR(ReadHfRope(object, &config));
+  SWAA_RETURN_IF_ERROR(RefuseWindows(object, *family, config));
   SWAA_RETURN_IF_ERROR(ValidateConfig(config, file));
   return config;
-}
-
-absl::StatusOr<GenerationDefaults> ReadGenerationDefaults(const Json& json,
-                                                          const std::string& file) {
-  const Object object(json, file);
-  constexpr double kMost = std::numeric_limits<float>::max();
-  GenerationDefaults defaults;
-  SWAA_ASSIGN_OR_RETURN(defaults.temperature, InRange(object, "temperature", 0, kMost));
-  SWAA_ASSIGN_OR_RETURN(defaults.top_p, InRange(object, "top_p", 1e-6, 1));
-  SWAA_ASSIGN_OR_RETURN(defaults.min_p, InRange(object, "min_p", 0, 1));
-  SWAA_ASSIGN_OR_RETURN(defaults.repetition_penalty,
-                        InRange(object, "repetition_penalty", 1e-6, kMost));
-  if (const Json* top_k = object.Find("top_k"); top_k != nullptr) {
-    const bool fits =
-        top_k->is_number_integer() && *top_k >= 0 && *top_k <= std::numeric_limits<int32_t>::max();
-    if (!fits) return object.Wrong("top_k", absl::StrCat(Object::Shown(*top_k), " is no count"));
-    defaults.top_k = top_k->get<uint32_t>();
-  }
-  return defaults;
-}
-
-absl::StatusOr<std::vector<int32_t>> ReadEosIds(const Json& json, int32_t vocab_size,
-                                                const std::string& file) {
-  const Object object(json, file);
-  std::vector<int32_t> ids;
-  const Json* value = object.Find("eos_token_id");
-  if (value == nullptr) return ids;
-  const Json list = value->is_array() ? *value : Json::array({*value});
-  for (const Json& id : list) {
-    if (!id.is_number_integer() || id < 0 || id >= vocab_size) {
-      return object.Wrong("eos_token_id",
-                          absl::StrCat(Object::Shown(id), " is no token; there are ", vocab_size));
-    }
-    ids.push_back(id.get<int32_t>());
-  }
-  return ids;
 }
 
 }  // namespace swaa

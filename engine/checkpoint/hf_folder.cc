@@ -197,8 +197,8 @@ absl::StatusOr<Checkpoint> LoadHfFolder(const std::string& folder, LoadFormat fo
   DropUnneeded(checkpoint.config, &tensors.tensors);
   SWAA_ASSIGN_OR_RETURN(
       checkpoint.weights,
-      MakeTensorWeights(checkpoint.config, WeightNaming::kHuggingFace, std::move(tensors.tensors),
-                        tensors.mapped_bytes, folder));
+      MakeTensorWeights(checkpoint.config, WeightNaming::kHuggingFace, RopeRows::kHalves,
+                        std::move(tensors.tensors), tensors.mapped_bytes, folder));
   return checkpoint;
 }
 

@@ -12,8 +12,7 @@
 namespace swaa {
 namespace {
 
-// The row of a GGUF file that holds row `row` of the rotate-half order. GGUF stores the rows of a
-// head in pairs that rotate together: (0, half), (1, half + 1), ...
+// The row of a file with RopeRows::kInterleaved that holds row `row` of the rotate-half order.
 int64_t InterleavedRow(int64_t row, int64_t head_dim) {
   const int64_t head = row / head_dim;
   const int64_t within = row % head_dim;
@@ -52,10 +51,11 @@ void ReadInterleavedVector(const StoredTensor& tensor, int64_t head_dim, float* 
 
 class TensorWeights : public WeightSource {
  public:
-  TensorWeights(ModelConfig config, WeightNaming naming, StoredTensors tensors,
+  TensorWeights(ModelConfig config, WeightNaming naming, RopeRows rope_rows, StoredTensors tensors,
                 int64_t mapped_bytes, std::string place)
       : config_(std::move(config)),
         naming_(naming),
+        rope_rows_(rope_rows),
         tensors_(std::move(tensors)),
         mapped_bytes_(mapped_bytes),
         place_(std::move(place)) {}
@@ -69,7 +69,7 @@ class TensorWeights : public WeightSource {
     }
     const StoredTensor& tensor = found->second;
     const int64_t head_dim =
-        naming_ == WeightNaming::kGguf && IsRotated(key.role) ? config_.head_dim : 0;
+        rope_rows_ == RopeRows::kInterleaved && IsRotated(key.role) ? config_.head_dim : 0;
     const bool is_vector = tensor.shape.size() == 1;
     WeightView view;
     view.rows = is_vector ? 1 : tensor.shape.front();
@@ -91,6 +91,7 @@ class TensorWeights : public WeightSource {
  private:
   const ModelConfig config_;
   const WeightNaming naming_;
+  const RopeRows rope_rows_;
   const StoredTensors tensors_;
   const int64_t mapped_bytes_;
   const std::string place_;
@@ -107,11 +108,9 @@ absl::Status CheckShape(const StoredTensor& tensor, const std::vector<int64_t>& 
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const WeightSource>> MakeTensorWeights(const ModelConfig& config,
-                                                                      WeightNaming naming,
-                                                                      StoredTensors tensors,
-                                                                      int64_t mapped_bytes,
-                                                                      const std::string& place) {
+absl::StatusOr<std::shared_ptr<const WeightSource>> MakeTensorWeights(
+    const ModelConfig& config, WeightNaming naming, RopeRows rope_rows, StoredTensors tensors,
+    int64_t mapped_bytes, const std::string& place) {
   std::set<std::string> used;
   for (const WeightSpec& spec : WeightSpecs()) {
     if (!spec.present(config)) continue;
@@ -135,7 +134,8 @@ absl::StatusOr<std::shared_ptr<const WeightSource>> MakeTensorWeights(const Mode
                      Quoted(name), " is no part of architecture ", config.architecture,
                      " as this build knows it; without it the model would compute something else"));
   }
-  return std::make_shared<TensorWeights>(config, naming, std::move(tensors), mapped_bytes, place);
+  return std::make_shared<TensorWeights>(config, naming, rope_rows, std::move(tensors),
+                                         mapped_bytes, place);
 }
 
 }  // namespace swaa

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/family.h"
 #include "engine/checkpoint/model_config.h"
 #include "engine/checkpoint/stored_tensor.h"
 #include "engine/checkpoint/weight_table.h"
@@ -19,11 +20,9 @@ namespace swaa {
 // asks for, and that no tensor is left over: what is not understood would be missing from the
 // result. `place` names the file or folder in messages. INVALID_ARGUMENT: missing or of another
 // shape; UNIMPLEMENTED: left over.
-absl::StatusOr<std::shared_ptr<const WeightSource>> MakeTensorWeights(const ModelConfig& config,
-                                                                      WeightNaming naming,
-                                                                      StoredTensors tensors,
-                                                                      int64_t mapped_bytes,
-                                                                      const std::string& place);
+absl::StatusOr<std::shared_ptr<const WeightSource>> MakeTensorWeights(
+    const ModelConfig& config, WeightNaming naming, RopeRows rope_rows, StoredTensors tensors,
+    int64_t mapped_bytes, const std::string& place);
 
 // Random weights, the same in every run: norms one, biases zero, everything else about N(0, 0.02).
 std::shared_ptr<const WeightSource> MakeDummyWeights(const ModelConfig& config);

@@ -14,24 +14,53 @@ absl::Status Wrong(const std::string& file, std::string_view problem) {
   return absl::InvalidArgumentError(absl::StrCat(file, ": ", std::string(problem)));
 }
 
+bool IsAboveZero(double number) { return std::isfinite(number) && number > 0; }
+
+struct ScalingCheck {
+  const ModelConfig& config;
+  const std::string& file;
+
+  absl::Status operator()(std::monostate) const { return absl::OkStatus(); }
+
+  absl::Status operator()(const LinearRopeScaling& scaling) const {
+    if (IsAboveZero(scaling.factor)) return absl::OkStatus();
+    return Wrong(file, absl::StrCat("rope scaling factor ", scaling.factor, " is not above zero"));
+  }
+
+  absl::Status operator()(const Llama3RopeScaling& scaling) const {
+    const bool sound = IsAboveZero(scaling.factor) && IsAboveZero(scaling.low_freq_factor) &&
+                       IsAboveZero(scaling.high_freq_factor) &&
+                       scaling.high_freq_factor > scaling.low_freq_factor &&
+                       IsAboveZero(scaling.original_context);
+    if (sound) return absl::OkStatus();
+    return Wrong(
+        file, absl::StrCat("rope scaling with factor ", scaling.factor, ", low_freq_factor ",
+                           scaling.low_freq_factor, ", high_freq_factor ", scaling.high_freq_factor,
+                           " and original context ", scaling.original_context,
+                           "; all must be above zero, and high above low"));
+  }
+
+  absl::Status operator()(const YarnRopeScaling& scaling) const {
+    const bool sound = IsAboveZero(scaling.factor) && IsAboveZero(scaling.original_context) &&
+                       IsAboveZero(scaling.beta_fast) && IsAboveZero(scaling.beta_slow) &&
+                       scaling.beta_fast >= scaling.beta_slow &&
+                       IsAboveZero(scaling.attention_factor) && config.rope_theta > 1;
+    if (sound) return absl::OkStatus();
+    return Wrong(
+        file, absl::StrCat("YaRN rope scaling with factor ", scaling.factor, ", original context ",
+                           scaling.original_context, ", beta_fast ", scaling.beta_fast,
+                           ", beta_slow ", scaling.beta_slow, ", attention factor ",
+                           scaling.attention_factor, " and rope base ", config.rope_theta,
+                           "; all must be above zero, beta_fast not below beta_slow, the base "
+                           "above one"));
+  }
+};
+
 absl::Status ValidateRope(const ModelConfig& config, const std::string& file) {
   if (!std::isfinite(config.rope_theta) || config.rope_theta <= 0) {
     return Wrong(file, absl::StrCat("rope base ", config.rope_theta, " is not above zero"));
   }
-  if (const auto& scaling = config.rope_scaling; scaling.has_value()) {
-    const bool sound = std::isfinite(scaling->factor) && scaling->factor > 0 &&
-                       std::isfinite(scaling->low_freq_factor) && scaling->low_freq_factor > 0 &&
-                       std::isfinite(scaling->high_freq_factor) &&
-                       scaling->high_freq_factor > scaling->low_freq_factor &&
-                       std::isfinite(scaling->original_context) && scaling->original_context > 0;
-    if (!sound) {
-      return Wrong(file, absl::StrCat("rope scaling with factor ", scaling->factor,
-                                      ", low_freq_factor ", scaling->low_freq_factor,
-                                      ", high_freq_factor ", scaling->high_freq_factor,
-                                      " and original context ", scaling->original_context,
-                                      "; all must be above zero, and high above low"));
-    }
-  }
+  SWAA_RETURN_IF_ERROR(std::visit(ScalingCheck{config, file}, config.rope_scaling));
   for (const float factor : config.rope_frequency_factors) {
     if (!std::isfinite(factor) || factor <= 0) {
       return Wrong(file, absl::StrCat("rope frequency factor ", factor, " is not above zero"));

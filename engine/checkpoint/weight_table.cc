@@ -13,6 +13,7 @@ using Config = const ModelConfig&;
 constexpr auto kAlways = [](Config) { return true; };
 constexpr auto kUntied = [](Config c) { return !c.tied_embeddings; };
 constexpr auto kBias = [](Config c) { return c.qkv_bias; };
+constexpr auto kOutputBias = [](Config c) { return c.output_bias; };
 constexpr auto kQkNorm = [](Config c) { return c.qk_norm; };
 
 constexpr auto kVocab = [](Config c) { return int64_t{c.vocab_size}; };
@@ -44,6 +45,8 @@ constexpr WeightSpec kSpecs[] = {
      "model.layers.{}.self_attn.k_proj.bias"},
     {WeightRole::kValueBias, true, kBias, nullptr, kKeys, "blk.{}.attn_v.bias",
      "model.layers.{}.self_attn.v_proj.bias"},
+    {WeightRole::kAttentionOutputBias, true, kOutputBias, nullptr, kHidden,
+     "blk.{}.attn_output.bias", "model.layers.{}.self_attn.o_proj.bias"},
     {WeightRole::kQueryNorm, true, kQkNorm, nullptr, kHead, "blk.{}.attn_q_norm.weight",
      "model.layers.{}.self_attn.q_norm.weight"},
     {WeightRole::kKeyNorm, true, kQkNorm, nullptr, kHead, "blk.{}.attn_k_norm.weight",

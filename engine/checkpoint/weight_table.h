@@ -14,10 +14,10 @@
 
 namespace swaa {
 
-// How names and the order of Q and K rows differ between kinds of file.
+// How names differ between kinds of file.
 enum class WeightNaming {
-  kGguf,         // blk.<layer>.attn_q.weight; Q and K rows interleave the rotary halves of a head
-  kHuggingFace,  // model.layers.<layer>.self_attn.q_proj.weight; rotate-half order
+  kGguf,         // blk.<layer>.attn_q.weight
+  kHuggingFace,  // model.layers.<layer>.self_attn.q_proj.weight
 };
 
 struct WeightSpec {

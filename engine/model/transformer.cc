@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <numbers>
+#include <vector>
 
 #include "base/check.h"
 #include "base/status_macros.h"
@@ -68,25 +68,6 @@ kernels::ModelShape ShapeOf(const ModelConfig& c) {
           .vocab = c.vocab_size};
 }
 
-std::vector<float> RopeInverseFrequencies(const ModelConfig& config) {
-  std::vector<float> frequencies(config.head_dim / 2);
-  for (size_t i = 0; i < frequencies.size(); ++i) {
-    double frequency = std::pow(config.rope_theta, -2.0 * static_cast<double>(i) / config.head_dim);
-    if (config.rope_scaling.has_value()) {
-      // Llama 3: long waves are stretched, short ones kept, those between blended.
-      const Llama3RopeScaling& scaling = *config.rope_scaling;
-      const double turns = scaling.original_context * frequency / (2 * std::numbers::pi);
-      const double share = std::clamp(
-          (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor),
-          0.0, 1.0);
-      frequency *= share + (1 - share) / scaling.factor;
-    }
-    if (!config.rope_frequency_factors.empty()) frequency /= config.rope_frequency_factors[i];
-    frequencies[i] = static_cast<float>(frequency);
-  }
-  return frequencies;
-}
-
 int64_t Transformer::MaxWeightBytes(const kernels::Operators& operators,
                                     const ModelConfig& config) {
   const kernels::ModelShape s = ShapeOf(config);
@@ -142,7 +123,7 @@ void Transformer::Forward(StagedStep* step) {
   Activations& a = *activations_;
   SWAA_CHECK_LE(step->rows(), operators_->PaddedRows(capacity_.step_rows));
   operators_->Embed(*step, *weights_->embedding, a.residual->data());
-  operators_->RopeTable(*step, Floats(inverse_frequencies_), 1.0f, Floats(a.cos_sin));
+  operators_->RopeTable(*step, Floats(inverse_frequencies_), RopeAttentionFactor(config_), Floats(a.cos_sin));
   kernels::AttentionParams attention{.qkv = a.qkv->data(),
                                      .out = a.attended->data(),
                                      .scale = 1 / std::sqrt(static_cast<float>(config_.head_dim))};
@@ -209,16 +190,16 @@ void Transformer::ComputeRest(const LayerWeights& layer, const StagedStep& step,
   operators_->Attention(step, attention);
   operators_->Linear({.weight = layer.attention_output.get(),
                       .x = a.attended->data(),
+                      .bias = Floats(layer.output_bias),
                       .out = a.delta->data(),
                       .out_type = types.deltas,
                       .rows = rows});
   AddNorm(a.delta->data(), *layer.ffn_norm, rows, residual);
-  operators_->Linear({.weight = layer.gate_up.get(),
-                      .x = a.normed->data(),
-                      .out = a.gate_up->data(),
-                      .out_type = types.activations,
-                      .rows = rows});
-  operators_->SiluMul(a.gate_up->data(), rows, config_.ffn_width, a.ffn->data());
+  operators_->GatedLinear({.weight = layer.gate_up.get(),
+                           .x = a.normed->data(),
+                           .scratch = a.gate_up->data(),
+                           .out = a.ffn->data(),
+                           .rows = rows});
   operators_->Linear({.weight = layer.ffn_down.get(),
                       .x = a.ffn->data(),
                       .out = a.delta->data(),

@@ -7,17 +7,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/rope_frequencies.h"
 #include "engine/model/transformer_weights.h"
 #include "kernels/operators.h"
 
 namespace swaa {
-
-// How fast each pair of dimensions turns: [head_dim / 2], before the position is multiplied in.
-std::vector<float> RopeInverseFrequencies(const ModelConfig& config);
 
 kernels::ModelShape ShapeOf(const ModelConfig& config);
 

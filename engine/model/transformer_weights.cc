@@ -138,6 +138,9 @@ class Loader {
     }
     SWAA_ASSIGN_OR_RETURN(w.attention_output,
                           Matrix({{WeightRole::kAttentionOutput, hidden}}, l, head_width_));
+    if (config_.output_bias) {
+      SWAA_ASSIGN_OR_RETURN(w.output_bias, Vector({{WeightRole::kAttentionOutputBias, hidden}}, l));
+    }
     SWAA_ASSIGN_OR_RETURN(w.ffn_norm, Vector({{WeightRole::kFfnNorm, hidden}}, l));
     SWAA_ASSIGN_OR_RETURN(
         w.gate_up, Matrix({{WeightRole::kFfnGate, ffn}, {WeightRole::kFfnUp, ffn}}, l, hidden));

@@ -22,6 +22,7 @@ struct LayerWeights {
   std::unique_ptr<kernels::Buffer> query_norm;  // f32 [head_dim]; null without qk_norm
   std::unique_ptr<kernels::Buffer> key_norm;
   std::unique_ptr<kernels::Weight> attention_output;  // [hidden, heads * head_dim]
+  std::unique_ptr<kernels::Buffer> output_bias;       // f32 [hidden]; null without output_bias
   std::unique_ptr<kernels::Buffer> ffn_norm;          // f32 [hidden]
   std::unique_ptr<kernels::Weight> gate_up;           // [2 ffn_width, hidden]: gate, up
   std::unique_ptr<kernels::Weight> ffn_down;          // [hidden, ffn_width]

@@ -70,7 +70,7 @@ TEST_F(HfFolderTest, ReadsASingleFile) {
   EXPECT_EQ(config.norm_epsilon, 1e-5f);
   EXPECT_EQ(config.rope_theta, 10000);
   EXPECT_TRUE(config.tied_embeddings);
-  EXPECT_FALSE(config.rope_scaling.has_value());
+  EXPECT_EQ(config.rope_scaling.index(), 0u);
   EXPECT_FLOAT_EQ(checkpoint->generation.temperature.value(), 0.6f);
   EXPECT_FLOAT_EQ(checkpoint->generation.top_p.value(), 0.9f);
   EXPECT_FALSE(checkpoint->generation.min_p.has_value());
@@ -87,11 +87,12 @@ TEST_F(HfFolderTest, ReadsShards) {
   const auto checkpoint = LoadCheckpoint(kSharded, LoadFormat::kAuto);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   EXPECT_FALSE(checkpoint->config.tied_embeddings);
-  ASSERT_TRUE(checkpoint->config.rope_scaling.has_value());
-  EXPECT_EQ(checkpoint->config.rope_scaling->factor, 8);
-  EXPECT_EQ(checkpoint->config.rope_scaling->low_freq_factor, 1);
-  EXPECT_EQ(checkpoint->config.rope_scaling->high_freq_factor, 4);
-  EXPECT_EQ(checkpoint->config.rope_scaling->original_context, 64);
+  const auto* scaling = std::get_if<Llama3RopeScaling>(&checkpoint->config.rope_scaling);
+  ASSERT_NE(scaling, nullptr);
+  EXPECT_EQ(scaling->factor, 8);
+  EXPECT_EQ(scaling->low_freq_factor, 1);
+  EXPECT_EQ(scaling->high_freq_factor, 4);
+  EXPECT_EQ(scaling->original_context, 64);
   EXPECT_EQ(ReadEverything(*checkpoint),
             2 * 320 * 32 + 32 + 2 * (2 * 32 + 2 * 128 * 32 + 2 * 64 * 32 + 3 * 64 * 32));
 }
@@ -126,7 +127,7 @@ TEST_F(HfFolderTest, OldFormsOfTheRotaryKeysMeanTheSame) {
   const auto checkpoint = Load();
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   EXPECT_EQ(checkpoint->config.rope_theta, 5000);
-  EXPECT_EQ(checkpoint->config.rope_scaling->original_context, 64);
+  EXPECT_EQ(std::get<Llama3RopeScaling>(checkpoint->config.rope_scaling).original_context, 64);
 }
 
 TEST_F(HfFolderTest, TheTemplateMayLieInAFileOfItsOwn) {
@@ -162,7 +163,11 @@ TEST_F(HfFolderTest, RefusesConfigurations) {
       {"mlp_bias", true, kUnimplemented, "mlp_bias"},
       {"quantization_config", {{"bits", 4}}, kUnimplemented, "quantization_config"},
       {"partial_rotary_factor", 0.5, kUnimplemented, "partial_rotary_factor"},
-      {"rope_parameters", {{"rope_type", "yarn"}}, kUnimplemented, "rope_type"},
+      {"rope_parameters", {{"rope_type", "longrope"}}, kUnimplemented, "rope_type"},
+      {"rope_parameters", {{"rope_type", "linear"}}, kInvalid, "factor: is missing"},
+      {"rope_parameters", {{"rope_type", "linear"}, {"factor", 0}}, kInvalid, "factor 0"},
+      {"rope_parameters", {{"rope_type", "yarn"}, {"factor", -1}}, kInvalid, "YaRN"},
+      {"rope_parameters", {{"partial_rotary_factor", 0.5}}, kUnimplemented, "partial_rotary"},
       {"rope_parameters", {{"rope_type", "llama3"}}, kInvalid, "factor: is missing"},
       {"rope_parameters", 3, kInvalid, "rope_parameters: is not an object"},
       {"rope_scaling", {{"type", "dynamic"}}, kUnimplemented, "dynamic"},
