@@ -96,7 +96,8 @@ const std::vector<std::unique_ptr<Weight>>& WeightsOf(const Product& product, Fo
     if (form == Form::kOneDnn) {
       weights.push_back(std::move(*OneDnn().Pack(product.out, product.in, reader)));
     } else {
-      weights.push_back(std::move(*Cpu().PackWeight(product.out, product.in, reader)));
+      const HostRows rows[] = {{product.out, reader}};
+      weights.push_back(std::move(*Cpu().PackWeight(rows, product.in)));
     }
   }
   return weights;
@@ -205,14 +206,6 @@ void BM_AddNorm(benchmark::State& state) {
   Report(state, 0, static_cast<double>(2 * residual->bytes() + delta->bytes() + out->bytes()));
 }
 
-void BM_SiluMul(benchmark::State& state) {
-  const int64_t rows = state.range(0), width = 1536;
-  auto gate_up = RandomBuffer(rows * 2 * width, Cpu().precision().activations);
-  auto out = RandomBuffer(rows * width, Cpu().precision().activations);
-  for (auto _ : state) Cpu().SiluMul(gate_up->data(), rows, width, out->data());
-  Report(state, 0, static_cast<double>(gate_up->bytes() + out->bytes()));
-}
-
 void RegisterAll() {
   benchmark::RegisterBenchmark("ReadLoop", BM_ReadLoop)->UseRealTime();
   for (const Product& product : kProducts) {
@@ -234,7 +227,6 @@ void RegisterAll() {
   }
   for (int64_t rows : {1, 512}) {
     benchmark::RegisterBenchmark("AddNorm", BM_AddNorm)->UseRealTime()->Arg(rows);
-    benchmark::RegisterBenchmark("SiluMul", BM_SiluMul)->UseRealTime()->Arg(rows);
   }
 }
 

@@ -71,6 +71,14 @@ struct StepCapacity {
 // Called while loading, from several threads at once.
 using RowReader = std::function<void(int64_t first_row, int64_t count, float* out)>;
 
+// Some rows of a matrix on the host.
+struct HostRows {
+  int64_t count = 0;
+  RowReader read;
+  // The same rows as bf16 [count, columns] in memory, at no particular alignment; or null.
+  const std::byte* bf16 = nullptr;
+};
+
 // A matrix [out_features, in_features] packed once for products. Immutable; used by any thread.
 class Weight {
  public:
@@ -135,6 +143,16 @@ struct LinearParams {
   const float* bias = nullptr;  // [out_features] or null
   void* out = nullptr;          // [rows, out_features]; room: PaddedRows
   DataType out_type = DataType::kF32;
+  int64_t rows = 0;
+};
+
+// out[r, c] = silu(x[r, :] . gate_c) * (x[r, :] . up_c), where gate_c is row c of the weight and
+// up_c row c + width.
+struct GatedLinearParams {
+  const Weight* weight = nullptr;  // [2 width, in_features]
+  const void* x = nullptr;         // [rows, in_features], activation type; room: PaddedRows
+  void* scratch = nullptr;         // [rows, 2 width], activation type; room: PaddedRows
+  void* out = nullptr;             // [rows, width], activation type
   int64_t rows = 0;
 };
 
@@ -204,15 +222,15 @@ class Operators {
   // Copies between host and device memory; done on return.
   virtual void Upload(const void* host, int64_t bytes, void* device) = 0;
   virtual void Download(const void* device, int64_t bytes, void* host) = 0;
-  // Reads all rows before it returns, some of them several times.
-  virtual absl::StatusOr<std::unique_ptr<Weight>> PackWeight(int64_t out_features,
-                                                             int64_t in_features,
-                                                             const RowReader& read_rows) = 0;
-  // May keep read_rows and read rows later (the CPU gathers from the mapped file). `tied` holds the
+  // The parts lie under one another in the weight. Reads all rows before it returns, some of them
+  // several times.
+  virtual absl::StatusOr<std::unique_ptr<Weight>> PackWeight(std::span<const HostRows> parts,
+                                                             int64_t in_features) = 0;
+  // May keep `rows` and read them later (the CPU gathers from the mapped file). `tied` holds the
   // same matrix as a weight, or is null; it outlives the table.
   virtual absl::StatusOr<std::unique_ptr<Embedding>> MakeEmbedding(const Weight* tied,
-                                                                   int64_t vocab, int64_t hidden,
-                                                                   RowReader read_rows) = 0;
+                                                                   HostRows rows,
+                                                                   int64_t hidden) = 0;
   // Takes pages, page table and what steps need. Once, after the weights.
   virtual absl::Status PrepareSteps(const StepCapacity& capacity) = 0;
 
@@ -236,10 +254,9 @@ class Operators {
                          float attention_factor, float* cos_sin) = 0;
   virtual void AddNorm(const AddNormParams& params) = 0;
   virtual void Linear(const LinearParams& params) = 0;
+  virtual void GatedLinear(const GatedLinearParams& params) = 0;
   virtual void RopeAndStore(const StagedStep& step, const RopeAndStoreParams& params) = 0;
   virtual void Attention(const StagedStep& step, const AttentionParams& params) = 0;
-  // out[r, c] = silu(gate_up[r, c]) * gate_up[r, width + c]; both of the activation type.
-  virtual void SiluMul(const void* gate_up, int64_t rows, int64_t width, void* out) = 0;
   // Rows of row_bytes bytes whose logits are wanted, one after the other.
   virtual void GatherWantedRows(const StagedStep& step, const void* x, int64_t row_bytes,
                                 void* out) = 0;

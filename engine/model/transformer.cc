@@ -123,7 +123,8 @@ void Transformer::Forward(StagedStep* step) {
   Activations& a = *activations_;
   SWAA_CHECK_LE(step->rows(), operators_->PaddedRows(capacity_.step_rows));
   operators_->Embed(*step, *weights_->embedding, a.residual->data());
-  operators_->RopeTable(*step, Floats(inverse_frequencies_), RopeAttentionFactor(config_), Floats(a.cos_sin));
+  operators_->RopeTable(*step, Floats(inverse_frequencies_), RopeAttentionFactor(config_),
+                        Floats(a.cos_sin));
   kernels::AttentionParams attention{.qkv = a.qkv->data(),
                                      .out = a.attended->data(),
                                      .scale = 1 / std::sqrt(static_cast<float>(config_.head_dim))};

@@ -2,7 +2,6 @@
 
 #include "engine/model/transformer_weights.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -13,26 +12,8 @@ namespace swaa {
 namespace {
 
 using kernels::Buffer;
-using kernels::RowReader;
+using kernels::HostRows;
 using kernels::Weight;
-
-// Rows of several weights of equal width, one after the other.
-RowReader Concatenate(std::vector<WeightView> parts) {
-  return [parts = std::move(parts)](int64_t first_row, int64_t count, float* out) {
-    for (const WeightView& part : parts) {
-      if (count == 0) return;
-      if (first_row < part.rows) {
-        const int64_t here = std::min(count, part.rows - first_row);
-        part.read_rows(first_row, here, out);
-        out += here * part.columns;
-        count -= here;
-        first_row = 0;
-      } else {
-        first_row -= part.rows;
-      }
-    }
-  };
-}
 
 class Loader {
  public:
@@ -62,7 +43,8 @@ class Loader {
     const Weight* tied = config_.tied_embeddings ? weights->output.get() : nullptr;
     SWAA_ASSIGN_OR_RETURN(
         weights->embedding,
-        operators_->MakeEmbedding(tied, config_.vocab_size, config_.hidden, embedding.read_rows));
+        operators_->MakeEmbedding(
+            tied, {embedding.rows, embedding.read_rows, embedding.stored_bf16()}, config_.hidden));
     bytes_ += weights->embedding->bytes();
     weights->bytes = bytes_;
     return weights;
@@ -87,17 +69,14 @@ class Loader {
   // Parts under one another as one packed matrix of `columns` input features.
   absl::StatusOr<std::unique_ptr<Weight>> Matrix(const std::vector<Part>& parts, int32_t layer,
                                                  int64_t columns) {
-    std::vector<WeightView> views;
-    int64_t rows = 0;
+    std::vector<HostRows> rows;
     for (const Part& part : parts) {
-      SWAA_ASSIGN_OR_RETURN(WeightView view, Find(part.role, layer, part.rows, columns));
-      rows += view.rows;
-      views.push_back(std::move(view));
+      SWAA_ASSIGN_OR_RETURN(const WeightView view, Find(part.role, layer, part.rows, columns));
+      rows.push_back({view.rows, view.read_rows, view.stored_bf16()});
     }
-    SWAA_ASSIGN_OR_RETURN(auto weight,
-                          operators_->PackWeight(rows, columns, Concatenate(std::move(views))));
+    SWAA_ASSIGN_OR_RETURN(auto weight, operators_->PackWeight(rows, columns));
     bytes_ += weight->bytes();
-    Progress(rows * columns);
+    Progress(weight->out_features() * columns);
     return weight;
   }
 

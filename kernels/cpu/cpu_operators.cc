@@ -26,23 +26,22 @@
 #include "kernels/cpu/parallel_ranges.h"
 #include "kernels/cpu/sampler.h"
 #include "kernels/cpu/threads.h"
+#include "kernels/host_rows.h"
 
 namespace swaa::kernels::cpu {
 namespace {
 
 class RowEmbedding : public Embedding {
  public:
-  RowEmbedding(int64_t vocab, int64_t hidden, RowReader read_rows)
-      : vocab_(vocab), hidden_(hidden), read_rows_(std::move(read_rows)) {}
+  RowEmbedding(HostRows rows, int64_t hidden) : rows_(std::move(rows)), hidden_(hidden) {}
   int64_t bytes() const override { return 0; }  // the rows stay where the reader has them
-  int64_t vocab() const { return vocab_; }
+  int64_t vocab() const { return rows_.count; }
   int64_t hidden() const { return hidden_; }
-  void Read(int64_t row, float* out) const { read_rows_(row, 1, out); }
+  void Read(int64_t row, float* out) const { rows_.read(row, 1, out); }
 
  private:
-  int64_t vocab_;
+  HostRows rows_;
   int64_t hidden_;
-  RowReader read_rows_;
 };
 
 std::string ProcessorName() {
@@ -106,15 +105,16 @@ class CpuOperators : public Operators {
     return AllocateBuffer(bytes);
   }
 
-  absl::StatusOr<std::unique_ptr<Weight>> PackWeight(int64_t out_features, int64_t in_features,
-                                                     const RowReader& read_rows) override {
-    return linear_->Pack(out_features, in_features, read_rows);
+  absl::StatusOr<std::unique_ptr<Weight>> PackWeight(std::span<const HostRows> parts,
+                                                     int64_t in_features) override {
+    int64_t out_features = 0;
+    for (const HostRows& part : parts) out_features += part.count;
+    return linear_->Pack(out_features, in_features, Concatenate(parts, in_features));
   }
 
-  absl::StatusOr<std::unique_ptr<Embedding>> MakeEmbedding(const Weight* tied, int64_t vocab,
-                                                           int64_t hidden,
-                                                           RowReader read_rows) override {
-    return std::make_unique<RowEmbedding>(vocab, hidden, std::move(read_rows));
+  absl::StatusOr<std::unique_ptr<Embedding>> MakeEmbedding(const Weight* tied, HostRows rows,
+                                                           int64_t hidden) override {
+    return std::make_unique<RowEmbedding>(std::move(rows), hidden);
   }
 
   void Upload(const void* host, int64_t bytes, void* device) override {
@@ -224,13 +224,15 @@ class CpuOperators : public Operators {
                    attention_options());
   }
 
-  void SiluMul(const void* gate_up, int64_t rows, int64_t width, void* out) override {
-    const bool bf16 = precision_.activations == DataType::kBf16;
-    const int64_t bytes = width * SizeOf(precision_.activations);
-    ForRows(rows, 4 * width, [&](int64_t r) {
-      const auto* gate = static_cast<const std::byte*>(gate_up) + r * 2 * bytes;
-      elementwise_.silu_mul(gate, gate + bytes, width, static_cast<std::byte*>(out) + r * bytes,
-                            bf16);
+  void GatedLinear(const GatedLinearParams& p) override {
+    const DataType type = precision_.activations;
+    linear_->Run(
+        {.weight = p.weight, .x = p.x, .out = p.scratch, .out_type = type, .rows = p.rows});
+    const int64_t width = p.weight->out_features() / 2, bytes = width * SizeOf(type);
+    ForRows(p.rows, 4 * width, [&](int64_t r) {
+      const auto* gate = static_cast<const std::byte*>(p.scratch) + r * 2 * bytes;
+      elementwise_.silu_mul(gate, gate + bytes, width, static_cast<std::byte*>(p.out) + r * bytes,
+                            type == DataType::kBf16);
     });
   }
 

@@ -43,7 +43,15 @@ class LinearTest : public OperatorsFixture {
     weight_values_ = std::move(values);
     bias_values_ = Random(shape.out);
     bias_ = Upload(bias_values_, DataType::kF32);
-    auto weight = operators_->PackWeight(shape.out, shape.in, ReaderOf(weight_values_, shape.in));
+    // In two parts, as products that share an input are packed.
+    const int64_t above = shape.out / 3;
+    const RowReader read = ReaderOf(weight_values_, shape.in);
+    const HostRows parts[] = {
+        {above, read},
+        {shape.out - above, [read, above](int64_t first_row, int64_t count, float* out) {
+           read(above + first_row, count, out);
+         }}};
+    auto weight = operators_->PackWeight(parts, shape.in);
     ASSERT_TRUE(weight.ok()) << weight.status();
     weight_ = std::move(*weight);
     EXPECT_EQ(weight_->in_features(), shape.in);

@@ -59,31 +59,48 @@ TEST_P(OperatorsTest, NormOfZerosIsZero) {
   ExpectNear(*out, activations(), std::vector<double>(64, 0.0), 0, 0, "zeros");
 }
 
-TEST_P(OperatorsTest, SiluMul) {
-  for (int64_t width : kWidths) {
-    for (int64_t rows : {1, 3, 40}) {
-      const auto values = Random(rows * 2 * width, 4, /*round=*/true);
-      auto gate_up = Upload(values, activations());
-      auto out = Upload({}, activations(), rows * width + 1);
-      operators_->SiluMul(gate_up->data(), rows, width, out->data());
-      ExpectNear(*out, activations(), reference::SiluMul(values, width), 2e-6, 1e-9,
-                 absl::StrCat(rows, " x ", width));
-      ASSERT_TRUE(std::isnan(Read(*out, activations(), rows * width)));
-    }
+// Through a weight whose gate half picks x's first half and whose up half picks its second, so that
+// the products are exact.
+class GatedLinearTest : public OperatorsFixture {
+ protected:
+  void Check(const std::vector<double>& values, int64_t width, double absolute) {
+    const int64_t rows = values.size() / (2 * width), in = 2 * width;
+    const RowReader identity = [in](int64_t first_row, int64_t count, float* out) {
+      std::fill_n(out, count * in, 0.0f);
+      for (int64_t r = 0; r < count; ++r) out[r * in + first_row + r] = 1;
+    };
+    const HostRows parts[] = {{in, identity}};
+    auto weight = operators_->PackWeight(parts, in);
+    ASSERT_TRUE(weight.ok()) << weight.status();
+    const int64_t padded = operators_->PaddedRows(rows);
+    auto x = Upload(values, activations(), padded * in);
+    auto scratch = Upload({}, activations(), padded * in);
+    auto out = Upload({}, activations(), rows * width + 1);
+    operators_->GatedLinear({.weight = weight->get(),
+                             .x = x->data(),
+                             .scratch = scratch->data(),
+                             .out = out->data(),
+                             .rows = rows});
+    ExpectNear(*out, activations(), reference::SiluMul(values, width), 2e-6, absolute,
+               absl::StrCat(rows, " x ", width));
+    ASSERT_TRUE(std::isnan(Read(*out, activations(), rows * width)));
+  }
+};
+
+TEST_P(GatedLinearTest, EveryWidthAndRowCount) {
+  for (int64_t width : {1, 2, 3, 7, 8, 15, 16, 17, 31, 63, 64, 65, 127, 257}) {
+    for (int64_t rows : {1, 3, 40}) Check(Random(rows * 2 * width, 4, /*round=*/true), width, 1e-9);
   }
 }
 
-TEST_P(OperatorsTest, SiluMulOfLargeValues) {
+TEST_P(GatedLinearTest, LargeValues) {
   const std::vector<double> gates = {-1e4, -200, -100, -88, -50, 0, 50, 88, 100, 200, 1e4};
   std::vector<double> values = gates;
   values.insert(values.end(), gates.size(), 1.0);
   for (double& value : values) {
     if (activations() == DataType::kBf16) value = ToFloat(ToBf16(static_cast<float>(value)));
   }
-  auto gate_up = Upload(values, activations());
-  auto out = Upload({}, activations(), gates.size());
-  operators_->SiluMul(gate_up->data(), 1, gates.size(), out->data());
-  ExpectNear(*out, activations(), reference::SiluMul(values, gates.size()), 2e-6, 1e-30, "large");
+  Check(values, static_cast<int64_t>(gates.size()), 1e-30);
 }
 
 // A model of small numbers, and steps of one sequence in slot 0 or 1.
@@ -113,6 +130,10 @@ class StepOperatorsTest : public OperatorsFixture {
     return operators_->Stage({tokens, sequences, layer_class, spans, updates, setups, logits});
   }
 
+  auto MakeEmbedding(int64_t hidden, RowReader read) {
+    return operators_->MakeEmbedding(nullptr, {kVocab, std::move(read)}, hidden);
+  }
+
   ModelShape shape_;
 };
 
@@ -125,12 +146,11 @@ TEST_P(StepOperatorsTest, EmbedGathersRowsRoundedAsWeights) {
            .head_dim = 32,
            .vocab = kVocab});
   const auto table = Random(kVocab * hidden);
-  auto embedding = operators_->MakeEmbedding(
-      nullptr, kVocab, hidden, [&](int64_t first_row, int64_t count, float* out) {
-        for (int64_t i = 0; i < count * hidden; ++i) {
-          out[i] = static_cast<float>(table[first_row * hidden + i]);
-        }
-      });
+  auto embedding = MakeEmbedding(hidden, [&](int64_t first_row, int64_t count, float* out) {
+    for (int64_t i = 0; i < count * hidden; ++i) {
+      out[i] = static_cast<float>(table[first_row * hidden + i]);
+    }
+  });
   ASSERT_TRUE(embedding.ok());
   std::vector<int32_t> ids(300);
   for (int32_t& id : ids) id = static_cast<int32_t>(random_() % kVocab);
@@ -172,12 +192,11 @@ TEST_P(StepOperatorsTest, ADrawnTokenIsTheNextStepsInput) {
   EXPECT_EQ(output->tokens[1].token, 5);
   EXPECT_GE(output->seconds, 0);
 
-  auto embedding = operators_->MakeEmbedding(
-      nullptr, kVocab, hidden, [&](int64_t first_row, int64_t count, float* out) {
-        for (int64_t i = 0; i < count * hidden; ++i) {
-          out[i] = static_cast<float>(first_row + i / hidden);
-        }
-      });
+  auto embedding = MakeEmbedding(hidden, [&](int64_t first_row, int64_t count, float* out) {
+    for (int64_t i = 0; i < count * hidden; ++i) {
+      out[i] = static_cast<float>(first_row + i / hidden);
+    }
+  });
   ASSERT_TRUE(embedding.ok());
   auto out = Allocate(hidden * 4);
   const StagedStep* next = Stage({kDrawnToken}, {{.slot = 1, .query_count = 1}}, {});
@@ -319,6 +338,7 @@ TEST_P(RopeAndStoreTest, NormsHeadsFirst) { Run(true, true); }
 TEST_P(RopeAndStoreTest, LeavesQueriesThatNobodyWants) { Run(true, false); }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, OperatorsTest, testing::ValuesIn(Variants()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Cpu, GatedLinearTest, testing::ValuesIn(Variants()), NameOf);
 INSTANTIATE_TEST_SUITE_P(Cpu, StepOperatorsTest, testing::ValuesIn(Variants()), NameOf);
 INSTANTIATE_TEST_SUITE_P(Cpu, RopeAndStoreTest, testing::ValuesIn(Variants()), NameOf);
 
