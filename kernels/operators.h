@@ -233,6 +233,9 @@ class Operators {
                                                                    int64_t hidden) = 0;
   // Takes pages, page table and what steps need. Once, after the weights.
   virtual absl::Status PrepareSteps(const StepCapacity& capacity) = 0;
+  // Calls `forward`, which enqueues a step, for steps that nobody asked for: to choose algorithms and
+  // to capture what will be replayed. Once, after PrepareSteps.
+  virtual absl::Status WarmUp(absl::FunctionRef<void(StagedStep*)> forward) = 0;
 
   // --- A step ---
 

@@ -232,7 +232,8 @@ class ModelDevice : public Device {
       const int64_t tables = operators_->StateBytes(step_capacity());  // of no pages yet
       SWAA_RETURN_IF_ERROR(SetPages(operators_->AvailableBytes() - tables));
     }
-    return operators_->PrepareSteps(step_capacity());
+    SWAA_RETURN_IF_ERROR(operators_->PrepareSteps(step_capacity()));
+    return operators_->WarmUp([this](kernels::StagedStep* step) { transformer_->Forward(step); });
   }
 
   Launched Launch(const Step& step) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <cuda_runtime_api.h>
 #include <mutex>
 #include <thread>
@@ -45,17 +46,21 @@ class Uploader {
     if (stream_ != nullptr) cudaStreamDestroy(stream_);
   }
 
-  absl::Status Upload(int64_t first_row, int64_t rows, int64_t columns, const RowReader& read_rows,
+  // Rows first_row .. first_row + count - 1 into the matrix that begins at `matrix`.
+  absl::Status Upload(const HostRows& rows, int64_t first_row, int64_t count, int64_t columns,
                       std::byte* matrix) {
-    values_.resize(rows * columns);
-    read_rows(first_row, rows, values_.data());
     SWAA_RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(copied_[turn_]), "loading"));
-    auto* rounded = reinterpret_cast<Bf16*>(pinned_[turn_].data());
-    std::transform(values_.begin(), values_.end(), rounded, ToBf16);
-    SWAA_RETURN_IF_ERROR(
-        CudaStatus(cudaMemcpyAsync(matrix + 2 * first_row * columns, rounded, 2 * rows * columns,
-                                   cudaMemcpyHostToDevice, stream_),
-                   "loading"));
+    std::byte* piece = pinned_[turn_].data();
+    const int64_t at = 2 * first_row * columns, bytes = 2 * count * columns;
+    if (rows.bf16 != nullptr) {
+      std::memcpy(piece, rows.bf16 + at, bytes);
+    } else {
+      values_.resize(count * columns);
+      rows.read(first_row, count, values_.data());
+      std::transform(values_.begin(), values_.end(), reinterpret_cast<Bf16*>(piece), ToBf16);
+    }
+    SWAA_RETURN_IF_ERROR(CudaStatus(
+        cudaMemcpyAsync(matrix + at, piece, bytes, cudaMemcpyHostToDevice, stream_), "loading"));
     SWAA_RETURN_IF_ERROR(CudaStatus(cudaEventRecord(copied_[turn_], stream_), "loading"));
     turn_ = 1 - turn_;
     return absl::OkStatus();
@@ -126,10 +131,9 @@ PinnedMemory::~PinnedMemory() {
   if (data_ != nullptr) cudaFreeHost(data_);
 }
 
-absl::Status UploadAsBf16(int64_t rows, int64_t columns, const RowReader& read_rows,
-                          std::byte* device) {
+absl::Status UploadAsBf16(const HostRows& rows, int64_t columns, std::byte* device) {
   const int64_t piece_rows = std::max<int64_t>(1, kUploadElements / columns);
-  const int64_t pieces = (rows + piece_rows - 1) / piece_rows;
+  const int64_t pieces = (rows.count + piece_rows - 1) / piece_rows;
   int ordinal = 0;
   SWAA_RETURN_IF_ERROR(CudaStatus(cudaGetDevice(&ordinal), "loading"));
   std::atomic<int64_t> next = 0;
@@ -141,7 +145,8 @@ absl::Status UploadAsBf16(int64_t rows, int64_t columns, const RowReader& read_r
     if (mine.ok()) mine = uploader.Open();
     for (int64_t piece = next++; mine.ok() && piece < pieces; piece = next++) {
       const int64_t first = piece * piece_rows;
-      mine = uploader.Upload(first, std::min(piece_rows, rows - first), columns, read_rows, device);
+      mine =
+          uploader.Upload(rows, first, std::min(piece_rows, rows.count - first), columns, device);
     }
     if (mine.ok()) mine = uploader.Finish();
     std::lock_guard lock(mutex);

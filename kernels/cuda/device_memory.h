@@ -67,10 +67,10 @@ class PinnedMemory {
   int64_t bytes_ = 0;
 };
 
-// Fills a bf16 matrix [rows, columns] of the device from the host: rows are read as f32 by several
-// threads, rounded, and copied while others are read. INTERNAL where a copy fails.
-absl::Status UploadAsBf16(int64_t rows, int64_t columns, const RowReader& read_rows,
-                          std::byte* device);
+// Fills a bf16 matrix [rows.count, columns] of the device from the host by several threads: rows
+// that lie there as bf16 are copied as they are, others are read as f32 and rounded; a piece is
+// prepared while the one before it is copied. INTERNAL where a copy fails.
+absl::Status UploadAsBf16(const HostRows& rows, int64_t columns, std::byte* device);
 
 }  // namespace swaa::kernels::cuda
 
