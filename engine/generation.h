@@ -13,7 +13,6 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/recipe/recipe.h"
-#include "engine/sampling/sampler.h"
 #include "engine/sampling/sampling_params.h"
 
 namespace swaa {

@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "engine/sampling/sampler.h"
 #include "engine/sampling/sampling_params.h"
 #include "kernels/types.h"
 

@@ -2,18 +2,29 @@
 
 #include "engine/model/score_rows.h"
 
+#include <optional>
+
 #include "base/check.h"
+#include "kernels/cpu/draw_token.h"
 
 namespace swaa {
 namespace {
 
+int32_t Draw(const LogitsRow& row, std::span<const float> logits) {
+  std::optional<kernels::cpu::SlotHistory> history;
+  if (row.sampling->needs_history()) {
+    history.emplace(static_cast<int64_t>(logits.size()), row.prompt, row.output);
+  }
+  return kernels::cpu::DrawToken(logits, *row.sampling,
+                                 {.output_index = row.output_index,
+                                  .history = history.has_value() ? &*history : nullptr,
+                                  .forbidden = row.forbidden});
+}
+
 ScoredToken ScoreRow(const LogitsRow& row, std::span<const float> logits) {
-  const int32_t token = row.known_token.has_value()
-                            ? *row.known_token
-                            : DrawToken(logits, *row.sampling,
-                                        {row.output_index, row.prompt, row.output, row.forbidden});
+  const int32_t token = row.known_token.has_value() ? *row.known_token : Draw(row, logits);
   if (row.alternatives < 0) return {.token = token};
-  return ScoreToken(logits, token, row.alternatives);
+  return kernels::cpu::ScoreToken(logits, token, row.alternatives);
 }
 
 }  // namespace

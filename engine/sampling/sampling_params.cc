@@ -3,6 +3,7 @@
 #include "engine/sampling/sampling_params.h"
 
 #include <cmath>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -31,12 +32,24 @@ absl::Status CheckRange(const char* field, float value, Range range, const char*
 }
 
 absl::Status CheckLogitBias(const SamplingParams& params, int32_t vocab_size) {
+  if (params.logit_bias.size() > kernels::kMaxLogitBiases) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sampling_params.logit_bias: ", params.logit_bias.size(),
+                     " tokens given; at most ", kernels::kMaxLogitBiases));
+  }
+  std::optional<uint32_t> last;
   for (const auto& [token, bias] : params.logit_bias) {
     if (token >= static_cast<uint32_t>(vocab_size)) {
       return absl::InvalidArgumentError(
           absl::StrCat("sampling_params.logit_bias[", token, "]: the vocabulary has ", vocab_size,
                        " tokens; name ids from 0 to ", vocab_size - 1));
     }
+    if (last.has_value() && token <= *last) {
+      return absl::InvalidArgumentError(absl::StrCat("sampling_params.logit_bias[", token,
+                                                     "]: follows [", *last,
+                                                     "]; name each token once, by rising id"));
+    }
+    last = token;
     if (!(std::fabs(bias) <= kMaxLogitBias)) {
       return absl::InvalidArgumentError(absl::StrCat(
           "sampling_params.logit_bias[", token, "]: ", bias, " is outside [", -kMaxLogitBias, ", ",

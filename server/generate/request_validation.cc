@@ -3,6 +3,7 @@
 
 #include "server/generate/request_validation.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/random/random.h"
@@ -121,7 +122,8 @@ absl::Status ReadSampling(const v1::SamplingParams& proto, const ServingModel& m
                                 ? proto.repetition_penalty()
                                 : defaults.repetition_penalty.value_or(1);
   out->seed = proto.has_seed() ? proto.seed() : RandomSeed();
-  for (const auto& [token, bias] : proto.logit_bias()) out->logit_bias[token] = bias;
+  out->logit_bias.assign(proto.logit_bias().begin(), proto.logit_bias().end());
+  std::sort(out->logit_bias.begin(), out->logit_bias.end());
   return WithReason(Validate(*out, model.tokenizer->vocab_size()), "invalid_sampling_params");
 }
 

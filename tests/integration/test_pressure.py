@@ -43,8 +43,7 @@ def test_grpcs_own_retry_brings_every_answer(pressed):
     small.stopping_options.ignore_eos = True
     large = request("The sea is", max_tokens=12)
     large.stopping_options.ignore_eos = True
-    for token in range(40000):
-        large.sampling_params.logit_bias[token] = 1.0
+    large.cache_salt = "s" * (300 << 10)
     assert large.ByteSize() > 256 << 10 and small.ByteSize() < 1 << 10
     before = rejected(pressed, "queue_full")
     answers = [None] * 10

@@ -48,7 +48,7 @@ TEST(SamplingParamsTest, RangesAreChecked) {
       {[](auto& p) { p.repetition_penalty = 2; }, ""},
       {[](auto& p) { p.repetition_penalty = kInf; }, "sampling_params.repetition_penalty: inf"},
       {[](auto& p) {
-         p.logit_bias = {{999, 100}, {0, -100}};
+         p.logit_bias = {{0, -100}, {999, 100}};
        },
        ""},
       {[](auto& p) {
@@ -59,6 +59,18 @@ TEST(SamplingParamsTest, RangesAreChecked) {
          p.logit_bias = {{4294967295u, 1}};
        },
        "logit_bias[4294967295]"},
+      {[](auto& p) {
+         p.logit_bias = {{4, 1}, {4, 1}};
+       },
+       "logit_bias[4]: follows [4]; name each token once"},
+      {[](auto& p) {
+         for (uint32_t i = 0; i < 300; ++i) p.logit_bias.emplace_back(i, 1);
+       },
+       ""},
+      {[](auto& p) {
+         for (uint32_t i = 0; i < 301; ++i) p.logit_bias.emplace_back(i, 1);
+       },
+       "sampling_params.logit_bias: 301 tokens given; at most 300"},
       {[](auto& p) {
          p.logit_bias = {{5, 100.5f}};
        },
