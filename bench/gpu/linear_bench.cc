@@ -56,6 +56,11 @@ const Variant kVariants[] = {
     {"2 blocks a multiprocessor", {.blocks_per_multiprocessor = 2}},
     {"L2 prefetch 4", {.l2_prefetch_tiles = 4}},
     {"L2 prefetch 12", {.l2_prefetch_tiles = 12}},
+    {"TMA", {.tma = true}},
+    {"TMA, 3 stages", {.stages = 3, .tma = true}},
+    {"TMA, 2 blocks a multiprocessor", {.blocks_per_multiprocessor = 2, .tma = true}},
+    {"TMA, L2 prefetch 4", {.l2_prefetch_tiles = 4, .tma = true}},
+    {"TMA, L2 prefetch 12", {.l2_prefetch_tiles = 12, .tma = true}},
     {"blocks of 4 tiles", {.min_tiles_per_block = 4}},
     {"blocks of 1 tile", {.min_tiles_per_block = 1}},
 };

@@ -48,6 +48,8 @@ std::vector<Tuning> Tunings() {
       {"shallow", {.stages = 3}},
       {"wide", {.k_tile = 128}},
       {"two_blocks", {.blocks_per_multiprocessor = 2, .min_tiles_per_block = 1}},
+      {"tma", {.tma = true}},
+      {"tma_shallow", {.stages = 3, .l2_prefetch_tiles = 3, .min_tiles_per_block = 1, .tma = true}},
       {"prefetch", {.l2_prefetch_tiles = 5, .min_tiles_per_block = 4}},
   };
 }

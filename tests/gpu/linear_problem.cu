@@ -25,7 +25,8 @@ __device__ float Uniform(uint64_t seed, uint64_t i) {
   return static_cast<float>(z >> 40) * 0x1p-23f - 1.0f;
 }
 
-__device__ double Value(Bf16 v) { return __uint_as_float(static_cast<uint32_t>(v.bits) << 16); }
+__device__ double Value(uint32_t float_bits) { return __uint_as_float(float_bits); }
+__device__ double Value(Bf16 v) { return Value(static_cast<uint32_t>(v.bits) << 16); }
 __device__ void Assign(float& out, float value) { out = value; }
 __device__ void Assign(Bf16& out, float value) {
   const uint32_t bits = __float_as_uint(value);
@@ -51,7 +52,17 @@ __device__ double Product(const LinearArguments& a, int64_t row, int64_t feature
   const Bf16* w = a.weight + feature * a.in_features;
   const Bf16* x = a.x + row * a.x_stride;
   double sum = 0;
-  for (int64_t i = 0; i < a.in_features; ++i) sum += Value(w[i]) * Value(x[i]);
+  for (int64_t i = 0; i < a.in_features; i += 8) {
+    const uint4 w8 = *reinterpret_cast<const uint4*>(w + i);
+    const uint4 x8 = *reinterpret_cast<const uint4*>(x + i);
+    const uint32_t w_pairs[] = {w8.x, w8.y, w8.z, w8.w};
+    const uint32_t x_pairs[] = {x8.x, x8.y, x8.z, x8.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      sum += Value(w_pairs[j] << 16) * Value(x_pairs[j] << 16);
+      sum += Value(w_pairs[j] & 0xffff0000u) * Value(x_pairs[j] & 0xffff0000u);
+    }
+  }
   return a.bias != nullptr ? sum + a.bias[feature] : sum;
 }
 

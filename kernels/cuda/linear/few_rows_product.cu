@@ -9,6 +9,8 @@
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/linear/few_rows_kernel.cuh"
 #include "kernels/cuda/linear/few_rows_product.h"
+#include "kernels/cuda/linear/few_rows_tensor_map.h"
+#include "kernels/cuda/linear/few_rows_tma_kernel.cuh"
 
 namespace swaa::kernels::cuda {
 namespace {
@@ -18,7 +20,14 @@ struct Instance {
   int32_t k_tile;
   int32_t stages;
   int32_t shared_bytes;
-  void (*kernel)(FewRowsKernelParams);
+  // One of these.
+  void (*kernel)(FewRowsKernelParams) = nullptr;
+  void (*tma_kernel)(FewRowsKernelParams, FewRowsTensorMaps) = nullptr;
+
+  const void* function() const {
+    return kernel != nullptr ? reinterpret_cast<const void*>(kernel)
+                             : reinterpret_cast<const void*>(tma_kernel);
+  }
 };
 
 template <int kRows, int kTileK, int kStages>
@@ -27,14 +36,25 @@ constexpr Instance MakeInstance() {
           FewRowsKernel<kRows, kTileK, kStages>};
 }
 
-// By rows, then by tile, then the deepest first. Two blocks of the deepest fill the shared memory
-// of a Hopper multiprocessor; the shallow ones fit where a block may have 99 KB, or four a
-// multiprocessor.
+template <int kRows, int kStages>
+constexpr Instance MakeTmaInstance() {
+  return {.rows = kRows,
+          .k_tile = kFewRowsBoxColumns,
+          .stages = kStages,
+          .shared_bytes = FewRowsTmaSharedBytes<kRows, kStages>(),
+          .tma_kernel = FewRowsTmaKernel<kRows, kStages>};
+}
+
+// By rows, then the deepest first. Two blocks of the deepest fill the shared memory of a Hopper
+// multiprocessor; the shallow ones fit where a block may have 99 KB, or four a multiprocessor.
 constexpr std::array kInstances = {
-    MakeInstance<8, 64, 6>(),  MakeInstance<8, 64, 3>(),  MakeInstance<8, 128, 3>(),
-    MakeInstance<16, 64, 6>(), MakeInstance<16, 64, 3>(), MakeInstance<16, 128, 3>(),
-    MakeInstance<32, 64, 5>(), MakeInstance<32, 64, 3>(), MakeInstance<32, 128, 2>(),
-    MakeInstance<64, 64, 4>(), MakeInstance<64, 64, 3>(), MakeInstance<64, 128, 2>(),
+    MakeInstance<8, 64, 6>(),   MakeInstance<8, 64, 3>(),   MakeInstance<8, 128, 3>(),
+    MakeTmaInstance<8, 6>(),    MakeTmaInstance<8, 3>(),    MakeInstance<16, 64, 6>(),
+    MakeInstance<16, 64, 3>(),  MakeInstance<16, 128, 3>(), MakeTmaInstance<16, 6>(),
+    MakeTmaInstance<16, 3>(),   MakeInstance<32, 64, 5>(),  MakeInstance<32, 64, 3>(),
+    MakeInstance<32, 128, 2>(), MakeTmaInstance<32, 5>(),   MakeTmaInstance<32, 3>(),
+    MakeInstance<64, 64, 4>(),  MakeInstance<64, 64, 3>(),  MakeInstance<64, 128, 2>(),
+    MakeTmaInstance<64, 4>(),   MakeTmaInstance<64, 3>(),
 };
 
 // Shared memory that the system keeps of each block.
@@ -51,9 +71,11 @@ const Instance* FindInstance(const FewRowsDevice& device, const FewRowsTuning& t
   // This launch's blocks and the next one's.
   const int64_t resident = tuning.blocks_per_multiprocessor * (device.programmatic_launch ? 2 : 1);
   const int64_t share = device.shared_bytes_per_multiprocessor / resident - kReservedSharedBytes;
+  const bool tma = tuning.tma && device.programmatic_launch;
   const Instance* shallowest = nullptr;
   for (const Instance& instance : kInstances) {
     if (instance.rows < rows || instance.k_tile != tuning.k_tile) continue;
+    if (tma != (instance.tma_kernel != nullptr)) continue;
     if (shallowest != nullptr && instance.rows > shallowest->rows) break;
     if (instance.shared_bytes > device.shared_bytes_per_block) continue;
     if (tuning.stages == 0 ? instance.shared_bytes <= share : instance.stages == tuning.stages) {
@@ -91,7 +113,8 @@ absl::StatusOr<FewRowsDevice> InitializeFewRows() {
   };
   for (const Instance& instance : kInstances) {
     if (instance.shared_bytes > result.shared_bytes_per_block) continue;
-    const auto* kernel = reinterpret_cast<const void*>(instance.kernel);
+    if (instance.tma_kernel != nullptr && !result.programmatic_launch) continue;
+    const void* kernel = instance.function();
     SWAA_RETURN_IF_ERROR(
         CudaStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         instance.shared_bytes),
@@ -149,12 +172,17 @@ void LaunchFewRows(const FewRowsDevice& device, const FewRowsTuning& tuning,
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(params.partition.blocks);
-  config.blockDim = dim3(kFewRowsThreads);
+  config.blockDim = dim3(instance.kernel != nullptr ? kFewRowsThreads : kFewRowsTmaThreads);
   config.dynamicSmemBytes = instance.shared_bytes;
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = params.dependent ? 1 : 0;
-  SWAA_CUDA_CHECK(cudaLaunchKernelEx(&config, instance.kernel, params));
+  if (instance.kernel != nullptr) {
+    SWAA_CUDA_CHECK(cudaLaunchKernelEx(&config, instance.kernel, params));
+  } else {
+    SWAA_CUDA_CHECK(cudaLaunchKernelEx(&config, instance.tma_kernel, params,
+                                       MakeFewRowsTensorMaps(arguments, instance.rows)));
+  }
 }
 
 }  // namespace swaa::kernels::cuda
