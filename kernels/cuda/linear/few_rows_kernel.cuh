@@ -13,51 +13,74 @@
 
 namespace swaa::kernels::cuda {
 
-// Copies tiles into a stage: rows of kTileK elements, in which the 16-byte piece c of row r lies at
-// piece c ^ (r & 7), so that eight rows of one column meet all banks.
+// A thread's part of the copies of one tile after the other into stages. A row of a stage has
+// kTileK elements; its 16-byte piece c lies at piece c ^ (row & 7), so that eight rows of one
+// column meet all banks. A thread copies one piece of every kPassRows-th row.
 template <int kRows, int kTileK>
 class TileCopier {
  public:
-  __device__ TileCopier(const FewRowsKernelParams& params, uint32_t shared)
+  __device__ TileCopier(const FewRowsKernelParams& params, uint32_t shared, int32_t first_tile)
       : params_(params),
-        piece_(threadIdx.x % kPieces),
-        row_(threadIdx.x / kPieces),
-        to_(shared + row_ * kRowBytes + (piece_ ^ (row_ & 7)) * 16),
-        policy_(ptx::EvictFirstPolicy()) {}
+        policy_(ptx::EvictFirstPolicy()),
+        tile_(params.partition, first_tile),
+        k_(tile_.k_tile * kTileK + threadIdx.x % kPieces * 8) {
+    const int32_t row = threadIdx.x / kPieces;
+    const int32_t piece = threadIdx.x % kPieces;
+    to_ = shared + row * kRowBytes + (piece ^ (row & 7)) * 16;
+    // With silu_mul a warp's 16 rows are 8 of gate and the same 8 of up. A pass has a multiple of
+    // 16 rows, so that a thread's are all of gate or all of up.
+    const int32_t halves = params.silu_mul ? 2 : 1;
+    pass_features_ = kPassRows / halves;
+    const int32_t in_tile = params.silu_mul ? row / 16 * 8 + row % 8 : row;
+    feature_ = tile_.row_tile * (kFewRowsTileRows / halves) + in_tile;
+    const int64_t weight_row = feature_ + (params.silu_mul && (row & 8) != 0 ? params.features : 0);
+    weight_ = params.weight + weight_row * params.in_features;
+    x_ = params.x + row * params.x_stride;
+  }
 
-  __device__ void CopyWeight(const TileCursor& tile, int stage) const {
-    const int32_t k = tile.k_tile * kTileK + piece_ * 8;
+  __device__ void CopyWeight(int stage) const {
     const uint32_t to = to_ + stage * kStageBytes;
+    const int64_t pass_elements = int64_t{pass_features_} * params_.in_features;
 #pragma unroll
     for (int pass = 0; pass < kPasses; ++pass) {
-      const int32_t feature = Feature(tile, pass);
-      const bool valid = k < params_.in_features && feature < params_.features;
-      ptx::CopyAsync(to + pass * kPassRows * kRowBytes,
-                     valid ? Address(feature, k) : params_.weight, valid, policy_);
+      const bool valid =
+          k_ < params_.in_features && feature_ + pass * pass_features_ < params_.features;
+      ptx::CopyAsync(to + pass * kPassRows * kRowBytes, weight_ + pass * pass_elements + k_, valid,
+                     policy_);
     }
   }
 
-  // Asks the lines of a tile into L2; each line by the thread that would copy its first piece.
-  __device__ void PrefetchWeight(const TileCursor& tile) const {
-    const int32_t k = tile.k_tile * kTileK + piece_ * 8;
-    if (piece_ % 8 != 0 || k >= params_.in_features) return;
-#pragma unroll
-    for (int pass = 0; pass < kPasses; ++pass) {
-      const int32_t feature = Feature(tile, pass);
-      if (feature < params_.features) ptx::PrefetchL2(Address(feature, k));
-    }
-  }
-
-  __device__ void CopyX(const TileCursor& tile, int stage) const {
-    const int32_t k = tile.k_tile * kTileK + piece_ * 8;
+  __device__ void CopyX(int stage) const {
+    const int32_t row = threadIdx.x / kPieces;
     const uint32_t to = to_ + stage * kStageBytes + kFewRowsTileRows * kRowBytes;
 #pragma unroll
-    for (int row = 0; row < kRows; row += kPassRows) {
-      if (row_ + row >= kRows) break;
-      const bool valid = k < params_.in_features && row_ + row < params_.rows;
-      ptx::CopyAsync(to + row * kRowBytes,
-                     valid ? params_.x + (row_ + row) * params_.x_stride + k : params_.x, valid);
+    for (int pass = 0; pass < kRows; pass += kPassRows) {
+      if (row + pass >= kRows) break;
+      const bool valid = k_ < params_.in_features && row + pass < params_.rows;
+      ptx::CopyAsync(to + pass * kRowBytes, x_ + pass * params_.x_stride + k_, valid);
     }
+  }
+
+  // Asks the lines of the weight's tile into L2; each line by the thread that would copy its first
+  // piece.
+  __device__ void PrefetchWeight() const {
+    if (threadIdx.x % 8 != 0 || k_ >= params_.in_features) return;
+    const int64_t pass_elements = int64_t{pass_features_} * params_.in_features;
+    for (int pass = 0; pass < kPasses; ++pass) {
+      if (feature_ + pass * pass_features_ >= params_.features) break;
+      ptx::PrefetchL2(weight_ + pass * pass_elements + k_);
+    }
+  }
+
+  // Moves on to the next tile.
+  __device__ void Next() {
+    tile_.Next(params_.partition);
+    k_ += kTileK;
+    if (tile_.k_tile != 0) return;
+    k_ = threadIdx.x % kPieces * 8;
+    const int32_t tile_features = pass_features_ * kPasses;
+    feature_ += tile_features;
+    weight_ += int64_t{tile_features} * params_.in_features;
   }
 
  private:
@@ -68,24 +91,15 @@ class TileCopier {
   static constexpr int kStageBytes = FewRowsStageBytes<kRows, kTileK>();
   static_assert(kPassRows % 16 == 0);
 
-  // The feature, of out, whose weights are this thread's row of the tile in this pass. With
-  // silu_mul a warp's 16 rows are 8 of gate and the same 8 of up.
-  __device__ int32_t Feature(const TileCursor& tile, int pass) const {
-    const int32_t row = row_ + pass * kPassRows;
-    if (!params_.silu_mul) return tile.row_tile * kFewRowsTileRows + row;
-    return tile.row_tile * (kFewRowsTileRows / 2) + row / 16 * 8 + row % 8;
-  }
-  // kPassRows is a multiple of 16, so a thread's rows are all of gate or all of up.
-  __device__ const Bf16* Address(int32_t feature, int32_t k) const {
-    const int64_t up = params_.silu_mul && (row_ & 8) != 0 ? params_.features : 0;
-    return params_.weight + (feature + up) * params_.in_features + k;
-  }
-
   const FewRowsKernelParams& params_;
-  const int32_t piece_;
-  const int32_t row_;
-  const uint32_t to_;
   const uint64_t policy_;
+  TileCursor tile_;
+  int32_t k_;              // first of this thread's eight input features
+  uint32_t to_;            // shared memory, in stage 0
+  int32_t feature_;        // of out, of the first pass
+  int32_t pass_features_;  // from pass to pass
+  const Bf16* weight_;     // row of the first pass
+  const Bf16* x_;          // likewise
 };
 
 template <int kRows, int kTileK, int kStages>
@@ -94,38 +108,37 @@ __global__ void __launch_bounds__(kFewRowsThreads, 2)
   constexpr int kStageBytes = FewRowsStageBytes<kRows, kTileK>();
   extern __shared__ __align__(128) uint8_t shared_memory[];
   const uint32_t shared = ptx::SharedAddress(shared_memory);
-  const TileCopier<kRows, kTileK> copier(params, shared);
   const FewRowsPartition& partition = params.partition;
   const int32_t begin = partition.Begin(blockIdx.x);
   const int32_t count = partition.Begin(blockIdx.x + 1) - begin;
+  TileCopier<kRows, kTileK> copier(params, shared, begin);
 
   // Weights depend on no other kernel: their first tiles are asked for before x is waited for. A
   // group of copies completes after those committed before it, so the first x then brings all of
   // these with it; where there is nothing to wait for each tile travels with its x.
-  TileCursor ahead(partition, begin);
-#pragma unroll
+  TileCopier<kRows, kTileK> waiting = copier;
+#pragma unroll 1
   for (int stage = 0; stage < kStages; ++stage) {
     if (stage < count) {
-      copier.CopyWeight(ahead, stage);
-      if (!params.dependent) copier.CopyX(ahead, stage);
-      ahead.Next(partition);
+      copier.CopyWeight(stage);
+      if (!params.dependent) copier.CopyX(stage);
+      copier.Next();
     }
     if (!params.dependent) ptx::CommitCopies();
   }
   ptx::LaunchDependents();
   if (params.dependent) {
-    TileCursor further = ahead;
+    TileCopier<kRows, kTileK> further = copier;
     for (int i = kStages; i < min(count, kStages + params.l2_prefetch_tiles); ++i) {
-      copier.PrefetchWeight(further);
-      further.Next(partition);
+      further.PrefetchWeight();
+      further.Next();
     }
     ptx::WaitForPredecessor();
-    TileCursor waited(partition, begin);
-#pragma unroll
+#pragma unroll 1
     for (int stage = 0; stage < kStages; ++stage) {
-      if (stage < count) copier.CopyX(waited, stage);
+      if (stage < count) waiting.CopyX(stage);
       ptx::CommitCopies();
-      waited.Next(partition);
+      waiting.Next();
     }
   }
 
@@ -140,9 +153,9 @@ __global__ void __launch_bounds__(kFewRowsThreads, 2)
     if (i > 0) {
       if (i + kStages - 1 < count) {
         const int free_stage = stage == 0 ? kStages - 1 : stage - 1;
-        copier.CopyWeight(ahead, free_stage);
-        copier.CopyX(ahead, free_stage);
-        ahead.Next(partition);
+        copier.CopyWeight(free_stage);
+        copier.CopyX(free_stage);
+        copier.Next();
       }
       ptx::CommitCopies();
     }

@@ -166,14 +166,14 @@ __device__ __forceinline__ bool CombineShares(const FewRowsKernelParams& params,
     const float(&v)[4] = sums.values[j];
     if (j * 8 < params.rows) __stcg(mine + j * 32, make_float4(v[0], v[1], v[2], v[3]));
   }
-  __threadfence();
   __syncwarp();
   uint32_t* arrivals = params.arrivals + row_tile * kFewRowsWarps + warp;
   uint32_t arrived = 0;
-  if (lane == 0) arrived = atomicAdd(arrivals, 1u);
+  // Releases what the warp has written and acquires what those before it have.
+  if (lane == 0) arrived = ptx::AddAcquireRelease(arrivals, 1);
   arrived = __shfl_sync(0xffffffffu, arrived, 0);
+  __syncwarp();
   if (arrived != static_cast<uint32_t>(last - first)) return false;
-  __threadfence();
   if (lane == 0) *arrivals = 0;  // for the next launch
   sums.Clear();
   // Eight loads in flight a thread.
