@@ -130,6 +130,7 @@ std::string Rate(double bytes, double seconds) {
 void CompareShape(const Shape& shape, Workspace& workspace, cudaStream_t stream) {
   const Weights weights(shape);
   const auto products = workspace.MakeProducts({});
+  const auto by_tma = workspace.MakeProducts({.tma = true});
   const auto cublaslt = workspace.MakeCublasLt();
   const DeviceMemory x(256 * shape.in_features * 2);
   const DeviceMemory out(256 * shape.out_features * 4);
@@ -158,6 +159,10 @@ void CompareShape(const Shape& shape, Workspace& workspace, cudaStream_t stream)
     time("ours", [&](int run) {
       product.weight = weights.at(run);
       products->Run(product, stream, /*dependent=*/run > 0);
+    });
+    time("ours, TMA", [&](int run) {
+      product.weight = weights.at(run);
+      by_tma->Run(product, stream, /*dependent=*/run > 0);
     });
   }
 }
