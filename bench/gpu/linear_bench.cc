@@ -52,17 +52,16 @@ struct Variant {
 const Variant kVariants[] = {
     {"default", {}},
     {"3 stages", {.stages = 3}},
-    {"tiles of 128", {.k_tile = 128}},
     {"2 blocks a multiprocessor", {.blocks_per_multiprocessor = 2}},
     {"L2 prefetch 4", {.l2_prefetch_tiles = 4}},
     {"L2 prefetch 12", {.l2_prefetch_tiles = 12}},
-    {"TMA", {.tma = true}},
-    {"TMA, 3 stages", {.stages = 3, .tma = true}},
-    {"TMA, 2 blocks a multiprocessor", {.blocks_per_multiprocessor = 2, .tma = true}},
-    {"TMA, L2 prefetch 4", {.l2_prefetch_tiles = 4, .tma = true}},
-    {"TMA, L2 prefetch 12", {.l2_prefetch_tiles = 12, .tma = true}},
     {"blocks of 4 tiles", {.min_tiles_per_block = 4}},
     {"blocks of 1 tile", {.min_tiles_per_block = 1}},
+    {"cp.async", {.tma = false}},
+    {"cp.async, 3 stages", {.stages = 3, .tma = false}},
+    {"cp.async, tiles of 128", {.k_tile = 128, .tma = false}},
+    {"cp.async, 2 blocks a multiprocessor", {.blocks_per_multiprocessor = 2, .tma = false}},
+    {"cp.async, L2 prefetch 4", {.l2_prefetch_tiles = 4, .tma = false}},
 };
 
 template <typename T>
@@ -130,7 +129,7 @@ std::string Rate(double bytes, double seconds) {
 void CompareShape(const Shape& shape, Workspace& workspace, cudaStream_t stream) {
   const Weights weights(shape);
   const auto products = workspace.MakeProducts({});
-  const auto by_tma = workspace.MakeProducts({.tma = true});
+  const auto portable = workspace.MakeProducts({.tma = false});
   const auto cublaslt = workspace.MakeCublasLt();
   const DeviceMemory x(256 * shape.in_features * 2);
   const DeviceMemory out(256 * shape.out_features * 4);
@@ -160,9 +159,9 @@ void CompareShape(const Shape& shape, Workspace& workspace, cudaStream_t stream)
       product.weight = weights.at(run);
       products->Run(product, stream, /*dependent=*/run > 0);
     });
-    time("ours, TMA", [&](int run) {
+    time("ours, cp.async", [&](int run) {
       product.weight = weights.at(run);
-      by_tma->Run(product, stream, /*dependent=*/run > 0);
+      portable->Run(product, stream, /*dependent=*/run > 0);
     });
   }
 }

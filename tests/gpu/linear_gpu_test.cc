@@ -45,12 +45,14 @@ struct Tuning {
 std::vector<Tuning> Tunings() {
   return {
       {"default", {}},
-      {"shallow", {.stages = 3}},
-      {"wide", {.k_tile = 128}},
-      {"two_blocks", {.blocks_per_multiprocessor = 2, .min_tiles_per_block = 1}},
-      {"tma", {.tma = true}},
-      {"tma_shallow", {.stages = 3, .l2_prefetch_tiles = 3, .min_tiles_per_block = 1, .tma = true}},
-      {"prefetch", {.l2_prefetch_tiles = 5, .min_tiles_per_block = 4}},
+      {"shallow", {.stages = 3, .l2_prefetch_tiles = 3, .min_tiles_per_block = 1}},
+      {"two_blocks", {.blocks_per_multiprocessor = 2, .min_tiles_per_block = 4}},
+      {"portable", {.tma = false}},
+      {"portable_shallow", {.stages = 3, .tma = false}},
+      {"portable_wide", {.k_tile = 128, .tma = false}},
+      {"portable_two_blocks",
+       {.blocks_per_multiprocessor = 2, .min_tiles_per_block = 1, .tma = false}},
+      {"portable_prefetch", {.l2_prefetch_tiles = 5, .min_tiles_per_block = 4, .tma = false}},
   };
 }
 

@@ -21,7 +21,6 @@ class TileCopier {
  public:
   __device__ TileCopier(const FewRowsKernelParams& params, uint32_t shared, int32_t first_tile)
       : params_(params),
-        policy_(ptx::EvictFirstPolicy()),
         tile_(params.partition, first_tile),
         k_(tile_.k_tile * kTileK + threadIdx.x % kPieces * 8) {
     const int32_t row = threadIdx.x / kPieces;
@@ -45,8 +44,7 @@ class TileCopier {
     for (int pass = 0; pass < kPasses; ++pass) {
       const bool valid =
           k_ < params_.in_features && feature_ + pass * pass_features_ < params_.features;
-      ptx::CopyAsync(to + pass * kPassRows * kRowBytes, weight_ + pass * pass_elements + k_, valid,
-                     policy_);
+      ptx::CopyAsync(to + pass * kPassRows * kRowBytes, weight_ + pass * pass_elements + k_, valid);
     }
   }
 
@@ -92,7 +90,6 @@ class TileCopier {
   static_assert(kPassRows % 16 == 0);
 
   const FewRowsKernelParams& params_;
-  const uint64_t policy_;
   TileCursor tile_;
   int32_t k_;              // first of this thread's eight input features
   uint32_t to_;            // shared memory, in stage 0

@@ -71,7 +71,7 @@ const Instance* FindInstance(const FewRowsDevice& device, const FewRowsTuning& t
   // This launch's blocks and the next one's.
   const int64_t resident = tuning.blocks_per_multiprocessor * (device.programmatic_launch ? 2 : 1);
   const int64_t share = device.shared_bytes_per_multiprocessor / resident - kReservedSharedBytes;
-  const bool tma = tuning.tma && device.programmatic_launch;
+  const bool tma = tuning.tma && device.programmatic_launch && tuning.k_tile == kFewRowsBoxColumns;
   const Instance* shallowest = nullptr;
   for (const Instance& instance : kInstances) {
     if (instance.rows < rows || instance.k_tile != tuning.k_tile) continue;

@@ -25,7 +25,7 @@ struct FewRowsTuning {
   int32_t blocks_per_multiprocessor = 1;  // of one launch
   int32_t l2_prefetch_tiles = 0;          // more tiles asked into L2 before x is waited for
   int32_t min_tiles_per_block = 2;
-  bool tma = false;  // by the copy engine, where there is one; needs k_tile 64
+  bool tma = true;  // by the copy engine, where there is one and k_tile is 64
 };
 
 // What the kernel needs to know of a device.

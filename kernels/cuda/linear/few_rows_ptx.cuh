@@ -12,25 +12,12 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// For what is read once: it leaves L2 first.
-__device__ __forceinline__ uint64_t EvictFirstPolicy() {
-  uint64_t policy;
-  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
-
 // Copies 16 bytes past L1, or writes zeros where `valid` is false: `from` is not read then and may
-// lie anywhere.
+// lie anywhere. Without a cache policy: ptxas before 13.4 miscompiles this instruction
+// with a fractional one, and the GPU takes what comes out for illegal.
 __device__ __forceinline__ void CopyAsync(uint32_t to, const void* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                "r"(valid ? 16 : 0)
-               : "memory");
-}
-
-__device__ __forceinline__ void CopyAsync(uint32_t to, const void* from, bool valid,
-                                          uint64_t policy) {
-  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to),
-               "l"(from), "r"(valid ? 16 : 0), "l"(policy)
                : "memory");
 }
 
@@ -122,6 +109,13 @@ __device__ __forceinline__ void WaitForPhase(uint32_t barrier, uint32_t parity) 
         : "r"(barrier), "r"(parity)
         : "memory");
   }
+}
+
+// For what is read once: it leaves L2 first.
+__device__ __forceinline__ uint64_t EvictFirstPolicy() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
 }
 
 // Bulk tensor copies: a box of a matrix into shared memory, counted by a barrier there.
