@@ -46,6 +46,8 @@ if(CCACHE)
 endif()
 find_package(CUDAToolkit REQUIRED)
 set(SWAA_HAVE_CUDA ON)
+# cuBLASLt is a shared library: binaries look for it beside themselves, then in the toolkit.
+set(CMAKE_BUILD_RPATH "$ORIGIN/../lib")
 
 # CUDA's own headers are not held to our warnings; ours are.
 add_compile_options(

@@ -1,0 +1,313 @@
+// Matrix products on the GPU: few rows by our own kernel beside cuBLASLt and the time that reading
+// the weights takes, alone and as the chain of a Qwen3-4B decode step; rates of prefill.
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cuda_runtime_api.h>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bench/gpu/gpu_bench.h"
+#include "bench/gpu/linear_operands.h"
+#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/linear/products.h"
+
+namespace swaa::bench {
+namespace {
+
+using kernels::Bf16;
+using kernels::DataType;
+using kernels::cuda::CublasLtProducts;
+using kernels::cuda::FewRowsTuning;
+using kernels::cuda::LinearArguments;
+using kernels::cuda::Products;
+using linear_bench::DeviceMemory;
+using linear_bench::FillUniform;
+
+struct Shape {
+  const char* name;
+  int64_t out_features;
+  int64_t in_features;
+  DataType out_type = DataType::kBf16;
+};
+constexpr Shape kShapes[] = {{"qkv 2560->6144", 6144, 2560},
+                             {"attn-out 4096->2560", 2560, 4096},
+                             {"gate_up 2560->19456", 19456, 2560},
+                             {"down 9728->2560", 2560, 9728},
+                             {"head 2560->151936", 151936, 2560, DataType::kF32},
+                             {"135M qkv 576->960", 960, 576},
+                             {"135M attn-out 576->576", 576, 576},
+                             {"135M gate_up 576->3072", 3072, 576},
+                             {"135M down 1536->576", 576, 1536},
+                             {"135M head 576->49152", 49152, 576, DataType::kF32}};
+
+struct Variant {
+  const char* name;
+  FewRowsTuning tuning;
+};
+const Variant kVariants[] = {
+    {"default", {}},
+    {"3 stages", {.stages = 3}},
+    {"2 blocks a multiprocessor", {.blocks_per_multiprocessor = 2}},
+    {"L2 prefetch 4", {.l2_prefetch_tiles = 4}},
+    {"L2 prefetch 12", {.l2_prefetch_tiles = 12}},
+    {"blocks of 4 tiles", {.min_tiles_per_block = 4}},
+    {"blocks of 1 tile", {.min_tiles_per_block = 1}},
+    {"cp.async", {.tma = false}},
+    {"cp.async, 3 stages", {.stages = 3, .tma = false}},
+    {"cp.async, tiles of 128", {.k_tile = 128, .tma = false}},
+    {"cp.async, 2 blocks a multiprocessor", {.blocks_per_multiprocessor = 2, .tma = false}},
+    {"cp.async, L2 prefetch 4", {.l2_prefetch_tiles = 4, .tma = false}},
+};
+
+template <typename T>
+T OrThrow(absl::StatusOr<T> value) {
+  if (!value.ok()) throw std::runtime_error(std::string(value.status().message()));
+  return *std::move(value);
+}
+
+class Workspace {
+ public:
+  Workspace() : memory_(Products::kWorkspaceBytes) {}
+  std::unique_ptr<Products> MakeProducts(const FewRowsTuning& tuning) {
+    return OrThrow(Products::Create(memory_.as<void>(), Products::kWorkspaceBytes, tuning));
+  }
+  // In a workspace of its own: the other's counters must stay zero.
+  std::unique_ptr<CublasLtProducts> MakeCublasLt() {
+    return OrThrow(CublasLtProducts::Create(cublaslt_memory_.as<void>(), kCublasLtBytes));
+  }
+
+ private:
+  static constexpr int64_t kCublasLtBytes = int64_t{64} << 20;
+  DeviceMemory memory_;
+  DeviceMemory cublaslt_memory_{kCublasLtBytes};
+};
+
+// Copies of a weight, together far larger than L2, to be read in turn.
+class Weights {
+ public:
+  explicit Weights(const Shape& shape)
+      : bytes_(shape.out_features * shape.in_features * 2),
+        count_(static_cast<int>(std::max<int64_t>(2, (int64_t{640} << 20) / bytes_))),
+        memory_(bytes_ * count_) {
+    FillUniform(memory_.as<Bf16>(), bytes_ / 2 * count_,
+                std::sqrt(3.0f / static_cast<float>(shape.in_features)));
+  }
+  int count() const { return count_; }
+  int64_t bytes() const { return bytes_; }
+  const Bf16* at(int i) const { return memory_.as<Bf16>() + bytes_ / 2 * (i % count_); }
+
+ private:
+  int64_t bytes_;
+  int count_;
+  DeviceMemory memory_;
+};
+
+LinearArguments MakeArguments(const Shape& shape, int64_t rows, const Bf16* x, void* out) {
+  LinearArguments product;
+  product.out_features = shape.out_features;
+  product.in_features = shape.in_features;
+  product.x = x;
+  product.out = out;
+  product.out_type = shape.out_type;
+  product.rows = rows;
+  return product;
+}
+
+double FloorSeconds(double bytes) { return bytes / DeviceCeilings().read_bytes_per_second; }
+
+std::string Rate(double bytes, double seconds) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.2f TB/s", bytes / seconds / 1e12);
+  return text;
+}
+
+void CompareShape(const Shape& shape, Workspace& workspace, cudaStream_t stream) {
+  const Weights weights(shape);
+  const auto products = workspace.MakeProducts({});
+  const auto portable = workspace.MakeProducts({.tma = false});
+  const auto cublaslt = workspace.MakeCublasLt();
+  const DeviceMemory x(256 * shape.in_features * 2);
+  const DeviceMemory out(256 * shape.out_features * 4);
+  FillUniform(x.as<Bf16>(), 256 * shape.in_features, 1.7f);
+  for (const int64_t rows : {1, 8, 16, 32, 64, 128, 256}) {
+    LinearArguments product = MakeArguments(shape, rows, x.as<Bf16>(), out.as<void>());
+    product.weight = weights.at(0);
+    const int64_t prepared[] = {rows};
+    if (const absl::Status status = cublaslt->Prepare(product, prepared); !status.ok()) {
+      throw std::runtime_error(std::string(status.message()));
+    }
+    const double floor = FloorSeconds(static_cast<double>(weights.bytes()));
+    const auto time = [&](const char* name, const std::function<void(int)>& run) {
+      const double seconds = MedianSeconds(stream, run, 20, std::max(weights.count(), 16));
+      char label[96];
+      std::snprintf(label, sizeof(label), "%s, %d rows, %s", shape.name, static_cast<int>(rows),
+                    name);
+      ReportRow("linear", label, seconds, floor,
+                Rate(static_cast<double>(weights.bytes()), seconds));
+    };
+    time("cuBLASLt", [&](int run) {
+      product.weight = weights.at(run);
+      cublaslt->Run(product, stream);
+    });
+    if (!products->IsForFewRows(product)) continue;
+    time("ours", [&](int run) {
+      product.weight = weights.at(run);
+      products->Run(product, stream, /*dependent=*/run > 0);
+    });
+    time("ours, cp.async", [&](int run) {
+      product.weight = weights.at(run);
+      portable->Run(product, stream, /*dependent=*/run > 0);
+    });
+  }
+}
+
+// The products of a decode step of Qwen3-4B: 36 layers of distinct weights and the output layer,
+// each reading what the one before wrote.
+class DecodeChain {
+ public:
+  using Run = std::function<void(const LinearArguments&)>;
+
+  DecodeChain() {
+    for (int i = 0; i < kLayers * 4 + 1; ++i) {
+      const Shape& shape = i == kLayers * 4 ? kShapes[4] : kShapes[i % 4];
+      const int64_t count = shape.out_features * shape.in_features;
+      weights_.push_back(std::make_unique<DeviceMemory>(count * 2));
+      FillUniform(weights_.back()->as<Bf16>(), count,
+                  std::sqrt(3.0f / static_cast<float>(shape.in_features)));
+      bytes_ += static_cast<double>(count) * 2;
+    }
+    FillUniform(hidden_.as<Bf16>(), kMaxRows * kWide, 1.7f);
+    FillUniform(wide_.as<Bf16>(), kMaxRows * kWide, 1.7f);
+  }
+
+  double bytes() const { return bytes_; }
+
+  void Enqueue(int64_t rows, bool silu_mul, const Run& run) const {
+    for (size_t i = 0; i < weights_.size(); ++i) {
+      const bool head = i + 1 == weights_.size();
+      const Shape& shape = head ? kShapes[4] : kShapes[i % 4];
+      const bool reads_hidden = i % 4 == 0 || i % 4 == 2;
+      LinearArguments product =
+          MakeArguments(shape, rows, (reads_hidden ? hidden_ : wide_).as<Bf16>(),
+                        head ? logits_.as<void>() : (reads_hidden ? wide_ : hidden_).as<void>());
+      product.weight = weights_[i]->as<Bf16>();
+      product.silu_mul = silu_mul && i % 4 == 2;
+      // Attention and silu * mul, were they there, would leave the columns that are read here.
+      if (i % 4 == 1) product.x_stride = kShapes[0].out_features;
+      if (i % 4 == 3 && !silu_mul) product.x_stride = kShapes[2].out_features;
+      run(product);
+    }
+  }
+
+ private:
+  static constexpr int kLayers = 36;
+  static constexpr int64_t kMaxRows = 64;
+  static constexpr int64_t kWide = 19456;
+
+  double bytes_ = 0;
+  std::vector<std::unique_ptr<DeviceMemory>> weights_;
+  DeviceMemory hidden_{kMaxRows * kWide * 2};
+  DeviceMemory wide_{kMaxRows * kWide * 2};
+  DeviceMemory logits_{kMaxRows * 151936 * 4};
+};
+
+void CompareChain(Workspace& workspace, cudaStream_t stream) {
+  const DecodeChain chain;
+  const double floor = FloorSeconds(chain.bytes());
+  for (const int64_t rows : {1, 8, 32, 64}) {
+    const auto time = [&](const std::string& name, bool silu_mul, const DecodeChain::Run& run) {
+      const double seconds = MedianSeconds(
+          stream, [&](int) { chain.Enqueue(rows, silu_mul, run); }, 20, /*graph_runs=*/1);
+      ReportRow("decode chain", std::to_string(rows) + " rows, " + name, seconds, floor,
+                Rate(chain.bytes(), seconds));
+    };
+    const auto cublaslt = workspace.MakeCublasLt();
+    chain.Enqueue(rows, false, [&](const LinearArguments& product) {
+      const int64_t prepared[] = {rows};
+      if (!cublaslt->Prepare(product, prepared).ok()) throw std::runtime_error("Prepare");
+    });
+    time("cuBLASLt", false,
+         [&](const LinearArguments& product) { cublaslt->Run(product, stream); });
+    for (const Variant& variant : kVariants) {
+      const auto products = workspace.MakeProducts(variant.tuning);
+      const std::string name = variant.name;
+      if (&variant == kVariants) {
+        time(name + ", no overlap", false,
+             [&](const LinearArguments& product) { products->Run(product, stream, false); });
+        time(name + ", silu*mul", true,
+             [&](const LinearArguments& product) { products->Run(product, stream, true); });
+      }
+      time(name, false,
+           [&](const LinearArguments& product) { products->Run(product, stream, true); });
+    }
+  }
+}
+
+void MeasurePrefill(Workspace& workspace, cudaStream_t stream) {
+  const auto products = workspace.MakeProducts({});
+  for (const Shape& shape : kShapes) {
+    if (shape.out_type == DataType::kF32) continue;
+    const Weights weights(shape);
+    for (const int64_t rows : {8192, 2048, 512}) {
+      const DeviceMemory x(rows * shape.in_features * 2);
+      const DeviceMemory out(rows * shape.out_features * 2);
+      FillUniform(x.as<Bf16>(), rows * shape.in_features, 1.7f);
+      LinearArguments product = MakeArguments(shape, rows, x.as<Bf16>(), out.as<void>());
+      const double operations = 2.0 * static_cast<double>(rows) *
+                                static_cast<double>(shape.out_features * shape.in_features);
+      for (const bool timed : {false, true}) {
+        product.weight = weights.at(0);
+        const int64_t prepared[] = {rows};
+        if (timed && !products->Prepare(product, prepared).ok())
+          throw std::runtime_error("Prepare");
+        const auto guessing = workspace.MakeCublasLt();
+        const auto run_product = [&](int run) {
+          product.weight = weights.at(run);
+          if (timed) {
+            products->Run(product, stream, false);
+          } else {
+            guessing->Run(product, stream);
+          }
+        };
+        run_product(0);  // loads the kernel, which a captured stream cannot
+        SWAA_CUDA_CHECK(cudaStreamSynchronize(stream));
+        const double seconds = MedianSeconds(stream, run_product, 20, 8);
+        char note[32];
+        std::snprintf(note, sizeof(note), "%.0f TFLOP/s", operations / seconds / 1e12);
+        ReportRow("prefill",
+                  std::string(shape.name) + ", " + std::to_string(rows) + " rows" +
+                      (timed ? ", fastest of 8" : ", first guess"),
+                  seconds, 0, note);
+      }
+    }
+  }
+}
+
+template <typename Work>
+bool Measure(const Work& work) {
+  cudaStream_t stream;
+  SWAA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  Workspace workspace;
+  work(workspace, stream);
+  SWAA_CUDA_CHECK(cudaStreamDestroy(stream));
+  return true;
+}
+
+}  // namespace
+
+SWAA_GPU_BENCHMARK(linear) {
+  return Measure([](Workspace& workspace, cudaStream_t stream) {
+    for (const Shape& shape : kShapes) CompareShape(shape, workspace, stream);
+  });
+}
+
+SWAA_GPU_BENCHMARK(linear_chain) { return Measure(CompareChain); }
+
+SWAA_GPU_BENCHMARK(linear_prefill) { return Measure(MeasurePrefill); }
+
+}  // namespace swaa::bench

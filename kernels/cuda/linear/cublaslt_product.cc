@@ -1,0 +1,288 @@
+// cuBLASLt thinks in columns: our row-major out [rows, out_features] is its column-major
+// D [out_features, rows], x its B [in_features, rows], and the weight its A, transposed.
+
+#include "kernels/cuda/linear/cublaslt_product.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status_macros.h"
+#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/linear/add_bias.h"
+
+namespace swaa::kernels::cuda {
+namespace {
+
+constexpr int kMaxCandidates = 8;
+constexpr int kTimings = 3;
+// From here on a product takes long enough that a weight left in L2 does not decide.
+constexpr int64_t kRowsTimedWarm = 1024;
+
+void Check(cublasStatus_t status, const std::string& what) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  throw CudaError(cudaErrorUnknown,
+                  absl::StrCat("cuBLASLt: ", cublasLtGetStatusString(status), ": ", what));
+}
+
+std::string Describe(const LinearArguments& product) {
+  return absl::StrCat("product of ", product.rows, " rows, ", product.in_features, " -> ",
+                      product.out_features, product.out_type == DataType::kF32 ? ", f32" : ", bf16",
+                      product.bias != nullptr ? " with bias" : "");
+}
+
+cudaDataType_t CudaType(DataType type) { return type == DataType::kF32 ? CUDA_R_32F : CUDA_R_16BF; }
+
+template <typename T>
+void Set(cublasLtMatmulDescOpaque_t& description, cublasLtMatmulDescAttributes_t attribute,
+         T value) {
+  Check(cublasLtMatmulDescSetAttribute(&description, attribute, &value, sizeof(value)),
+        "attribute of a product");
+}
+
+template <typename T>
+void Set(cublasLtMatmulPreferenceOpaque_t& preference,
+         cublasLtMatmulPreferenceAttributes_t attribute, T value) {
+  Check(cublasLtMatmulPreferenceSetAttribute(&preference, attribute, &value, sizeof(value)),
+        "preference of a product");
+}
+
+class Event {
+ public:
+  Event() { SWAA_CUDA_CHECK(cudaEventCreate(&event_)); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+}  // namespace
+
+int64_t RowsBucket(int64_t rows) {
+  const int64_t step = rows <= 256 ? 32 : rows <= 1024 ? 128 : 1024;
+  return (rows + step - 1) / step * step;
+}
+
+// The library's descriptions of a product and its matrices.
+struct CublasLtProducts::Operands {
+  Operands(const LinearArguments& product, bool bias_in_epilogue) {
+    Check(cublasLtMatmulDescInit(&description, CUBLAS_COMPUTE_32F, CUDA_R_32F), "description");
+    Set(description, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+    if (bias_in_epilogue) {
+      Set(description, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+      Set(description, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, int32_t{CUDA_R_32F});
+      Set(description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<const void*>(product.bias));
+    }
+    Check(cublasLtMatrixLayoutInit(&weight, CUDA_R_16BF, product.in_features, product.out_features,
+                                   product.in_features),
+          "layout of the weight");
+    Check(cublasLtMatrixLayoutInit(&x, CUDA_R_16BF, product.in_features, product.rows,
+                                   product.stride()),
+          "layout of x");
+    Check(cublasLtMatrixLayoutInit(&out, CudaType(product.out_type), product.out_features,
+                                   product.rows, product.out_features),
+          "layout of out");
+  }
+
+  cublasLtMatmulDescOpaque_t description;
+  cublasLtMatrixLayoutOpaque_t weight, x, out;
+};
+
+// Operands for timing, and what drives weights out of L2.
+class CublasLtProducts::Scratch {
+ public:
+  ~Scratch() {
+    cudaFree(memory_);
+    if (stream_ != nullptr) cudaStreamDestroy(stream_);
+  }
+
+  absl::Status Allocate(const LinearArguments& product, int64_t max_rows) {
+    int device = 0;
+    int l2_bytes = 0;
+    SWAA_CUDA_CHECK(cudaGetDevice(&device));
+    SWAA_CUDA_CHECK(cudaDeviceGetAttribute(&l2_bytes, cudaDevAttrL2CacheSize, device));
+    SWAA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    x_bytes_ = (max_rows * product.stride() * SizeOf(DataType::kBf16) + 255) / 256 * 256;
+    flush_bytes_ = 2 * l2_bytes;
+    out_bytes_ = max_rows * product.out_features * SizeOf(product.out_type);
+    // What is flushed with may be what is written to.
+    const int64_t bytes = x_bytes_ + std::max(flush_bytes_, out_bytes_);
+    SWAA_RETURN_IF_ERROR(
+        CudaStatus(cudaMalloc(&memory_, bytes),
+                   absl::StrCat("timing a ", Describe(product), ": allocating ", bytes, " bytes")));
+    // Any ordinary number; zeros would draw less power.
+    SWAA_CUDA_CHECK(cudaMemsetAsync(memory_, 0x3c, x_bytes_, stream_));
+    return absl::OkStatus();
+  }
+
+  void FlushL2() const { SWAA_CUDA_CHECK(cudaMemsetAsync(out(), 0, flush_bytes_, stream_)); }
+
+  const Bf16* x() const { return static_cast<const Bf16*>(memory_); }
+  void* out() const { return static_cast<char*>(memory_) + x_bytes_; }
+  cudaStream_t stream() const { return stream_; }
+
+ private:
+  void* memory_ = nullptr;
+  cudaStream_t stream_ = nullptr;
+  int64_t x_bytes_ = 0;
+  int64_t flush_bytes_ = 0;
+  int64_t out_bytes_ = 0;
+};
+
+absl::StatusOr<std::unique_ptr<CublasLtProducts>> CublasLtProducts::Create(
+    void* workspace, int64_t workspace_bytes) {
+  cublasLtHandle_t handle = nullptr;
+  const cublasStatus_t status = cublasLtCreate(&handle);
+  if (status != CUBLAS_STATUS_SUCCESS) {
+    return absl::InternalError(
+        absl::StrCat("cuBLASLt cannot be used: ", cublasLtGetStatusString(status)));
+  }
+  return std::unique_ptr<CublasLtProducts>(
+      new CublasLtProducts(handle, workspace, workspace_bytes));
+}
+
+CublasLtProducts::~CublasLtProducts() { cublasLtDestroy(handle_); }
+
+// The library's best guesses, best first; with the bias in the epilogue where it can.
+std::vector<CublasLtProducts::Plan> CublasLtProducts::Candidates(const LinearArguments& product,
+                                                                 int count) const {
+  cublasLtMatmulPreferenceOpaque_t preference;
+  Check(cublasLtMatmulPreferenceInit(&preference), "preference");
+  Set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+      static_cast<uint64_t>(workspace_bytes_));
+  // Parts of a sum are added in f32 and in a fixed order.
+  Set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+      static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+  for (const auto alignment :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    Set(preference, alignment, uint32_t{16});
+  }
+  std::vector<cublasLtMatmulHeuristicResult_t> results(count);
+  std::vector<Plan> plans;
+  for (const bool bias_in_epilogue : {true, false}) {
+    if (bias_in_epilogue && product.bias == nullptr) continue;
+    Operands operands(product, bias_in_epilogue);
+    int found = 0;
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+        handle_, &operands.description, &operands.weight, &operands.x, &operands.out, &operands.out,
+        &preference, count, results.data(), &found);
+    if (status != CUBLAS_STATUS_SUCCESS) continue;
+    for (int i = 0; i < found; ++i) {
+      if (results[i].state != CUBLAS_STATUS_SUCCESS) continue;
+      plans.push_back({results[i].algo, bias_in_epilogue});
+    }
+    if (!plans.empty()) break;
+  }
+  return plans;
+}
+
+cublasStatus_t CublasLtProducts::TryRun(const LinearArguments& product, const Plan& plan,
+                                        cudaStream_t stream) const {
+  Operands operands(product, plan.bias_in_epilogue);
+  const float one = 1;
+  const float zero = 0;
+  const cublasStatus_t status =
+      cublasLtMatmul(handle_, &operands.description, &one, product.weight, &operands.weight,
+                     product.x, &operands.x, &zero, product.out, &operands.out, product.out,
+                     &operands.out, &plan.algorithm, workspace_, workspace_bytes_, stream);
+  if (status == CUBLAS_STATUS_SUCCESS && product.bias != nullptr && !plan.bias_in_epilogue) {
+    AddBias(product.out, product.out_type, product.bias, product.rows, product.out_features,
+            stream);
+  }
+  return status;
+}
+
+absl::StatusOr<CublasLtProducts::Plan> CublasLtProducts::Fastest(const LinearArguments& product,
+                                                                 const Scratch& scratch) const {
+  const cudaStream_t stream = scratch.stream();
+  const Event begin, end;
+  const Plan* fastest = nullptr;
+  float fastest_milliseconds = 0;
+  const std::vector<Plan> candidates = Candidates(product, kMaxCandidates);
+  for (const Plan& plan : candidates) {
+    // The first run loads the kernel.
+    if (TryRun(product, plan, stream) != CUBLAS_STATUS_SUCCESS) continue;
+    float best = 0;
+    for (int i = 0; i < kTimings; ++i) {
+      if (product.rows <= kRowsTimedWarm) scratch.FlushL2();
+      SWAA_CUDA_CHECK(cudaEventRecord(begin.get(), stream));
+      Check(TryRun(product, plan, stream), Describe(product));
+      SWAA_CUDA_CHECK(cudaEventRecord(end.get(), stream));
+      SWAA_CUDA_CHECK(cudaEventSynchronize(end.get()));
+      float milliseconds = 0;
+      SWAA_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, begin.get(), end.get()));
+      if (i == 0 || milliseconds < best) best = milliseconds;
+    }
+    if (fastest == nullptr || best < fastest_milliseconds) {
+      fastest = &plan;
+      fastest_milliseconds = best;
+    }
+  }
+  if (fastest == nullptr) {
+    return absl::InternalError(absl::StrCat("cuBLASLt has no algorithm for a ", Describe(product)));
+  }
+  return *fastest;
+}
+
+absl::Status CublasLtProducts::Prepare(const LinearArguments& product,
+                                       std::span<const int64_t> rows) {
+  std::map<Key, LinearArguments> wanted;
+  int64_t max_rows = 0;
+  for (const int64_t count : rows) {
+    LinearArguments bucket = product;
+    bucket.rows = RowsBucket(count);
+    const Key key = {bucket.out_features, bucket.in_features, bucket.rows, bucket.out_type,
+                     bucket.bias != nullptr};
+    if (plans_.contains(key)) continue;
+    wanted[key] = bucket;
+    max_rows = std::max(max_rows, bucket.rows);
+  }
+  if (wanted.empty()) return absl::OkStatus();
+  Scratch scratch;
+  SWAA_RETURN_IF_ERROR(scratch.Allocate(product, max_rows));
+  for (auto& [key, bucket] : wanted) {
+    bucket.x = scratch.x();
+    bucket.out = scratch.out();
+    SWAA_ASSIGN_OR_RETURN(plans_[key], Fastest(bucket, scratch));
+  }
+  return absl::OkStatus();
+}
+
+const CublasLtProducts::Plan& CublasLtProducts::PlanOf(const LinearArguments& product) {
+  Key key = {product.out_features, product.in_features, product.rows, product.out_type,
+             product.bias != nullptr};
+  if (!exact_.empty()) {
+    const auto exact = exact_.find(key);
+    if (exact != exact_.end()) return exact->second;
+  }
+  LinearArguments bucket = product;
+  bucket.rows = key.rows = RowsBucket(product.rows);
+  const auto known = plans_.find(key);
+  if (known != plans_.end()) return known->second;
+  const std::vector<Plan> guesses = Candidates(bucket, 1);
+  if (guesses.empty()) Check(CUBLAS_STATUS_NOT_SUPPORTED, Describe(bucket));
+  return plans_.emplace(key, guesses.front()).first->second;
+}
+
+void CublasLtProducts::Run(const LinearArguments& product, cudaStream_t stream) {
+  SWAA_CHECK(!product.silu_mul);
+  cublasStatus_t status = TryRun(product, PlanOf(product), stream);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
+    // What suits the largest count of a range may not suit this one.
+    const std::vector<Plan> guesses = Candidates(product, 1);
+    if (!guesses.empty()) {
+      const Key key = {product.out_features, product.in_features, product.rows, product.out_type,
+                       product.bias != nullptr};
+      status = TryRun(product, exact_[key] = guesses.front(), stream);
+    }
+  }
+  Check(status, Describe(product));
+}
+
+}  // namespace swaa::kernels::cuda

@@ -1,0 +1,188 @@
+// Which instance of the kernel for few rows computes a product, and its launch.
+
+#include <algorithm>
+#include <array>
+#include <cuda_runtime.h>
+
+#include "base/check.h"
+#include "base/status_macros.h"
+#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/linear/few_rows_kernel.cuh"
+#include "kernels/cuda/linear/few_rows_product.h"
+#include "kernels/cuda/linear/few_rows_tensor_map.h"
+#include "kernels/cuda/linear/few_rows_tma_kernel.cuh"
+
+namespace swaa::kernels::cuda {
+namespace {
+
+struct Instance {
+  int32_t rows;
+  int32_t k_tile;
+  int32_t stages;
+  int32_t shared_bytes;
+  // One of these.
+  void (*kernel)(FewRowsKernelParams) = nullptr;
+  void (*tma_kernel)(FewRowsKernelParams, FewRowsTensorMaps) = nullptr;
+
+  const void* function() const {
+    return kernel != nullptr ? reinterpret_cast<const void*>(kernel)
+                             : reinterpret_cast<const void*>(tma_kernel);
+  }
+};
+
+template <int kRows, int kTileK, int kStages>
+constexpr Instance MakeInstance() {
+  return {kRows, kTileK, kStages, kStages * FewRowsStageBytes<kRows, kTileK>(),
+          FewRowsKernel<kRows, kTileK, kStages>};
+}
+
+template <int kRows, int kStages>
+constexpr Instance MakeTmaInstance() {
+  return {.rows = kRows,
+          .k_tile = kFewRowsBoxColumns,
+          .stages = kStages,
+          .shared_bytes = FewRowsTmaSharedBytes<kRows, kStages>(),
+          .tma_kernel = FewRowsTmaKernel<kRows, kStages>};
+}
+
+// By rows, then the deepest first. Two blocks of the deepest fill the shared memory of a Hopper
+// multiprocessor; the shallow ones fit where a block may have 99 KB, or four a multiprocessor.
+constexpr std::array kInstances = {
+    MakeInstance<8, 64, 6>(),   MakeInstance<8, 64, 3>(),   MakeInstance<8, 128, 3>(),
+    MakeTmaInstance<8, 6>(),    MakeTmaInstance<8, 3>(),    MakeInstance<16, 64, 6>(),
+    MakeInstance<16, 64, 3>(),  MakeInstance<16, 128, 3>(), MakeTmaInstance<16, 6>(),
+    MakeTmaInstance<16, 3>(),   MakeInstance<32, 64, 5>(),  MakeInstance<32, 64, 3>(),
+    MakeInstance<32, 128, 2>(), MakeTmaInstance<32, 5>(),   MakeTmaInstance<32, 3>(),
+    MakeInstance<64, 64, 4>(),  MakeInstance<64, 64, 3>(),  MakeInstance<64, 128, 2>(),
+    MakeTmaInstance<64, 4>(),   MakeTmaInstance<64, 3>(),
+};
+
+// Shared memory that the system keeps of each block.
+constexpr int64_t kReservedSharedBytes = 1024;
+
+int32_t MaxBlocks(const FewRowsDevice& device, const FewRowsTuning& tuning) {
+  return device.multiprocessors * tuning.blocks_per_multiprocessor;
+}
+
+// The instance of the fewest rows that suffice; of these the deepest of which as many blocks fit a
+// multiprocessor as shall be resident, else the shallowest. Null: none fits.
+const Instance* FindInstance(const FewRowsDevice& device, const FewRowsTuning& tuning,
+                             int64_t rows) {
+  // This launch's blocks and the next one's.
+  const int64_t resident = tuning.blocks_per_multiprocessor * (device.programmatic_launch ? 2 : 1);
+  const int64_t share = device.shared_bytes_per_multiprocessor / resident - kReservedSharedBytes;
+  const bool tma = tuning.tma && device.programmatic_launch && tuning.k_tile == kFewRowsBoxColumns;
+  const Instance* shallowest = nullptr;
+  for (const Instance& instance : kInstances) {
+    if (instance.rows < rows || instance.k_tile != tuning.k_tile) continue;
+    if (tma != (instance.tma_kernel != nullptr)) continue;
+    if (shallowest != nullptr && instance.rows > shallowest->rows) break;
+    if (instance.shared_bytes > device.shared_bytes_per_block) continue;
+    if (tuning.stages == 0 ? instance.shared_bytes <= share : instance.stages == tuning.stages) {
+      return &instance;
+    }
+    shallowest = &instance;
+  }
+  return shallowest;
+}
+
+int64_t OutFeatures(const LinearArguments& arguments) {
+  return arguments.silu_mul ? arguments.out_features / 2 : arguments.out_features;
+}
+
+FewRowsPartition Partition(const FewRowsDevice& device, const FewRowsTuning& tuning,
+                           const LinearArguments& arguments) {
+  return MakeFewRowsPartition(OutFeatures(arguments), arguments.in_features, arguments.silu_mul,
+                              tuning.k_tile, MaxBlocks(device, tuning), tuning.min_tiles_per_block);
+}
+
+}  // namespace
+
+absl::StatusOr<FewRowsDevice> InitializeFewRows() {
+  int device = 0;
+  cudaDeviceProp properties;
+  SWAA_RETURN_IF_ERROR(CudaStatus(cudaGetDevice(&device), "current CUDA device"));
+  SWAA_RETURN_IF_ERROR(
+      CudaStatus(cudaGetDeviceProperties(&properties, device), "properties of the CUDA device"));
+  const FewRowsDevice result = {
+      .multiprocessors = properties.multiProcessorCount,
+      .shared_bytes_per_block = static_cast<int64_t>(properties.sharedMemPerBlockOptin),
+      .shared_bytes_per_multiprocessor =
+          static_cast<int64_t>(properties.sharedMemPerMultiprocessor),
+      .programmatic_launch = properties.major >= 9,
+  };
+  for (const Instance& instance : kInstances) {
+    if (instance.shared_bytes > result.shared_bytes_per_block) continue;
+    if (instance.tma_kernel != nullptr && !result.programmatic_launch) continue;
+    const void* kernel = instance.function();
+    SWAA_RETURN_IF_ERROR(
+        CudaStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                        instance.shared_bytes),
+                   "shared memory of the product for few rows"));
+    // Blocks of two launches shall be resident; a multiprocessor divides its memory between shared
+    // memory and L1 anew only when it is idle.
+    SWAA_RETURN_IF_ERROR(
+        CudaStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                        cudaSharedmemCarveoutMaxShared),
+                   "shared memory of the product for few rows"));
+  }
+  return result;
+}
+
+int64_t FewRowsPartialBytes(const FewRowsDevice& device, const FewRowsTuning& tuning) {
+  return int64_t{2} * MaxBlocks(device, tuning) * kFewRowsTileRows * kMaxFewRows *
+         static_cast<int64_t>(sizeof(float));
+}
+
+bool FewRowsFits(const FewRowsDevice& device, const FewRowsTuning& tuning,
+                 const FewRowsWorkspace& workspace, const LinearArguments& arguments) {
+  if (arguments.rows < 1 || arguments.rows > kMaxFewRows) return false;
+  if (workspace.partial_bytes < FewRowsPartialBytes(device, tuning)) return false;
+  const int64_t row_tiles = Partition(device, tuning, arguments).row_tiles;
+  return row_tiles * kFewRowsWarps <= workspace.arrival_count &&
+         FindInstance(device, tuning, arguments.rows) != nullptr;
+}
+
+void LaunchFewRows(const FewRowsDevice& device, const FewRowsTuning& tuning,
+                   const FewRowsWorkspace& workspace, const LinearArguments& arguments,
+                   cudaStream_t stream, bool dependent) {
+  SWAA_CHECK(FewRowsFits(device, tuning, workspace, arguments))
+      << "rows " << arguments.rows << ", " << arguments.in_features << " -> "
+      << arguments.out_features;
+  const Instance& instance = *FindInstance(device, tuning, arguments.rows);
+  const FewRowsKernelParams params = {
+      .weight = arguments.weight,
+      .x = arguments.x,
+      .bias = arguments.bias,
+      .out = arguments.out,
+      .partials = static_cast<float4*>(workspace.partials),
+      .arrivals = workspace.arrivals,
+      .x_stride = arguments.stride(),
+      .features = static_cast<int32_t>(OutFeatures(arguments)),
+      .in_features = static_cast<int32_t>(arguments.in_features),
+      .rows = static_cast<int32_t>(arguments.rows),
+      .l2_prefetch_tiles = tuning.l2_prefetch_tiles,
+      .partition = Partition(device, tuning, arguments),
+      .out_is_f32 = arguments.out_type == DataType::kF32,
+      .silu_mul = arguments.silu_mul,
+      .dependent = dependent && device.programmatic_launch,
+  };
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(params.partition.blocks);
+  config.blockDim = dim3(instance.kernel != nullptr ? kFewRowsThreads : kFewRowsTmaThreads);
+  config.dynamicSmemBytes = instance.shared_bytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = params.dependent ? 1 : 0;
+  if (instance.kernel != nullptr) {
+    SWAA_CUDA_CHECK(cudaLaunchKernelEx(&config, instance.kernel, params));
+  } else {
+    SWAA_CUDA_CHECK(cudaLaunchKernelEx(&config, instance.tma_kernel, params,
+                                       MakeFewRowsTensorMaps(arguments, instance.rows)));
+  }
+}
+
+}  // namespace swaa::kernels::cuda

@@ -1,0 +1,66 @@
+// The product for few rows: out[r, o] = sum_i x[r, i] * weight[o, i] (+ bias[o]), 1 to 64 rows of
+// x, bound by reading the weight once. Launched as a programmatic dependent it fetches the first
+// tiles of its weight while the kernel before it still runs. Sums are f32, in an order that depends
+// on the weight's shape and the device alone: a row's result is the same bits whatever the other
+// rows, and run after run.
+
+#ifndef SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_PRODUCT_H_
+#define SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_PRODUCT_H_
+
+#include <cstdint>
+#include <cuda_runtime_api.h>
+
+#include "absl/status/statusor.h"
+#include "kernels/cuda/linear/linear_arguments.h"
+
+namespace swaa::kernels::cuda {
+
+// More rows are not for this product.
+inline constexpr int64_t kMaxFewRows = 64;
+
+// How the kernel is set up. The defaults are what measuring settled on; benchmarks compare others.
+struct FewRowsTuning {
+  int32_t k_tile = 64;                    // input features of a tile: 64 or 128
+  int32_t stages = 0;                     // tiles in flight a block; 0: as many as fit, see below
+  int32_t blocks_per_multiprocessor = 1;  // of one launch
+  int32_t l2_prefetch_tiles = 0;          // more tiles asked into L2 before x is waited for
+  int32_t min_tiles_per_block = 2;
+  bool tma = true;  // by the copy engine, where there is one and k_tile is 64
+};
+
+// What the kernel needs to know of a device.
+struct FewRowsDevice {
+  int32_t multiprocessors = 0;
+  int64_t shared_bytes_per_block = 0;  // the most a block may ask for
+  int64_t shared_bytes_per_multiprocessor = 0;
+  bool programmatic_launch = false;  // compute capability 9.0 and newer
+};
+
+// Describes the current CUDA device and lets it run the kernels with all their shared memory.
+// Called once a device before anything is launched on it.
+absl::StatusOr<FewRowsDevice> InitializeFewRows();
+
+// Memory that lasts from launch to launch and belongs to one stream.
+struct FewRowsWorkspace {
+  uint32_t* arrivals = nullptr;  // [arrival_count], zero before the first launch and after each
+  int64_t arrival_count = 0;
+  void* partials = nullptr;  // at least FewRowsPartialBytes, aligned to 16
+  int64_t partial_bytes = 0;
+};
+
+// Bytes of partial sums that a launch of up to kMaxFewRows rows may write.
+int64_t FewRowsPartialBytes(const FewRowsDevice& device, const FewRowsTuning& tuning);
+
+// Whether the product can be computed here: rows, the workspace, and shared memory suffice.
+bool FewRowsFits(const FewRowsDevice& device, const FewRowsTuning& tuning,
+                 const FewRowsWorkspace& workspace, const LinearArguments& arguments);
+
+// Enqueues the product. `dependent`: the kernel before it in the stream may be overlapped (no
+// effect on devices without programmatic launch). CHECKs FewRowsFits. Throws CudaError.
+void LaunchFewRows(const FewRowsDevice& device, const FewRowsTuning& tuning,
+                   const FewRowsWorkspace& workspace, const LinearArguments& arguments,
+                   cudaStream_t stream, bool dependent);
+
+}  // namespace swaa::kernels::cuda
+
+#endif  // SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_PRODUCT_H_
