@@ -8,6 +8,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "kernels/host_device.h"
+
 #if defined(__CUDACC__)
 #define SWAA_HOST_DEVICE __host__ __device__ __forceinline__
 #else

@@ -49,6 +49,7 @@ struct ModelShape {
   int32_t heads = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
+  float attention_scale = 0;  // of q . k
   int32_t vocab = 0;
 
   int64_t head_width() const { return int64_t{heads} * head_dim; }
@@ -172,14 +173,13 @@ struct RopeAndStoreParams {
   bool rotate_queries = true;
 };
 
-// out[r, h, :] = softmax(scale * q[r, h, :] . K)V over the keys that the row's span shows, reading
-// pages. Query head h reads KV head h / (heads / kv_heads). Any mix of spans, lengths and counts in
-// one call; invisible pages are never read and may name the zero page.
+// out[r, h, :] = softmax(attention_scale * q[r, h, :] . K)V over the keys that the row's span
+// shows, reading pages. Query head h reads KV head h / (heads / kv_heads). Any mix of spans,
+// lengths and counts in one call; invisible pages are never read and may name the zero page.
 struct AttentionParams {
   const void* qkv = nullptr;  // as RopeAndStore left it: q of row r begins the row
   void* out = nullptr;        // [rows, heads * head_dim], activation type
   int32_t layer = 0;
-  float scale = 0;
   // Of the rows whose logits are wanted, gathered in qkv, instead of all rows.
   bool wanted_rows = false;
 };
@@ -233,8 +233,8 @@ class Operators {
                                                                    int64_t hidden) = 0;
   // Takes pages, page table and what steps need. Once, after the weights.
   virtual absl::Status PrepareSteps(const StepCapacity& capacity) = 0;
-  // Calls `forward`, which enqueues a step, for steps that nobody asked for: to choose algorithms and
-  // to capture what will be replayed. Once, after PrepareSteps.
+  // Calls `forward`, which enqueues a step, for steps that nobody asked for: to choose algorithms
+  // and to capture what will be replayed. Once, after PrepareSteps.
   virtual absl::Status WarmUp(absl::FunctionRef<void(StagedStep*)> forward) = 0;
 
   // --- A step ---

@@ -65,6 +65,7 @@ kernels::ModelShape ShapeOf(const ModelConfig& c) {
           .heads = c.heads,
           .kv_heads = c.kv_heads,
           .head_dim = c.head_dim,
+          .attention_scale = 1 / std::sqrt(static_cast<float>(c.head_dim)),
           .vocab = c.vocab_size};
 }
 
@@ -125,9 +126,7 @@ void Transformer::Forward(StagedStep* step) {
   operators_->Embed(*step, *weights_->embedding, a.residual->data());
   operators_->RopeTable(*step, Floats(inverse_frequencies_), RopeAttentionFactor(config_),
                         Floats(a.cos_sin));
-  kernels::AttentionParams attention{.qkv = a.qkv->data(),
-                                     .out = a.attended->data(),
-                                     .scale = 1 / std::sqrt(static_cast<float>(config_.head_dim))};
+  kernels::AttentionParams attention{.qkv = a.qkv->data(), .out = a.attended->data()};
   const int32_t last = config_.num_layers - 1;
   for (int32_t l = 0; l <= last; ++l) {
     const LayerWeights& layer = weights_->layers[l];

@@ -225,7 +225,7 @@ class CpuOperators : public Operators {
                     .heads = model.heads,
                     .kv_heads = model.kv_heads,
                     .head_dim = model.head_dim,
-                    .scale = p.scale},
+                    .scale = model.attention_scale},
                    attention_options());
   }
 

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -89,7 +91,8 @@ class CudaOperators : public Operators {
     SWAA_RETURN_IF_ERROR(Products::CheckShape("gate_up", 2 * shape.ffn_width, shape.hidden));
     SWAA_RETURN_IF_ERROR(Products::CheckShape("ffn_down", shape.hidden, shape.ffn_width));
     SWAA_RETURN_IF_ERROR(Products::CheckShape("output", shape.vocab, shape.hidden));
-    return AttentionSupports(shape.head_dim, shape.heads, shape.kv_heads, device_.major);
+    return SupportsAttention(shape.head_dim, shape.heads, shape.kv_heads,
+                             10 * device_.major + device_.minor);
   }
 
   int64_t KvPageBytes(int32_t kv_heads, int32_t head_dim) const override {
@@ -103,9 +106,9 @@ class CudaOperators : public Operators {
 
   int64_t StateBytes(const StepCapacity& c) const override {
     return int64_t{c.num_pages} * KvPageBytes(c.model.kv_heads, c.model.head_dim) +
-           PageTableBytes(c) + BlockBytes(c) + Products::kWorkspaceBytes +
-           Attention::DeviceBytes(AttentionShapeOf(c), AttentionLimitsOf(c)) + ResultBytes(c) +
-           CudaSampler::DeviceBytes(c.num_slots, c.model.vocab, c.max_logits_rows);
+           PageTableBytes(c) + BlockBytes(c) + ResultBytes(c) + Products::kWorkspaceBytes +
+           AttentionWorkspaceBytes(AttentionShapeOf(c), device_.multiprocessors) +
+           DecodePlanBytes(c) + SamplerBytes(c);
   }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
@@ -151,13 +154,7 @@ class CudaOperators : public Operators {
     SWAA_ASSIGN_OR_RETURN(products_, Products::Create(workspace, Products::kWorkspaceBytes));
     SWAA_ASSIGN_OR_RETURN(
         sampler_, CudaSampler::Create(capacity.num_slots, model.vocab, capacity.max_logits_rows));
-    const int64_t attention_bytes =
-        Attention::DeviceBytes(AttentionShapeOf(capacity), AttentionLimitsOf(capacity));
-    SWAA_ASSIGN_OR_RETURN(std::byte * attention_memory,
-                          arena_.Allocate(attention_bytes, "attention"));
-    SWAA_ASSIGN_OR_RETURN(attention_, Attention::Create(device_.major, AttentionShapeOf(capacity),
-                                                        AttentionLimitsOf(capacity), page_table(),
-                                                        pages(), attention_memory));
+    SWAA_RETURN_IF_ERROR(PrepareAttention());
     for (CudaStep& step : steps_) {
       SWAA_RETURN_IF_ERROR(step.Allocate(BlockBytes(capacity), capacity.max_rows));
     }
@@ -323,7 +320,19 @@ class CudaOperators : public Operators {
                        launch());
   }
 
-  void Attention(const StagedStep& staged, const kernels::AttentionParams& p) override;
+  void Attention(const StagedStep& staged, const kernels::AttentionParams& p) override {
+    const CudaStep& step = Cast(staged);
+    const AttentionPlan& plan = p.wanted_rows ? *step.wanted_attention : *step.attention;
+    const AttentionLaunch how{.stream = stream_, .dependent = launch().programmatic};
+    auto* out = static_cast<Bf16*>(p.out);
+    const AttentionQueries& queries = QueriesOf(static_cast<const Bf16*>(p.qkv));
+    if (step.shape.graph_rows > 0) {
+      // What is captured decodes whatever a later step holds.
+      attention_->Decode(p.layer, plan, queries, out, how);
+    } else {
+      attention_->Run(p.layer, plan, queries, out, how);
+    }
+  }
 
   void GatherWantedRows(const StagedStep& staged, const void* x, int64_t row_bytes,
                         void* out) override {
@@ -421,8 +430,7 @@ class CudaOperators : public Operators {
     const auto rows = static_cast<int64_t>(input.tokens.size());
     step->host_logits.assign(input.logits.begin(), input.logits.end());
     const auto wanted = static_cast<int64_t>(input.logits.size());
-    const bool decodes = static_cast<int64_t>(input.sequences.size()) == rows && wanted == rows &&
-                         input.num_classes() <= Attention::kMaxGraphClasses;
+    const bool decodes = static_cast<int64_t>(input.sequences.size()) == rows && wanted == rows;
     step->shape.graph_rows = decodes ? GraphRows(rows) : 0;
     if (step->shape.graph_rows > 0) {
       step->SetRows(step->shape.graph_rows, step->shape.graph_rows);
@@ -474,22 +482,31 @@ class CudaOperators : public Operators {
     step->positions = positions.device;
     step->slots = slots.device;
     step->logits = logits.device;
-    attention_->WritePlan(AttentionStep::kAllRows, input.sequences, input.layer_class, input.spans,
-                          rows, &block);
+    WritePlan({input.sequences, input.spans, input.layer_class}, decode_plans_,
+              capacity_.model.num_layers, &step->attention, &block);
     if (!step->all_wanted()) {
       const auto indices = block.Take<int32_t>(wanted);
       std::copy(step->wanted_sequences.rows.begin(), step->wanted_sequences.rows.end(),
                 indices.host);
       step->wanted = indices.device;
-      attention_->WritePlan(AttentionStep::kWantedRows, step->wanted_sequences.sequences, {},
-                            step->wanted_sequences.spans, wanted, &block);
+      const std::vector<uint8_t> one_class(capacity_.model.num_layers, 0);
+      WritePlan({step->wanted_sequences.sequences, step->wanted_sequences.spans, one_class},
+                wanted_decode_plans_, 1, &step->wanted_attention, &block);
     }
     const auto entries = block.Take<PageTableEntry>(static_cast<int64_t>(updates.size()));
     std::copy(updates.begin(), updates.end(), entries.host);
     SWAA_CUDA_CHECK(
         cudaMemcpyAsync(block_, step->block.data(), block.used(), cudaMemcpyHostToDevice, stream_));
     SetPageTableEntries(entries.device, static_cast<int64_t>(updates.size()));
-    attention_->LaunchPlans(stream_);
+    attention_->PlanDecode(*step->attention, stream_);
+    if (!step->all_wanted()) attention_->PlanDecode(*step->wanted_attention, stream_);
+  }
+
+  void WritePlan(const AttentionStep& step, DecodePlan* decode_plans, int32_t max_classes,
+                 std::optional<AttentionPlan>* plan, BlockWriter* block) {
+    const auto rest = block->Rest();
+    plan->emplace(rest.host, rest.device, block->left(), decode_plans, max_classes);
+    block->Advance(attention_->Write(step, &**plan));
   }
 
   // Rows beyond the step's are dead.
@@ -540,22 +557,66 @@ class CudaOperators : public Operators {
   }
 
   // The block's sections, each rounded up, at the most that a step can hold.
-  static int64_t BlockBytes(const StepCapacity& c) {
+  int64_t BlockBytes(const StepCapacity& c) const {
     constexpr int64_t kSections = 16, kRounding = 256;
     const int64_t rows = std::max<int64_t>(c.max_rows, kMaxGraphRows);
     return kSections * kRounding + rows * (5 * 4 + static_cast<int64_t>(sizeof(LogitsRow))) +
-           2 * Attention::PlanBytes(AttentionShapeOf(c), AttentionLimitsOf(c)) +
-           kMaxUpdates * static_cast<int64_t>(sizeof(PageTableEntry));
+           2 * PlanBytes(c) + kMaxUpdates * static_cast<int64_t>(sizeof(PageTableEntry));
+  }
+
+  int64_t PlanBytes(const StepCapacity& c) const {
+    // A request may have two sequences in a step, one a phase; wanted rows may all stand alone.
+    return AttentionPlanBytes(AttentionShapeOf(c), device_.multiprocessors,
+                              std::max(2 * c.num_slots, c.max_rows), c.max_rows,
+                              c.model.num_layers);
   }
 
   static AttentionShape AttentionShapeOf(const StepCapacity& c) {
     return {.heads = c.model.heads,
             .kv_heads = c.model.kv_heads,
             .head_dim = c.model.head_dim,
-            .num_layers = c.model.num_layers};
+            .scale = c.model.attention_scale,
+            .num_layers = c.model.num_layers,
+            .max_pages = c.max_pages_per_layer};
   }
-  static AttentionLimits AttentionLimitsOf(const StepCapacity& c) {
-    return {.max_rows = c.max_rows, .max_sequences = 2 * c.num_slots};
+
+  // One plan a class of all rows, and one for the wanted rows of the last layer.
+  static int64_t DecodePlanBytes(const StepCapacity& c) {
+    return (int64_t{c.model.num_layers} + 1) * static_cast<int64_t>(sizeof(DecodePlan));
+  }
+
+  // What CudaSampler says of its memory, history for all slots included.
+  static int64_t SamplerBytes(const StepCapacity& c) {
+    constexpr int64_t kSlotBytes = 16 << 10, kRowBytes = 64 << 10;
+    return c.num_slots * (kSlotBytes + int64_t{4} * c.model.vocab) + c.max_logits_rows * kRowBytes;
+  }
+
+  absl::Status PrepareAttention() {
+    const AttentionShape shape = AttentionShapeOf(capacity_);
+    SWAA_ASSIGN_OR_RETURN(
+        std::byte * workspace,
+        arena_.Allocate(AttentionWorkspaceBytes(shape, device_.multiprocessors), "attention"));
+    SWAA_ASSIGN_OR_RETURN(std::byte * plans,
+                          arena_.Allocate(DecodePlanBytes(capacity_), "plans of attention"));
+    decode_plans_ = reinterpret_cast<DecodePlan*>(plans);
+    wanted_decode_plans_ = decode_plans_ + capacity_.model.num_layers;
+    SWAA_ASSIGN_OR_RETURN(attention_,
+                          PagedAttention::Create({.shape = shape,
+                                                  .pool = reinterpret_cast<const Bf16*>(pool_),
+                                                  .pages = capacity_.num_pages,
+                                                  .page_table = page_table().entries,
+                                                  .workspace = workspace}));
+    return absl::OkStatus();
+  }
+
+  // The queries of a matrix of activations, described once.
+  const AttentionQueries& QueriesOf(const Bf16* qkv) {
+    const auto found = queries_.find(qkv);
+    if (found != queries_.end()) return found->second;
+    absl::StatusOr<AttentionQueries> queries =
+        attention_->Queries(qkv, PaddedRows(capacity_.max_rows), capacity_.model.qkv_width());
+    ThrowIfError(queries.status());
+    return queries_.emplace(qkv, *std::move(queries)).first->second;
   }
 
   // --- Warming up ---
@@ -615,7 +676,10 @@ class CudaOperators : public Operators {
   std::byte* results_ = nullptr;  // SampledToken [max_rows], then Alternatives [max_rows]
 
   std::unique_ptr<Products> products_;
-  std::unique_ptr<Attention> attention_;
+  std::unique_ptr<PagedAttention> attention_;
+  DecodePlan* decode_plans_ = nullptr;         // [layers], in the arena
+  DecodePlan* wanted_decode_plans_ = nullptr;  // [1]
+  std::map<const Bf16*, AttentionQueries> queries_;
   std::unique_ptr<CudaSampler> sampler_;
   GraphCache graphs_;
   std::vector<bool> filters_of_slot_;

@@ -6,9 +6,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cuda_runtime_api.h>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/sampling/sampler.h"
 #include "kernels/operators.h"
@@ -41,8 +43,11 @@ class BlockWriter {
     const int64_t at = Reserve(count * static_cast<int64_t>(sizeof(T)));
     return {reinterpret_cast<T*>(host_ + at), reinterpret_cast<T*>(device_ + at)};
   }
-  int64_t used() const { return used_; }
+  // All that is left, for who knows only afterwards how much of it he takes.
+  Array<std::byte> Rest() const { return {host_ + used_, device_ + used_}; }
   int64_t left() const { return capacity_ - used_; }
+  void Advance(int64_t bytes) { Reserve(bytes); }
+  int64_t used() const { return used_; }
 
  private:
   int64_t Reserve(int64_t bytes);
@@ -82,6 +87,9 @@ class CudaStep : public StagedStep {
   const int32_t* wanted = nullptr;      // [wanted_rows]; only where not all rows are wanted
   const LogitsRow* logits = nullptr;    // [wanted_rows]
   const int32_t* slice_rows = nullptr;  // [slices of logits]: live rows of each
+
+  std::optional<AttentionPlan> attention;         // of all rows
+  std::optional<AttentionPlan> wanted_attention;  // where not all rows are wanted
 
   // Host.
   std::vector<LogitsRow> host_logits;  // live ones

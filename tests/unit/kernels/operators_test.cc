@@ -264,6 +264,7 @@ class RopeAndStoreTest : public StepOperatorsTest {
              .heads = kHeads,
              .kv_heads = kKvHeads,
              .head_dim = kHeadDim,
+             .attention_scale = 0.125f,
              .vocab = kVocab});
     const std::vector<SequenceRows> sequences = {
         {.slot = 1, .first_row = 0, .query_count = 90, .first_position = 60},
@@ -318,8 +319,7 @@ class RopeAndStoreTest : public StepOperatorsTest {
   void CheckStored(const std::vector<double>& values, const StagedStep& step, const Buffer& qkv) {
     const int64_t rows = values.size() / kWidth;
     auto out = Allocate(rows * kHeads * kHeadDim * 4);
-    operators_->Attention(step,
-                          {.qkv = qkv.data(), .out = out->data(), .layer = 1, .scale = 0.125f});
+    operators_->Attention(step, {.qkv = qkv.data(), .out = out->data(), .layer = 1});
     std::vector<double> expected;
     for (int64_t r = 0; r < rows; ++r) {
       for (int h = 0; h < kHeads; ++h) {
