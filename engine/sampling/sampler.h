@@ -12,12 +12,7 @@
 
 namespace swaa {
 
-// A token and its log-probability before bias, penalties, temperature and filters.
-struct ScoredToken {
-  int32_t token = -1;
-  float logprob = 0;
-  std::vector<std::pair<int32_t, float>> top = {};  // most likely first; ties by smaller id
-};
+using kernels::ScoredToken;
 
 // What a draw depends on besides the logits.
 struct DrawContext {

@@ -31,7 +31,8 @@ absl::Status CheckRange(const char* field, float value, Range range, const char*
 }
 
 absl::Status CheckLogitBias(const SamplingParams& params, int32_t vocab_size) {
-  for (const auto& [token, bias] : params.logit_bias) {
+  for (const auto& [id, bias] : params.logit_bias) {
+    const auto token = static_cast<uint32_t>(id);
     if (token >= static_cast<uint32_t>(vocab_size)) {
       return absl::InvalidArgumentError(
           absl::StrCat("sampling_params.logit_bias[", token, "]: the vocabulary has ", vocab_size,

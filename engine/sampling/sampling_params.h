@@ -4,31 +4,16 @@
 #define SWAA_ENGINE_SAMPLING_SAMPLING_PARAMS_H_
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/sampling.h"
 
 namespace swaa {
 
-// Order of application: bias, penalties, temperature, top-k, top-p, min-p.
-struct SamplingParams {
-  float temperature = 1;         // 0 is greedy
-  float top_p = 1;               // (0, 1]
-  uint32_t top_k = 0;            // 0 keeps every token
-  float min_p = 0;               // [0, 1]
-  float frequency_penalty = 0;   // [-2, 2], counts output
-  float presence_penalty = 0;    // [-2, 2], counts output
-  float repetition_penalty = 1;  // (0, 2], counts prompt and output; 1 is neutral
-  uint64_t seed = 0;
-  std::map<uint32_t, float> logit_bias = {};
-
-  bool needs_history() const {
-    return frequency_penalty != 0 || presence_penalty != 0 || repetition_penalty != 1;
-  }
-};
+using kernels::SamplingParams;
 
 struct StoppingOptions {
   std::optional<uint32_t> max_tokens;  // at least 1; absent: up to the context
