@@ -64,7 +64,7 @@ class SchedulerTest : public ::testing::TestWithParam<int> {
  protected:
   int depth() const { return GetParam(); }
 };
-INSTANTIATE_TEST_SUITE_P(Depths, SchedulerTest, ::testing::Values(1, 2));
+INSTANTIATE_TEST_SUITE_P(Depths, SchedulerTest, ::testing::Values(1, 2, 3));
 
 // Alone = batched = chunked = forced = preempted, for any mix of recipes.
 TEST_P(SchedulerProperty, TokensDoNotDependOnCompany) {
@@ -99,7 +99,7 @@ TEST_P(SchedulerProperty, TokensDoNotDependOnCompany) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Rounds, SchedulerProperty,
-                         ::testing::Combine(::testing::Range(0, 16), ::testing::Values(1, 2)));
+                         ::testing::Combine(::testing::Range(0, 16), ::testing::Values(1, 2, 3)));
 
 TEST_P(SchedulerTest, PreemptsAndComputesAgain) {
   // Two requests whose decoding outgrows the pool together, not alone.
@@ -124,6 +124,58 @@ TEST_P(SchedulerTest, PreemptsAndComputesAgain) {
   EXPECT_GT(cases[1].sink->result->stats.preemptions, 0);
   // Each log-probability was sent once.
   EXPECT_EQ(cases[1].sink->events.size(), 200u);
+}
+
+// The first of three that decode needs a page more than there are: one of the others gives way,
+// with tokens under way, and what it frees is waited for instead of preempting the next as well.
+TEST_P(SchedulerTest, PreemptsOneThatIsInFlightAndOnlyOne) {
+  Bench bench(Info(9 * kLayers, depth()),
+              {.max_batch_tokens = 512, .max_running_requests = 8, .max_context_tokens = kContext});
+  std::mt19937 random(1);
+  std::vector<Case> cases(3);
+  for (int32_t tag = 0; tag < 3; ++tag) {
+    Case& c = cases[tag];
+    c.request.id = std::to_string(tag);
+    c.request.prompt = testing::Shared(RandomTokens(&random, tag == 0 ? 120 : 100));
+    c.request.recipe = FullAttention();
+    c.request.stopping = {.max_tokens = 90, .ignore_eos = true};
+    c.expected = testing::ReferenceOutput(*c.request.prompt, {}, c.request.recipe, 90, true);
+    ASSERT_TRUE(bench.Add(c).ok());
+  }
+  bench.RunToEnd();
+  for (const Case& c : cases) {
+    EXPECT_EQ(c.sink->output, c.expected) << c.request.id;
+    EXPECT_EQ(c.sink->result->stats.preemptions, c.request.id == "2" ? 1 : 0) << c.request.id;
+  }
+}
+
+// A request of higher priority takes the place of one that would go on for long.
+TEST_P(SchedulerTest, ANewcomerOfHigherPriorityRunsWithinAFewSteps) {
+  Bench bench(Info(40 * kLayers, depth()),
+              {.max_batch_tokens = 64, .max_running_requests = 2, .max_context_tokens = kContext});
+  std::mt19937 random(6);
+  std::vector<Case> cases(3);
+  for (int32_t tag = 0; tag < 3; ++tag) {
+    Case& c = cases[tag];
+    c.request.id = std::to_string(tag);
+    c.request.prompt = testing::Shared(RandomTokens(&random, tag == 0 ? 900 : 100));
+    c.request.recipe = FullAttention();
+    c.request.priority = tag;
+    c.request.stopping = {.max_tokens = 150, .ignore_eos = true};
+    c.expected = testing::ReferenceOutput(*c.request.prompt, {}, c.request.recipe, 150, true);
+  }
+  ASSERT_TRUE(bench.Add(cases[0]).ok());
+  ASSERT_TRUE(bench.Add(cases[1]).ok());
+  for (int i = 0; i < 20; ++i) bench.Step();
+  ASSERT_TRUE(cases[0].sink->accepted && cases[1].sink->accepted);
+  ASSERT_TRUE(bench.Add(cases[2]).ok());
+  for (int i = 0; i < 2 + depth(); ++i) bench.Step();
+  EXPECT_TRUE(cases[2].sink->accepted);
+  bench.RunToEnd();
+  for (const Case& c : cases) {
+    EXPECT_EQ(c.sink->output, c.expected) << c.request.id;
+    EXPECT_EQ(c.sink->result->stats.preemptions, c.request.id == "0" ? 1 : 0) << c.request.id;
+  }
 }
 
 int64_t Blocks(int64_t positions) { return (positions + 63) / 64; }
