@@ -3,7 +3,6 @@
 
 #include "engine/engine.h"
 
-#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -14,28 +13,26 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "engine/schedule/scheduler.h"
 
 namespace swaa {
 namespace {
 
-double SecondsSince(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 class ThreadedEngine final : public Engine {
  public:
   ThreadedEngine(const EngineOptions& options, Device* device, const Tokenizer* tokenizer,
-                 std::function<void(const StepRecord&)> on_step)
+                 EngineCallbacks callbacks)
       : options_(options),
         scheduler_options_{.max_batch_tokens = options.max_batch_tokens,
                            .max_running_requests = options.max_running_requests,
                            .max_context_tokens = options.max_context_tokens,
-                           .prefix_cache = options.prefix_cache},
+                           .prefix_cache = options.prefix_cache,
+                           .cost_weights = options.cost_weights},
         device_(device),
-        on_step_(std::move(on_step)),
+        callbacks_(std::move(callbacks)),
         scheduler_(scheduler_options_, device->info(), tokenizer) {
     SWAA_CHECK_GE(device->info().max_step_tokens, options.max_batch_tokens);
-    load_ = scheduler_.Load();
+    load_ = scheduler_.Snapshot();
     thread_ = std::thread([this] { Run(); });
   }
 
@@ -50,12 +47,13 @@ class ThreadedEngine final : public Engine {
   }
 
   absl::Status Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) override {
-    SWAA_CHECK(!request.id.empty() && !request.prompt.empty());
+    SWAA_CHECK(!request.id.empty() && request.prompt != nullptr && !request.prompt->empty());
     absl::StatusOr<int32_t> max_output =
         MaxOutputTokens(request, scheduler_options_, device_->info());
     if (!max_output.ok()) return max_output.status();
     {
       std::lock_guard lock(mutex_);
+      if (!lost_.ok()) return lost_;
       if (draining_ || stopping_) {
         return absl::UnavailableError("the server is shutting down; send the request elsewhere");
       }
@@ -122,10 +120,13 @@ class ThreadedEngine final : public Engine {
   }
 
   EngineLoad Load() const override {
-    std::lock_guard lock(mutex_);
-    EngineLoad load = load_;
-    load.queued = waiting_;  // those still in the inbox, too
-    return load;
+    LoadSnapshot snapshot;
+    {
+      std::lock_guard lock(mutex_);
+      snapshot = load_;
+      snapshot.totals.queued = waiting_;  // those still in the inbox, too
+    }
+    return snapshot.ToLoad();
   }
 
  private:
@@ -141,52 +142,78 @@ class ThreadedEngine final : public Engine {
     wake_.notify_all();
   }
 
+  // While a step is computed the next ones are planned and submitted, as many as the device takes.
   void Run() {
     while (TakeInbox()) {
-      const auto start = std::chrono::steady_clock::now();
-      scheduler_.ExpireDeadlines(absl::Now());
+      scheduler_.ExpireDeadlines(SteadyClock::now());
       // Their clients know already and may come again: their places must be free by then.
       if (scheduler_.any_ended()) Publish();
-      std::optional<Step> step = scheduler_.NextStep(absl::Now());
-      if (!step.has_value()) {
-        Publish();
-        continue;
+      while (scheduler_.steps_in_flight() < device_->info().max_steps_in_flight) {
+        std::optional<Step> step = scheduler_.NextStep(SteadyClock::now());
+        if (!step.has_value()) break;
+        device_->Submit(*std::move(step));
       }
-      StepRecord record{.prefill_tokens = scheduler_.step_prefill_tokens(),
-                        .decode_tokens = scheduler_.step_decode_tokens(),
-                        .host_seconds = SecondsSince(start)};
-      device_->Submit(*std::move(step));
-      Publish();  // while the device computes
-      StepResult result = device_->Collect();
-      record.device_seconds = result.seconds;
-      const auto commit_start = std::chrono::steady_clock::now();
-      scheduler_.Commit(std::move(result), absl::Now());
-      record.host_seconds += SecondsSince(commit_start);
-      if (on_step_) on_step_(record);
-      if (scheduler_.any_ended()) Publish();  // who sees an idle engine sees its last step counted
+      Publish();
+      if (scheduler_.steps_in_flight() > 0) Collect();
     }
+  }
+
+  void Collect() {
+    StepResult result = device_->Collect();
+    if (result.device_lost) return LoseDevice(result.status);
+    const double seconds = result.seconds;
+    const Scheduler::StepRows rows = scheduler_.Commit(std::move(result), SteadyClock::now());
+    if (callbacks_.on_step) {
+      callbacks_.on_step({.prefill_tokens = rows.prefill,
+                          .decode_tokens = rows.decode,
+                          .device_seconds = seconds});
+    }
+    if (scheduler_.any_ended()) Publish();  // who sees an idle engine sees its last step counted
+  }
+
+  // No later step can succeed: nothing is submitted or collected any more.
+  void LoseDevice(const absl::Status& status) {
+    const absl::Status lost =
+        absl::InternalError(absl::StrCat("the device is lost: ", std::string(status.message())));
+    {
+      std::lock_guard lock(mutex_);
+      lost_ = absl::UnavailableError(
+          absl::StrCat(std::string(lost.message()), "; send the request to another server"));
+    }
+    // What came before the refusals began.
+    DoPosted();
+    scheduler_.FailAll(lost);
+    Publish();
+    if (callbacks_.on_device_lost) callbacks_.on_device_lost(lost);
   }
 
   // Does what was posted; waits for something while there is nothing to compute. False: stop.
   bool TakeInbox() {
-    std::vector<Work> work;
     {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return stopping_ || !inbox_.empty() || !scheduler_.idle(); });
-      if (stopping_ && inbox_.empty() && scheduler_.idle()) return false;
-      work.swap(inbox_);
+      const auto busy = [&] { return !scheduler_.idle() || scheduler_.steps_in_flight() > 0; };
+      wake_.wait(lock, [&] { return stopping_ || !inbox_.empty() || busy(); });
+      if (stopping_ && inbox_.empty() && !busy()) return false;
     }
-    for (Work& one : work) one();
+    DoPosted();
     return true;
   }
 
+  void DoPosted() {
+    std::vector<Work> work;
+    {
+      std::lock_guard lock(mutex_);
+      work.swap(inbox_);
+    }
+    for (Work& one : work) one();
+  }
+
   void Publish() {
-    EngineLoad load = scheduler_.Load();
+    LoadSnapshot load = scheduler_.Snapshot();
     const std::vector<std::string> ended = scheduler_.TakeEnded();
     std::lock_guard lock(mutex_);
     for (const std::string& id : ended) live_.erase(id);
-    int32_t in_inbox = static_cast<int32_t>(live_.size()) - load.running - load.queued;
-    waiting_ = load.queued + in_inbox;
+    waiting_ = static_cast<int32_t>(live_.size()) - load.totals.running;
     load_ = std::move(load);
     if (live_.empty()) ended_.notify_all();
   }
@@ -194,7 +221,7 @@ class ThreadedEngine final : public Engine {
   const EngineOptions options_;
   const SchedulerOptions scheduler_options_;
   Device* const device_;
-  const std::function<void(const StepRecord&)> on_step_;
+  const EngineCallbacks callbacks_;
   Scheduler scheduler_;  // the engine thread's, once it runs
 
   mutable std::mutex mutex_;
@@ -203,7 +230,8 @@ class ThreadedEngine final : public Engine {
   std::vector<Work> inbox_;
   std::unordered_set<std::string> live_;  // ids
   int32_t waiting_ = 0;                   // live and not running
-  EngineLoad load_;
+  LoadSnapshot load_;
+  absl::Status lost_;  // what new requests get once the device is lost
   bool draining_ = false;
   bool stopping_ = false;
   std::thread thread_;
@@ -212,9 +240,8 @@ class ThreadedEngine final : public Engine {
 }  // namespace
 
 std::unique_ptr<Engine> Engine::Create(const EngineOptions& options, Device* device,
-                                       const Tokenizer* tokenizer,
-                                       std::function<void(const StepRecord&)> on_step) {
-  return std::make_unique<ThreadedEngine>(options, device, tokenizer, std::move(on_step));
+                                       const Tokenizer* tokenizer, EngineCallbacks callbacks) {
+  return std::make_unique<ThreadedEngine>(options, device, tokenizer, std::move(callbacks));
 }
 
 }  // namespace swaa

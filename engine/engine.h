@@ -10,10 +10,12 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "engine/device/device.h"
 #include "engine/generation.h"
+#include "engine/schedule/engine_load.h"
 #include "engine/schedule/never_fits.h"
-#include "engine/schedule/scheduler.h"
+#include "engine/schedule/step_cost.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace swaa {
@@ -24,14 +26,22 @@ struct EngineOptions {
   int32_t max_queued_requests = 1024;
   int32_t max_context_tokens = 0;  // of the model
   bool prefix_cache = true;        // reuse what earlier requests computed
+  StepCostWeights cost_weights;    // by which a step's time is shared out
 };
 
-// What one step was, for metrics. Called on the engine thread; must not block.
+// What one step was, for metrics.
 struct StepRecord {
   int32_t prefill_tokens = 0;
   int32_t decode_tokens = 0;
   double device_seconds = 0;
-  double host_seconds = 0;  // plan and commit
+};
+
+// Called on the engine thread; must not block and must not call the engine.
+struct EngineCallbacks {
+  std::function<void(const StepRecord&)> on_step = {};
+  // The device failed for good, with this status: every request was ended with INTERNAL and new
+  // ones are refused. Called once; the process can only end.
+  std::function<void(const absl::Status&)> on_device_lost = {};
 };
 
 // Thread-safe. The destructor aborts what is left and joins the thread.
@@ -40,15 +50,14 @@ class Engine {
   // `tokenizer` gives token bytes for stop strings and the end tokens; it and the device outlive
   // the engine.
   static std::unique_ptr<Engine> Create(const EngineOptions& options, Device* device,
-                                        const Tokenizer* tokenizer,
-                                        std::function<void(const StepRecord&)> on_step = {});
+                                        const Tokenizer* tokenizer, EngineCallbacks callbacks = {});
   virtual ~Engine() = default;
 
   // Queues a request; its events go to `sink`. On an error the sink is never called:
   //   ALREADY_EXISTS      a live request has this id
   //   OUT_OF_RANGE        prompt beyond the context
   //   RESOURCE_EXHAUSTED  queue full, or the pool can never hold it (IsNeverFits tells)
-  //   UNAVAILABLE         draining
+  //   UNAVAILABLE         draining, or the device is lost
   virtual absl::Status Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) = 0;
 
   // The client has gone: OnFailed(CANCELLED) at the next step boundary. Ignored unless the live

@@ -4,6 +4,7 @@
 #ifndef SWAA_ENGINE_GENERATION_H_
 #define SWAA_ENGINE_GENERATION_H_
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -14,12 +15,21 @@
 #include "absl/time/time.h"
 #include "engine/recipe/recipe.h"
 #include "engine/sampling/sampling_params.h"
+#include "kernels/sampling.h"
 
 namespace swaa {
 
+using kernels::ScoredToken;
+
+// The engine's clock: never set back or forward, so that no request ends and no duration is wrong
+// because someone corrected the time of day.
+using SteadyClock = std::chrono::steady_clock;
+using SteadyTime = SteadyClock::time_point;
+
 struct GenerationRequest {
-  std::string id;                      // unique among live requests; not empty
-  std::vector<int32_t> prompt;         // at least one token
+  std::string id;  // unique among live requests; not empty
+  // At least one token. Shared, never copied: a prompt may be megabytes.
+  std::shared_ptr<const std::vector<int32_t>> prompt;
   std::vector<int32_t> forced_output;  // positions from the prompt's end on
   Recipe recipe;
   std::string recipe_label;  // registered name or "custom": for load and metrics
@@ -29,8 +39,8 @@ struct GenerationRequest {
   std::optional<int32_t> prompt_logprobs;
   int32_t priority = 0;  // higher first
   std::string cache_salt;
-  absl::Time arrival = absl::Now();
-  absl::Time deadline = absl::InfiniteFuture();
+  SteadyTime arrival = SteadyClock::now();
+  SteadyTime deadline = SteadyTime::max();
 };
 
 enum class FinishReason { kStop, kLength, kCancelled };
@@ -57,6 +67,11 @@ struct GenerationStats {
   int32_t prompt_tokens = 0;
   int32_t cached_prompt_tokens = 0;
   int32_t completion_tokens = 0;
+  // The request's share of the steps that computed for it, by rows, keys and logits; computing
+  // again after a preemption is in the second alone. A step that was under way when the request
+  // ended is in neither.
+  double device_seconds = 0;
+  double recomputed_device_seconds = 0;
 };
 
 struct GenerationResult {

@@ -7,228 +7,269 @@
 
 #include "base/check.h"
 #include "engine/recipe/visibility.h"
-#include "kernels/types.h"
 
 namespace swaa {
 namespace {
 
 constexpr int64_t kBlock = kernels::kPageTokens;
 
-uint64_t HashOf(uint64_t parent, const std::vector<int32_t>& tokens, const std::string& signature) {
-  uint64_t hash = parent * 0x9e3779b97f4a7c15u + std::hash<std::string>()(signature);
-  for (int32_t token : tokens) {
-    hash = (hash ^ static_cast<uint32_t>(token)) * 0xff51afd7ed558ccdu;
-    hash ^= hash >> 32;
+// What a recipe keeps of a prefix of some blocks: a layer keeps all, or sinks and a window.
+struct KeptBlocks {
+  std::vector<bool> slides;  // [layers]
+  int32_t sliding = 0;       // how many
+  int64_t sinks = 0;         // blocks
+  int64_t window = 0;        // positions
+
+  explicit KeptBlocks(const Recipe& recipe) : slides(recipe.num_layers()) {
+    if (!recipe.window.has_value()) return;
+    for (int32_t layer = 0; layer < recipe.num_layers(); ++layer) {
+      slides[layer] = !recipe.layer_full[layer] && !recipe.decode_full[layer];
+      sliding += slides[layer];
+    }
+    sinks = (int64_t{recipe.sinks} + kBlock - 1) / kBlock;
+    window = int64_t{*recipe.window};
   }
-  return hash;
-}
 
-bool SeesEverything(const Recipe& recipe, int64_t block) {
-  return !recipe.window.has_value() ||
-         (block + 1) * kBlock <= int64_t{*recipe.window} + int64_t{recipe.sinks} ||
-         std::all_of(recipe.layer_full.begin(), recipe.layer_full.end(), [](bool f) { return f; });
-}
+  // The first block of the window behind `length` blocks.
+  int64_t WindowBegin(int64_t length) const {
+    return std::max<int64_t>(0, length * kBlock - window + 1) / kBlock;
+  }
+};
 
-// {W, K, F} in bytes; empty where the recipe cannot matter.
-std::string SignatureOf(const Recipe& recipe, int64_t block) {
-  if (SeesEverything(recipe, block)) return "";
-  std::string signature = std::to_string(*recipe.window) + "/" + std::to_string(recipe.sinks) + "/";
-  for (bool full : recipe.layer_full) signature += full ? 'F' : '.';
-  return signature;
-}
-
-// Unlike any block's signature: those begin with a digit.
-std::string RootSignature(const PrefixScope& scope) {
-  return "root " + std::to_string(scope.adapter_load) + " " + scope.salt;
-}
-
-std::vector<int32_t> TokensOf(const PrefixCache::TokenAt& token_at, int64_t block) {
-  std::vector<int32_t> tokens(kBlock);
-  for (int64_t i = 0; i < kBlock; ++i) tokens[i] = token_at(block * kBlock + i);
-  return tokens;
+bool SameMask(const std::shared_ptr<const MaskSignature>& a,
+              const std::shared_ptr<const MaskSignature>& b) {
+  return a == b || (a != nullptr && b != nullptr && *a == *b);
 }
 
 }  // namespace
 
-bool IsShareable(const Recipe& recipe, int64_t prompt_tokens, int64_t block) {
-  if ((block + 1) * kBlock <= prompt_tokens || SeesEverything(recipe, block)) return true;
-  for (int32_t layer = 0; layer < recipe.num_layers(); ++layer) {
-    if (recipe.decode_full[layer] && !recipe.layer_full[layer]) return false;
-  }
-  return true;
+struct PrefixCache::Candidate {
+  Block* parent;
+  PrefixScope scope;
+  Tokens tokens;
+  std::shared_ptr<const MaskSignature> mask;
+  ContentHash hash;
+};
+
+PrefixCache::PrefixCache(int32_t num_layers, PagePool* pool)
+    : num_layers_(num_layers), pool_(pool), homes_(pool->total_pages() + 1) {}
+
+PrefixCache::Candidate PrefixCache::CandidateOf(const PrefixKey& key, const KnownTokens& tokens,
+                                                Block* parent, int64_t index) const {
+  Candidate candidate{.parent = parent, .scope = key.scope, .mask = key.MaskOf(index)};
+  tokens.Copy(index * kBlock, kBlock, candidate.tokens.data());
+  ContentHasher hasher(parent == nullptr ? key.scope.digest : parent->hash);
+  hasher.AddTokens(candidate.tokens);
+  const ContentHash mask = candidate.mask == nullptr ? ContentHash{} : candidate.mask->digest;
+  hasher.Add(mask.high);
+  hasher.Add(mask.low);
+  candidate.hash = hasher.Finish();
+  return candidate;
 }
 
-PrefixCache::Node PrefixCache::Child(Node parent, const std::vector<int32_t>& tokens,
-                                     const std::string& signature) const {
-  const auto [begin, end] = by_hash_.equal_range(HashOf(parent, tokens, signature));
+PrefixCache::Block* PrefixCache::Child(const Candidate& candidate) {
+  const auto [begin, end] = by_hash_.equal_range(candidate.hash.low);
   for (auto it = begin; it != end; ++it) {
-    const Block& block = nodes_.at(it->second);
-    if (block.parent == parent && block.tokens == tokens && block.signature == signature) {
-      return it->second;
+    Block& block = it->second;
+    if (block.hash == candidate.hash && block.parent == candidate.parent &&
+        (candidate.parent != nullptr || block.scope == candidate.scope) &&
+        block.tokens == candidate.tokens && SameMask(block.mask, candidate.mask)) {
+      return &block;
     }
   }
-  return kNone;
+  return nullptr;
 }
 
-PrefixCache::Node PrefixCache::AddChild(Node parent, std::vector<int32_t> tokens,
-                                        std::string signature) {
-  const Node node = next_node_++;
-  const uint64_t hash = HashOf(parent, tokens, signature);
-  if (parent != kNone) ++nodes_.at(parent).children;
-  nodes_.emplace(node, Block{.parent = parent,
-                             .tokens = std::move(tokens),
-                             .signature = std::move(signature),
-                             .pages = std::vector<int32_t>(num_layers_, kernels::kZeroPage),
-                             .hash = hash});
-  by_hash_.emplace(hash, node);
-  return node;
+PrefixCache::Block* PrefixCache::AddChild(const Candidate& candidate) {
+  if (candidate.parent != nullptr) {
+    ++candidate.parent->children;
+    Changed(*candidate.parent);
+  } else {
+    ++version_;  // a look-up that found nothing at all may find this
+  }
+  Block block{.parent = candidate.parent,
+              .scope = candidate.scope,
+              .tokens = candidate.tokens,
+              .mask = candidate.mask,
+              .hash = candidate.hash,
+              .pages = std::vector<int32_t>(num_layers_, kernels::kZeroPage)};
+  return &by_hash_.emplace(candidate.hash.low, std::move(block))->second;
 }
 
-// Removes a node that holds no page and leads to none, and its ancestors likewise.
-void PrefixCache::RemoveIfUseless(Node node) {
-  while (node != kNone) {
-    const auto it = nodes_.find(node);
-    const Block& block = it->second;
-    if (block.held_pages > 0 || block.children > 0 || block.cursors > 0) return;
-    const auto [begin, end] = by_hash_.equal_range(block.hash);
-    by_hash_.erase(
-        std::find_if(begin, end, [&](const auto& entry) { return entry.second == node; }));
-    node = block.parent;
-    nodes_.erase(it);
-    if (node != kNone) --nodes_.at(node).children;
+// Removes a block that holds no page and leads to none, and its ancestors likewise.
+void PrefixCache::RemoveIfUseless(Block* block) {
+  while (block != nullptr) {
+    if (block->held_pages + block->children + block->cursors + block->lookups > 0) return;
+    const auto [begin, end] = by_hash_.equal_range(block->hash.low);
+    const auto entry =
+        std::find_if(begin, end, [&](const auto& entry) { return &entry.second == block; });
+    block = block->parent;
+    by_hash_.erase(entry);
+    if (block != nullptr) --block->children;
   }
 }
 
-std::vector<PrefixCache::Node> PrefixCache::Walk(const PrefixScope& scope, const TokenAt& token_at,
-                                                 const Recipe& recipe, int64_t prompt_tokens,
-                                                 int64_t blocks) const {
-  std::vector<Node> path;
-  Node node = Child(kNone, {}, RootSignature(scope));
-  for (int64_t block = 0; block < blocks && node != kNone; ++block) {
-    if (!IsShareable(recipe, prompt_tokens, block)) break;
-    node = Child(node, TokensOf(token_at, block), SignatureOf(recipe, block));
-    if (node != kNone) path.push_back(node);
+// Goes on from where the look-up's path ends.
+void PrefixCache::Walk(const PrefixKey& key, const KnownTokens& tokens, int64_t blocks,
+                       Lookup* lookup) {
+  std::vector<Block*>& path = lookup->path_;
+  for (auto index = static_cast<int64_t>(path.size()); index < blocks; ++index) {
+    if (!key.IsShareable(tokens.prompt_tokens(), index)) return;
+    Block* parent = path.empty() ? nullptr : path.back();
+    Block* block = Child(CandidateOf(key, tokens, parent, index));
+    if (block == nullptr) return;
+    ++block->lookups;
+    path.push_back(block);
   }
-  return path;
 }
 
 // The most blocks of the path after which every page that the recipe keeps is here. A longer prefix
 // can be served where a shorter one cannot: a window needs only its own end.
-int64_t PrefixCache::LongestServed(const std::vector<Node>& path, const Recipe& recipe) const {
+int64_t PrefixCache::LongestServed(const std::vector<Block*>& path, const Recipe& recipe) const {
+  const KeptBlocks kept(recipe);
   const auto blocks = static_cast<int64_t>(path.size());
-  std::vector<bool> served(blocks + 1, true);
-  std::vector<const Block*> nodes;
-  for (Node node : path) nodes.push_back(&nodes_.at(node));
-  for (int32_t layer = 0; layer < num_layers_; ++layer) {
-    int64_t first_missing = blocks;  // all blocks below it are here
-    int64_t run = 0;                 // blocks here without a gap, up to where we are
-    for (int64_t length = 1; length <= blocks; ++length) {
-      const bool here = nodes[length - 1]->pages[layer] != kernels::kZeroPage;
-      run = here ? run + 1 : 0;
-      if (!here) first_missing = std::min(first_missing, length - 1);
-      const KeptPositions kept = Kept(recipe, layer, length * kBlock);
-      const int64_t sinks = std::min(length, (kept.keep_first + kBlock - 1) / kBlock);
-      const int64_t window = length - std::min(length, kept.keep_from / kBlock);
-      if (first_missing < sinks || run < window) served[length] = false;
+  int64_t most = blocks;             // the layers that keep all have the blocks below it
+  int64_t sinks_to = blocks;         // the sliding ones lack the first sink block here
+  std::vector<int64_t> gap(blocks);  // [block] the last one up to it that a sliding layer lacks
+  int64_t last_gap = -1;
+  for (int64_t index = 0; index < blocks; ++index) {
+    const Block& block = *path[index];
+    for (int32_t layer = 0; block.held_pages < num_layers_ && layer < num_layers_; ++layer) {
+      if (block.pages[layer] != kernels::kZeroPage) continue;
+      if (kept.slides[layer]) {
+        last_gap = index;
+        if (index < kept.sinks) sinks_to = std::min(sinks_to, index);
+      } else {
+        most = std::min(most, index);
+      }
     }
+    gap[index] = last_gap;
   }
-  int64_t longest = blocks;
-  while (!served[longest]) --longest;  // served[0] stays true
-  return longest;
+  for (int64_t length = most; length > 0; --length) {
+    const bool sinks = std::min(length, kept.sinks) <= sinks_to;
+    if (kept.sliding == 0 || (sinks && gap[length - 1] < kept.WindowBegin(length))) return length;
+  }
+  return 0;
 }
 
-PrefixCache::Hit PrefixCache::Find(const PrefixScope& scope, const TokenAt& token_at,
-                                   const Recipe& recipe, int64_t prompt_tokens,
-                                   int64_t most_tokens) const {
-  Hit hit;
-  hit.path = Walk(scope, token_at, recipe, prompt_tokens, most_tokens / kBlock);
-  hit.path.resize(LongestServed(hit.path, recipe));
-  hit.tokens = static_cast<int64_t>(hit.path.size()) * kBlock;
-  for (int32_t layer = 0; layer < num_layers_; ++layer) {
-    const KeptPositions kept = Kept(recipe, layer, hit.tokens);
-    for (size_t block = 0; block < hit.path.size(); ++block) {
-      if (!KeepsPage(kept, static_cast<int64_t>(block))) continue;
-      ++hit.pages;
-      const int32_t page = nodes_.at(hit.path[block]).pages[layer];
-      if (pool_->references(page) == 0) ++hit.evictable_pages;
+void PrefixCache::CountPages(const Recipe& recipe, int64_t blocks, Lookup* lookup) const {
+  const KeptBlocks kept(recipe);
+  const int64_t window_begin = kept.WindowBegin(blocks);
+  lookup->tokens_ = blocks * kBlock;
+  lookup->pages_ = lookup->evictable_pages_ = 0;
+  for (int64_t index = 0; index < blocks; ++index) {
+    const Block& block = *lookup->path_[index];
+    const bool all = kept.sliding == 0 || index < kept.sinks || index >= window_begin;
+    lookup->pages_ += all ? num_layers_ : num_layers_ - kept.sliding;
+    if (all && block.held_pages == num_layers_) {
+      lookup->evictable_pages_ += block.idle_pages;
+      continue;
+    }
+    for (int32_t layer = 0; block.idle_pages > 0 && layer < num_layers_; ++layer) {
+      if (!all && kept.slides[layer]) continue;
+      lookup->evictable_pages_ += pool_->references(block.pages[layer]) == 0;
     }
   }
-  return hit;
 }
 
-void PrefixCache::Adopt(const Hit& hit, const Recipe& recipe, int32_t slot, SequencePages* pages,
-                        std::vector<PageTableUpdate>* updates) {
-  std::vector<const Block*> nodes;
-  for (Node node : hit.path) nodes.push_back(&nodes_.at(node));
-  for (int32_t layer = 0; layer < num_layers_; ++layer) {
-    const KeptPositions kept = Kept(recipe, layer, hit.tokens);
-    std::vector<int32_t> shared(nodes.size(), kernels::kZeroPage);
-    for (size_t block = 0; block < nodes.size(); ++block) {
-      if (KeepsPage(kept, static_cast<int64_t>(block))) shared[block] = nodes[block]->pages[layer];
+void PrefixCache::Find(const PrefixKey& key, const KnownTokens& tokens, const Recipe& recipe,
+                       int64_t most_tokens, Lookup* lookup) {
+  if (lookup->version_ == version_) return;
+  Walk(key, tokens, most_tokens / kBlock, lookup);
+  CountPages(recipe, LongestServed(lookup->path_, recipe), lookup);
+  lookup->version_ = version_;
+}
+
+void PrefixCache::Forget(Lookup* lookup) {
+  const std::vector<Block*> path = std::exchange(*lookup, {}).path_;
+  for (Block* block : path) --block->lookups;
+  if (!path.empty()) RemoveIfUseless(path.back());
+}
+
+PrefixCache::Cursor PrefixCache::Adopt(Lookup* lookup, const Recipe& recipe, int32_t slot,
+                                       SequencePages* pages,
+                                       std::vector<PageTableUpdate>* updates) {
+  SWAA_CHECK_EQ(lookup->version_, version_) << "the look-up is stale";
+  const KeptBlocks kept(recipe);
+  Cursor cursor{.blocks = lookup->tokens_ / kBlock};
+  const int64_t window_begin = kept.WindowBegin(cursor.blocks);
+  for (int32_t layer = 0; layer < num_layers_ && cursor.blocks > 0; ++layer) {
+    std::vector<int32_t> shared(cursor.blocks, kernels::kZeroPage);
+    for (int64_t block = 0; block < cursor.blocks; ++block) {
+      if (kept.slides[layer] && block >= kept.sinks && block < window_begin) continue;
+      shared[block] = lookup->path_[block]->pages[layer];
     }
     pages->Share(layer, shared, slot, pool_, updates);
   }
-}
-
-PrefixCache::Cursor PrefixCache::Follow(const Hit& hit) {
-  Cursor cursor;
-  if (hit.path.empty()) return cursor;
-  cursor = {.node = hit.path.back(), .blocks = static_cast<int64_t>(hit.path.size())};
-  ++nodes_.at(cursor.node).cursors;
+  if (cursor.blocks > 0) {
+    cursor.block = lookup->path_[cursor.blocks - 1];
+    ++cursor.block->cursors;
+  }
+  Forget(lookup);
   return cursor;
 }
 
 void PrefixCache::Forget(Cursor* cursor) {
-  const Node node = std::exchange(*cursor, {}).node;
-  if (node == kNone) return;
-  --nodes_.at(node).cursors;
-  RemoveIfUseless(node);
+  Block* block = std::exchange(*cursor, {}).block;
+  if (block == nullptr) return;
+  --block->cursors;
+  RemoveIfUseless(block);
 }
 
-void PrefixCache::Register(const PrefixScope& scope, const TokenAt& token_at, const Recipe& recipe,
-                           int64_t prompt_tokens, int64_t computed, const SequencePages& pages,
-                           Cursor* cursor) {
+void PrefixCache::Register(const PrefixKey& key, const KnownTokens& tokens, int64_t computed,
+                           const SequencePages& pages, Cursor* cursor) {
   for (; !cursor->closed && (cursor->blocks + 1) * kBlock <= computed; ++cursor->blocks) {
-    const int64_t block = cursor->blocks;
-    if (!IsShareable(recipe, prompt_tokens, block)) {
+    if (!key.IsShareable(tokens.prompt_tokens(), cursor->blocks)) {
       cursor->closed = true;
       return;
     }
-    Node parent = cursor->node;
-    if (parent == kNone) {
-      parent = Child(kNone, {}, RootSignature(scope));
-      if (parent == kNone) parent = AddChild(kNone, {}, RootSignature(scope));
-      ++nodes_.at(parent).cursors;
-    }
-    std::vector<int32_t> tokens = TokensOf(token_at, block);
-    std::string signature = SignatureOf(recipe, block);
-    Node node = Child(parent, tokens, signature);
-    if (node == kNone) node = AddChild(parent, std::move(tokens), std::move(signature));
-    Block& entry = nodes_.at(node);
-    for (int32_t layer = 0; layer < num_layers_; ++layer) {
-      const int32_t page = pages.Page(layer, block);
-      if (page == kernels::kZeroPage || entry.pages[layer] != kernels::kZeroPage) continue;
-      if (pool_->registered(page)) continue;
-      pool_->Register(page);
-      entry.pages[layer] = page;
-      ++entry.held_pages;
-      homes_[page] = {node, layer};
-    }
-    ++entry.cursors;
-    --nodes_.at(parent).cursors;
-    cursor->node = node;
+    const Candidate candidate = CandidateOf(key, tokens, cursor->block, cursor->blocks);
+    Block* block = Child(candidate);
+    if (block == nullptr) block = AddChild(candidate);
+    TakePages(pages, cursor->blocks, block);
+    ++block->cursors;
+    if (cursor->block != nullptr) --cursor->block->cursors;
+    cursor->block = block;
   }
 }
 
+// The pages of a request's block that the cache lacks.
+void PrefixCache::TakePages(const SequencePages& pages, int64_t index, Block* block) {
+  const int32_t held_before = block->held_pages;
+  for (int32_t layer = 0; layer < num_layers_; ++layer) {
+    const int32_t page = pages.Page(layer, index);
+    if (page == kernels::kZeroPage || block->pages[layer] != kernels::kZeroPage) continue;
+    if (pool_->registered(page)) continue;
+    pool_->Register(page);
+    block->pages[layer] = page;
+    ++block->held_pages;
+    homes_[page] = {block, layer};
+  }
+  if (block->held_pages == held_before) return;
+  Changed(*block);
+  if (held_before > 0) return;
+  ++blocks_;
+  if (observer_) observer_(Change::kAdded, block->hash);
+}
+
 void PrefixCache::OnEvicted(int32_t page) {
-  const auto home = homes_.find(page);
-  SWAA_CHECK(home != homes_.end()) << "page " << page << " is no block's";
-  const Node node = home->second.node;
-  Block& block = nodes_.at(node);
-  block.pages[home->second.layer] = kernels::kZeroPage;
-  --block.held_pages;
-  homes_.erase(home);
-  RemoveIfUseless(node);
+  const Home home = std::exchange(homes_[page], {});
+  SWAA_CHECK(home.block != nullptr) << "page " << page << " is no block's";
+  home.block->pages[home.layer] = kernels::kZeroPage;
+  --home.block->held_pages;
+  --home.block->idle_pages;
+  Changed(*home.block);
+  if (home.block->held_pages > 0) return;
+  --blocks_;
+  if (observer_) observer_(Change::kRemoved, home.block->hash);
+  RemoveIfUseless(home.block);
+}
+
+void PrefixCache::OnHeld(int32_t page, bool held) {
+  Block* block = homes_[page].block;
+  SWAA_CHECK(block != nullptr) << "page " << page << " is no block's";
+  block->idle_pages += held ? -1 : 1;
+  Changed(*block);
 }
 
 }  // namespace swaa

@@ -5,6 +5,7 @@
 #define SWAA_ENGINE_CACHE_SEQUENCE_PAGES_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "engine/cache/page_pool.h"
@@ -13,8 +14,9 @@
 
 namespace swaa {
 
-// Not thread-safe: the engine thread's. Every change is also written to `updates` for the device's
-// page table, whose entries are the zero page wherever no page is held.
+// Not thread-safe: the engine thread's. What the device's page table must learn is written to
+// `updates`. Entries of pages that the recipe no longer sees become the zero page; those of a
+// request that ended are left as they are, as nothing reads beyond a sequence's length.
 class SequencePages {
  public:
   explicit SequencePages(int32_t num_layers) : layers_(num_layers) {}
@@ -27,37 +29,39 @@ class SequencePages {
   void Extend(int64_t positions, int32_t slot, PagePool* pool,
               std::vector<PageTableUpdate>* updates);
 
-  // Takes a reference to pages that hold the first blocks of one layer already (the zero page where
-  // the layer keeps none). Before any Extend, once for every layer with as many blocks.
+  // Shares pages that hold the first blocks of one layer already (the zero page where the layer
+  // keeps none). Before any Extend, once for every layer with as many blocks.
   void Share(int32_t layer, const std::vector<int32_t>& shared, int32_t slot, PagePool* pool,
              std::vector<PageTableUpdate>* updates);
 
   // Gives back the pages that hold nothing `recipe` keeps once `computed` positions are computed.
+  // No submitted step may have a query below `computed`. O(1) unless a block has left the window.
   void ReleaseInvisible(const Recipe& recipe, int64_t computed, int32_t slot, PagePool* pool,
                         std::vector<PageTableUpdate>* updates);
 
-  void ReleaseAll(int32_t slot, PagePool* pool, std::vector<PageTableUpdate>* updates);
+  // Gives back about `most` pages, never more than a block of all layers beyond it, last blocks
+  // first, so that the prefix cache loses the ends of prefixes before their beginnings. Returns how
+  // many. Nothing but ReleaseSome may follow.
+  int64_t ReleaseSome(PagePool* pool, int64_t most);
 
   int64_t held() const { return held_; }
   // That full attention would hold.
   int64_t held_by_full_attention() const { return blocks_ * static_cast<int64_t>(layers_.size()); }
   // Held pages that no other request holds.
-  int64_t Exclusive(const PagePool& pool) const;
+  int64_t Exclusive(const PagePool& pool) const {
+    return holder_.has_value() ? pool.exclusive(*holder_) : 0;
+  }
   int64_t peak_held() const { return peak_held_; }
   // The page of a block of 64 positions, or the zero page.
   int32_t Page(int32_t layer, int64_t block) const;
 
  private:
-  struct Layer {
-    std::vector<int32_t> pages;  // [blocks]; the zero page where none is held
-    int64_t released_to = 0;     // blocks below it were looked at: kept ones among them are sinks
-  };
+  PagePool::Holder HolderIn(PagePool* pool);
 
-  void Release(int32_t layer, int64_t block, int32_t slot, PagePool* pool,
-               std::vector<PageTableUpdate>* updates);
-
-  std::vector<Layer> layers_;
-  int64_t blocks_ = 0;  // of every layer
+  std::vector<std::vector<int32_t>> layers_;  // [layers][blocks]; the zero page where none is held
+  std::optional<PagePool::Holder> holder_;    // once a page was taken
+  int64_t blocks_ = 0;                        // of every layer
+  int64_t released_to_ = 0;  // blocks below it were looked at: a window keeps none but sinks there
   int64_t held_ = 0;
   int64_t peak_held_ = 0;
 };

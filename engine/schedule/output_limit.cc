@@ -13,7 +13,7 @@ namespace swaa {
 
 absl::StatusOr<int32_t> MaxOutputTokens(const GenerationRequest& request,
                                         const SchedulerOptions& options, const DeviceInfo& device) {
-  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  const auto prompt = static_cast<int64_t>(request.prompt->size());
   const auto forced = static_cast<int64_t>(request.forced_output.size());
   const int64_t room = options.max_context_tokens - prompt;
   if (room < 1) {
@@ -30,19 +30,18 @@ absl::StatusOr<int32_t> MaxOutputTokens(const GenerationRequest& request,
   const int64_t most = asked.has_value() ? std::min<int64_t>(*asked, room) : room;
   const int64_t pool = device.num_pages - 1;
   // The last output token's position is never computed.
-  auto fits = [&](int64_t output) {
-    return PeakPages(request.recipe, prompt + output - 1, options.max_batch_tokens) <= pool;
+  auto pages_for = [&](int64_t output) {
+    return PeakPages(request.recipe, prompt + output - 1, MostSubmittedTokens(options, device));
   };
+  auto fits = [&](int64_t output) { return pages_for(output) <= pool; };
   if (fits(most)) return static_cast<int32_t>(most);
   const int64_t least = std::max<int64_t>(1, forced);
   if (asked.has_value() || !fits(least)) {
-    return NeverFitsError(
-        absl::StrCat(asked.has_value() ? "stopping_options.max_tokens: " : "prompt: ", prompt,
-                     " prompt and ", asked.has_value() ? most : least, " output tokens need ",
-                     PeakPages(request.recipe, prompt + (asked.has_value() ? most : least) - 1,
-                               options.max_batch_tokens),
-                     " pages of keys and values, and the pool has ", pool,
-                     "; ask for less, take a recipe with a window, or raise --kv-cache-bytes"));
+    return NeverFitsError(absl::StrCat(
+        asked.has_value() ? "stopping_options.max_tokens: " : "prompt: ", prompt, " prompt and ",
+        asked.has_value() ? most : least, " output tokens need ",
+        pages_for(asked.has_value() ? most : least), " pages of keys and values, and the pool has ",
+        pool, "; ask for less, take a recipe with a window, or raise --kv-cache-bytes"));
   }
   int64_t low = least;
   int64_t high = most;  // fits(low), not fits(high)

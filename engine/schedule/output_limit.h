@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "engine/device/device.h"
 #include "engine/generation.h"
+#include "engine/schedule/step_cost.h"
 
 namespace swaa {
 
@@ -16,7 +17,14 @@ struct SchedulerOptions {
   int32_t max_running_requests = 64;
   int32_t max_context_tokens = 0;
   bool prefix_cache = true;
+  StepCostWeights cost_weights;
 };
+
+// Positions of one request that may be beyond what is committed: what one that slides may hold in
+// pages besides its window.
+inline int64_t MostSubmittedTokens(const SchedulerOptions& options, const DeviceInfo& device) {
+  return int64_t{options.max_batch_tokens} * device.max_steps_in_flight;
+}
 
 // How many output tokens a request may have on a device: its max_tokens cut to the context and,
 // where absent, to what the pool holds for it alone. OUT_OF_RANGE: prompt or forced output beyond

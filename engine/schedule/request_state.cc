@@ -23,10 +23,12 @@ RequestState::RequestState(GenerationRequest request_in, std::shared_ptr<Generat
       sink(std::move(sink_in)),
       arrival(arrival_in),
       max_output(max_output_in),
-      output(request.forced_output),
+      prefix_key(MakePrefixKey(MakePrefixScope(request.cache_salt, /*adapter=*/0), request.recipe)),
+      output(std::exchange(request.forced_output, {})),
       pages(num_layers),
       tokenizer_(tokenizer),
-      sampling_(std::make_shared<const SamplingParams>(request.sampling)) {
+      sampling_(std::make_shared<const SamplingParams>(std::exchange(request.sampling, {}))) {
+  request.cache_salt = {};  // the key has what is needed of it
   forbidden_ = request.stopping.stop_token_ids;
   if (!request.stopping.ignore_eos) {
     const std::vector<int32_t>& eos = tokenizer_->eos_ids();
@@ -38,9 +40,8 @@ RequestState::RequestState(GenerationRequest request_in, std::shared_ptr<Generat
 }
 
 int32_t RequestState::target() const {
-  const auto known = static_cast<int32_t>(output.size());
   // The last output token's own position is never needed: nothing is drawn after it.
-  return prompt_tokens() + (known == max_output ? known - 1 : known);
+  return prompt_tokens() + std::min(known_output(), max_output - 1);
 }
 
 int32_t RequestState::most_cached_tokens() const {
@@ -49,48 +50,70 @@ int32_t RequestState::most_cached_tokens() const {
 }
 
 int32_t RequestState::TokenAt(int32_t position) const {
-  const int32_t prompt = prompt_tokens();
-  return position < prompt ? request.prompt[position] : output[position - prompt];
+  if (position < prompt_tokens()) return (*request.prompt)[position];
+  const int32_t index = position - prompt_tokens();
+  if (index < static_cast<int32_t>(output.size())) return output[index];
+  SWAA_CHECK_EQ(index, known_output() - 1) << "request " << request.id;
+  return kDrawnToken;
 }
 
-LogitsUse RequestState::UseOfLogits(int32_t position) const {
-  const int32_t next = position + 1;
-  if (next < prompt_tokens()) {
-    const bool wanted = request.prompt_logprobs.has_value() && next >= reported_prompt_;
-    return wanted ? LogitsUse::kScore : LogitsUse::kNone;
-  }
-  const int32_t index = next - prompt_tokens();
-  const auto known = static_cast<int32_t>(output.size());
-  if (index < known) {
-    const bool wanted = request.output_logprobs.has_value() && index >= reported_output_;
-    return wanted ? LogitsUse::kScore : LogitsUse::kNone;
-  }
-  return index == known && index < max_output ? LogitsUse::kDraw : LogitsUse::kNone;
-}
-
-LogitsRow RequestState::MakeLogitsRow(int32_t position, int32_t row) const {
-  LogitsRow logits;
-  logits.row = row;
-  const int32_t next = position + 1;
-  const bool of_prompt = next < prompt_tokens();
-  logits.alternatives =
-      (of_prompt ? request.prompt_logprobs : request.output_logprobs).value_or(-1);
-  if (UseOfLogits(position) == LogitsUse::kScore) {
-    logits.known_token = TokenAt(next);
-    return logits;
-  }
-  logits.sampling = sampling_;
-  logits.output_index = output.size();
+SlotSetup RequestState::MakeSlotSetup() const {
+  SlotSetup setup{.slot = slot, .sampling = sampling_};
   if (sampling_->needs_history()) {
-    logits.prompt = request.prompt;
-    logits.output = output;
+    setup.prompt = request.prompt;
+    setup.output = output;
   }
-  if (output.size() < request.stopping.min_tokens) logits.forbidden = forbidden_;
-  return logits;
+  if (output.size() < request.stopping.min_tokens) setup.forbidden = forbidden_;
+  return setup;
 }
 
-RequestProgress RequestState::Commit(int32_t first, int32_t count, std::span<ScoredToken> results) {
-  SWAA_CHECK_EQ(first, computed) << "request " << request.id;
+bool RequestState::IsWanted(int32_t next) const {
+  const int32_t index = next - prompt_tokens();
+  if (index < 0) return request.prompt_logprobs.has_value() && next >= reported_prompt_;
+  return index < static_cast<int32_t>(output.size()) && request.output_logprobs.has_value() &&
+         index >= reported_output_;
+}
+
+RowUses RequestState::UsesOf(int32_t first, int32_t count) const {
+  RowUses uses;
+  // The wanted ones lie side by side: those that are not are told already, or are the output behind
+  // a prompt of which alone they are wanted, or the reverse.
+  for (int32_t position = first; position < first + count; ++position) {
+    if (!IsWanted(position + 1)) continue;
+    if (uses.scored++ == 0) uses.first_scored = position;
+  }
+  const int32_t next = first + count - prompt_tokens();
+  uses.draws = next == known_output() && next < max_output;
+  return uses;
+}
+
+void RequestState::AppendLogitsRows(const RowUses& uses, int32_t first, int32_t count,
+                                    int32_t first_row, std::vector<LogitsRow>* rows) const {
+  for (int32_t position = uses.first_scored; position < uses.first_scored + uses.scored;
+       ++position) {
+    const int32_t index = position + 1 - prompt_tokens();
+    const bool of_prompt = index < 0;
+    rows->push_back(
+        {.row = first_row + position - first,
+         .slot = slot,
+         .known_token = TokenAt(position + 1),
+         .alternatives =
+             (of_prompt ? request.prompt_logprobs : request.output_logprobs).value_or(-1),
+         .output_index = static_cast<uint32_t>(std::max(0, index))});
+  }
+  if (!uses.draws) return;
+  const auto index = static_cast<uint32_t>(first + count - prompt_tokens());
+  rows->push_back({.row = first_row + count - 1,
+                   .slot = slot,
+                   .alternatives = request.output_logprobs.value_or(-1),
+                   .output_index = index,
+                   .forbid = index < request.stopping.min_tokens});
+}
+
+RequestProgress RequestState::Commit(int32_t first, int32_t count, const RowUses& uses,
+                                     std::span<ScoredToken> results) {
+  SWAA_CHECK_EQ(results.size(), static_cast<size_t>(uses.scored) + uses.draws)
+      << "request " << request.id;
   RequestProgress progress;
   progress.prompt_logprobs_first = reported_prompt_;
   if (request.prompt_logprobs.has_value() && reported_prompt_ == 0) {
@@ -98,32 +121,27 @@ RequestProgress RequestState::Commit(int32_t first, int32_t count, std::span<Sco
     progress.prompt_logprobs.push_back({.token = TokenAt(0)});
     reported_prompt_ = 1;
   }
-  size_t used = 0;
-  for (int32_t position = first; position < first + count; ++position) {
-    const LogitsUse use = UseOfLogits(position);
-    ScoredToken scored;
-    if (use != LogitsUse::kNone) {
-      SWAA_CHECK_LT(used, results.size()) << "request " << request.id;
-      scored = std::move(results[used++]);
-    }
-    const int32_t next = position + 1;
+  for (int32_t next = first + 1; next <= first + count; ++next) {
+    const int32_t scored_index = next - 1 - uses.first_scored;
+    const bool scored = scored_index >= 0 && scored_index < uses.scored;
     const int32_t index = next - prompt_tokens();
     if (index < 0) {
-      if (use == LogitsUse::kNone) continue;
-      progress.prompt_logprobs.push_back(std::move(scored));
+      if (!scored) continue;
+      progress.prompt_logprobs.push_back(std::move(results[scored_index]));
       reported_prompt_ = next + 1;
-    } else if (use == LogitsUse::kDraw) {
-      output.push_back(scored.token);
-      ReportOutput(std::move(scored), request.output_logprobs.has_value(), /*generated=*/true,
-                   &progress);
+    } else if (uses.draws && next == first + count) {
+      --draws_in_flight;
+      output.push_back(results.back().token);
+      ReportOutput(std::move(results.back()), request.output_logprobs.has_value(),
+                   /*generated=*/true, &progress);
     } else if (index < static_cast<int32_t>(output.size()) && index >= reported_output_) {
-      scored.token = output[index];
-      ReportOutput(std::move(scored), use == LogitsUse::kScore, /*generated=*/false, &progress);
+      ScoredToken token;
+      if (scored) token = std::move(results[scored_index]);
+      token.token = output[index];
+      ReportOutput(std::move(token), scored, /*generated=*/false, &progress);
     }
   }
-  SWAA_CHECK_EQ(used, results.size()) << "request " << request.id;
-  computed = first + count;
-  most_computed = std::max(most_computed, computed);
+  most_computed = std::max(most_computed, first + count);
   return progress;
 }
 

@@ -2,6 +2,8 @@
 
 #include "engine/schedule/request_stats.h"
 
+#include <algorithm>
+
 #include "engine/recipe/visibility.h"
 #include "kernels/types.h"
 
@@ -14,22 +16,22 @@ int64_t FullAttentionPages(int64_t positions, int32_t num_layers) {
 
 }  // namespace
 
-GenerationStats StatsOf(const RequestState& request, const DeviceInfo& device, absl::Time now) {
+GenerationStats StatsOf(const RequestState& request, const DeviceInfo& device, SteadyTime now) {
   const int64_t prompt = request.prompt_tokens();
-  const bool answered = request.first_token_at != absl::InfiniteFuture();
-  const absl::Time arrival = request.request.arrival;
-  const absl::Time admitted = request.accepted ? request.admitted_at : now;
-  const absl::Time first = answered ? request.first_token_at : now;
+  const bool answered = request.first_token_at != SteadyTime::max();
+  const SteadyTime arrival = request.request.arrival;
+  const SteadyTime admitted = request.accepted ? request.admitted_at : now;
+  const SteadyTime first = answered ? request.first_token_at : now;
   GenerationStats stats;
   stats.prompt_tokens = static_cast<int32_t>(prompt);
   stats.completion_tokens = request.reported_output();
   // Every position that the answer needed, once, however often it was computed.
   const int64_t positions = answered ? prompt + stats.completion_tokens - 1 : request.most_computed;
-  stats.queue_time = admitted - arrival;
-  stats.prefill_time = first - admitted;
-  stats.decode_time = now - first;
-  if (answered) stats.time_to_first_token = first - arrival;
-  stats.peak_kv_bytes = request.pages.peak_held() * device.page_bytes;
+  stats.queue_time = absl::FromChrono(admitted - arrival);
+  stats.prefill_time = absl::FromChrono(first - admitted);
+  stats.decode_time = absl::FromChrono(now - first);
+  if (answered) stats.time_to_first_token = absl::FromChrono(first - arrival);
+  stats.peak_kv_bytes = std::max(request.peak_pages, request.pages.peak_held()) * device.page_bytes;
   stats.full_attention_kv_bytes =
       FullAttentionPages(positions, device.num_layers) * device.page_bytes;
   stats.attended_keys =
@@ -38,6 +40,8 @@ GenerationStats StatsOf(const RequestState& request, const DeviceInfo& device, a
       SumVisibleKeys(kernels::KeySpan{}, request.cached_tokens, positions) * device.num_layers;
   stats.preemptions = request.preemptions;
   stats.cached_prompt_tokens = request.cached_tokens;
+  stats.device_seconds = request.device_seconds;
+  stats.recomputed_device_seconds = request.recomputed_device_seconds;
   return stats;
 }
 

@@ -3,7 +3,6 @@
 #ifndef SWAA_ENGINE_SCHEDULE_REQUEST_STATS_H_
 #define SWAA_ENGINE_SCHEDULE_REQUEST_STATS_H_
 
-#include "absl/time/time.h"
 #include "engine/device/device.h"
 #include "engine/generation.h"
 #include "engine/schedule/request_state.h"
@@ -12,7 +11,7 @@ namespace swaa {
 
 // The statistics that a request's last event carries, if it ends at `now`. Keys are counted by
 // formula: every position that the answer needed, once, however often it was computed.
-GenerationStats StatsOf(const RequestState& request, const DeviceInfo& device, absl::Time now);
+GenerationStats StatsOf(const RequestState& request, const DeviceInfo& device, SteadyTime now);
 
 }  // namespace swaa
 

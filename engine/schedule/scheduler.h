@@ -5,46 +5,32 @@
 #define SWAA_ENGINE_SCHEDULE_SCHEDULER_H_
 
 #include <cstdint>
-#include <map>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/time/time.h"
 #include "engine/cache/page_pool.h"
 #include "engine/cache/prefix_cache.h"
+#include "engine/cache/retired_pages.h"
 #include "engine/device/device.h"
 #include "engine/generation.h"
+#include "engine/schedule/engine_load.h"
 #include "engine/schedule/output_limit.h"
 #include "engine/schedule/plan.h"
 #include "engine/schedule/request_state.h"
+#include "engine/schedule/span_classes.h"
+#include "engine/schedule/step_cost.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace swaa {
 
-// Requests and memory of one recipe label.
-struct RecipeLoad {
-  int32_t running = 0;
-  int32_t queued = 0;
-  int64_t kv_bytes = 0;
-  int64_t full_attention_kv_bytes = 0;  // what its running requests would hold under full attention
-};
-
-struct EngineLoad {
-  int32_t running = 0;
-  int32_t queued = 0;
-  int64_t used_pages = 0;
-  int64_t total_pages = 0;  // without the zero page
-  int64_t evictable_pages = 0;
-  int64_t preemptions = 0;    // since the start
-  int64_t cached_blocks = 0;  // of 64 tokens, that the prefix cache knows
-  std::map<std::string, RecipeLoad> recipes;
-};
-
-// The engine thread's. Every call but NextStep and Commit needs that no step is in flight: pages
-// that a submitted step reads are never released.
+// The engine thread's. Steps are planned ahead of results: up to the device's max_steps_in_flight
+// may be submitted and not committed, and they are committed in order. A request may end at any
+// time; its pages and its slot go back when no submitted step reads them.
 class Scheduler {
  public:
   Scheduler(const SchedulerOptions& options, const DeviceInfo& device, const Tokenizer* tokenizer);
@@ -58,60 +44,93 @@ class Scheduler {
   void Abort(const std::string& id);
   // Refuses what was never accepted.
   void RefuseQueued(const absl::Status& status);
-  void ExpireDeadlines(absl::Time now);
+  void ExpireDeadlines(SteadyTime now);
+  // The device is lost: ends every request with `status` and forgets the submitted steps.
+  void FailAll(const absl::Status& status);
 
-  // The next step, or none if nothing is to be computed. Must be committed before the next call.
-  std::optional<Step> NextStep(absl::Time now);
-  // Takes a step's result: tells the clients, releases pages. A failed step fails its requests.
-  void Commit(StepResult result, absl::Time now);
+  // The next step, to be submitted at once; none if nothing is to be computed before another step
+  // is committed. CHECKs that one more may be in flight.
+  std::optional<Step> NextStep(SteadyTime now);
+  // Takes the oldest submitted step's result: tells the clients, releases pages. A failed step
+  // fails its requests. Returns what the step was.
+  struct StepRows {
+    int32_t prefill = 0;  // by phase of their positions
+    int32_t decode = 0;
+  };
+  StepRows Commit(StepResult result, SteadyTime now);
 
+  int32_t steps_in_flight() const { return static_cast<int32_t>(submitted_.size()); }
+  // No request is live; steps may still be in flight.
   bool idle() const { return running_.empty() && queued_.empty(); }
-  EngineLoad Load() const;
+  LoadSnapshot Snapshot() const;
+  EngineLoad Load() const { return Snapshot().ToLoad(); }
   // Ids of the requests that ended since the last call.
-  std::vector<std::string> TakeEnded();
+  std::vector<std::string> TakeEnded() { return std::exchange(ended_, {}); }
   bool any_ended() const { return !ended_.empty(); }
-  // Rows of the step in flight by phase of their positions.
-  int32_t step_prefill_tokens() const { return step_prefill_tokens_; }
-  int32_t step_decode_tokens() const { return step_decode_tokens_; }
+
+  const PagePool& pool() const { return pool_; }
 
  private:
-  using Request = std::unique_ptr<RequestState>;
-  struct InFlight {
-    RequestState* request;
+  using Request = std::shared_ptr<RequestState>;
+  // Rows of one request in a submitted step.
+  struct SubmittedRows {
+    Request request;
+    uint32_t life;  // the request's when they were submitted
     int32_t first;
     int32_t count;
-    size_t logits;  // how many of the step's logits rows are its
+    RowUses uses;
+    StepWork work;        // for the first time
+    StepWork recomputed;  // again, after a preemption
   };
+  struct SubmittedStep {
+    uint64_t id = 0;
+    StepRows tokens;
+    std::vector<SubmittedRows> rows;
+  };
+  class Queue;
 
-  RequestView ViewOf(const RequestState& request) const;
-  // Looks the request up in the prefix cache; its hit is fresh until pages are taken.
-  RequestView ViewOfQueued(RequestState* request) const;
-  StepPlan Plan();
+  // scheduler.cc: requests from their arrival to their end.
   void Enqueue(Request request);
-  void Preempt(const std::vector<size_t>& running);
-  void Admit(RequestState* request, absl::Time now);
-  void RegisterBlocks(RequestState* request);
-  void AddRows(RequestState* request, const PlannedRows& rows, Step* step);
-  void Tell(RequestState* request, RequestProgress progress, absl::Time now);
-  void Finish(RequestState* request, FinishReason reason, StopCause stop, absl::Time now);
-  void Fail(RequestState* request, const absl::Status& status, absl::Time now);
-  void Remove(RequestState* request);
+  std::vector<Request> All() const;
+  void Finish(const Request& request, FinishReason reason, StopCause stop, SteadyTime now);
+  void Fail(const Request& request, const absl::Status& status, SteadyTime now);
+  void Remove(const Request& request);
   void Vacate(RequestState* request);
-  std::vector<RequestState*> All() const;
+  void UpdateLoad(RequestState* request);
+
+  // next_step.cc: what to compute next.
+  RequestView ViewOf(RequestState* request) const;
+  RequestView ViewOfQueued(RequestState* request);
+  StepPlan Plan();
+  Step CarryOut(const StepPlan& plan, SteadyTime now);
+  void Preempt(const std::vector<size_t>& running);
+  void Admit(const Request& request, Step* step, SteadyTime now);
+  void AddRows(const Request& request, const PlannedRows& rows, Step* step);
+
+  // commit.cc: what a result means.
+  void Settle(uint64_t step);
+  void BookTime(const SubmittedStep& step, double seconds);
+  void FailStep(const SubmittedStep& step, const absl::Status& status, SteadyTime now);
+  void CommitRows(SubmittedStep step, std::vector<ScoredToken> tokens, SteadyTime now);
+  void Tell(const Request& request, RequestProgress progress, SteadyTime now);
 
   const SchedulerOptions options_;
   const DeviceInfo device_;
   const Tokenizer* const tokenizer_;
   PagePool pool_;
   PrefixCache cache_;
+  RetiredPages retired_;
+  SpanClasses classes_;
+  RecipeLoads loads_;
   std::vector<int32_t> free_slots_;
-  std::vector<Request> running_;
-  std::vector<Request> queued_;           // by rank
-  std::vector<PageTableUpdate> updates_;  // for the next step
-  std::vector<InFlight> in_flight_;
-  bool step_in_flight_ = false;
-  int32_t step_prefill_tokens_ = 0;
-  int32_t step_decode_tokens_ = 0;
+  std::vector<std::pair<uint64_t, int32_t>> settling_slots_;  // last step, slot
+  std::vector<Request> running_;                              // by rank
+  std::vector<Request> queued_;                               // by rank
+  SteadyTime earliest_deadline_ = SteadyTime::max();          // no live request's is before it
+  std::vector<PageTableUpdate> updates_;                      // for the next step
+  std::vector<SpanClasses::Column> columns_;                  // of the step that is being made
+  std::deque<SubmittedStep> submitted_;                       // oldest first
+  uint64_t settled_ = 0;                                      // the last committed step
   uint64_t next_arrival_ = 0;
   uint64_t next_step_ = 1;
   int64_t preemptions_ = 0;

@@ -6,11 +6,14 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
+#include <span>
 #include <tuple>
 
 #include <gtest/gtest.h>
 
 #include "engine/recipe/visibility.h"
+#include "tests/unit/testing/seed.h"
 
 namespace swaa {
 namespace {
@@ -26,13 +29,16 @@ struct Request {
   std::vector<int32_t> tokens;
   int64_t prompt_tokens = 0;
   Recipe recipe;
-  PrefixScope scope;
+  std::string salt;
+  PrefixKey key;
   int64_t computed = 0;
   SequencePages pages{kLayers};
+  PrefixCache::Lookup lookup;
   PrefixCache::Cursor cursor;
 
-  PrefixCache::TokenAt token_at() const {
-    return [this](int64_t p) { return tokens.at(p); };
+  KnownTokens known_tokens() const {
+    const std::span<const int32_t> all(tokens);
+    return {all.first(prompt_tokens), all.subspan(prompt_tokens)};
   }
 };
 
@@ -45,7 +51,7 @@ Contents ContentsOf(const Request& r, int32_t layer, int64_t block) {
     for (bool full : r.recipe.layer_full) mask += full ? " 1" : " 0";
     if (mask.ends_with(" 1 1 1")) mask.clear();  // every layer full
   }
-  return {r.scope.salt, layer,
+  return {r.salt, layer,
           std::vector<int32_t>(r.tokens.begin(), r.tokens.begin() + (block + 1) * kBlock), mask};
 }
 
@@ -53,35 +59,61 @@ class PrefixCacheModel : public ::testing::Test {
  protected:
   void RunRandomLife(int32_t num_pages, int rounds);
 
-  void Admit() {
+  void Arrive() {
     auto r = std::make_unique<Request>();
     r->recipe = recipes_[random_() % recipes_.size()];
-    r->scope.salt = random_() % 5 == 0 ? "salt" : "";
+    r->salt = random_() % 5 == 0 ? "salt" : "";
+    r->key = MakePrefixKey(MakePrefixScope(r->salt, 0), r->recipe);
     const std::vector<int32_t>& document = documents_[random_() % documents_.size()];
     r->tokens.assign(document.begin(), document.begin() + 1 + random_() % document.size());
     for (int i = random_() % 3; i > 0; --i) r->tokens.push_back(1000 + random_() % 2);
     r->prompt_tokens = random_() % 3 == 0 ? 1 + random_() % r->tokens.size() : r->tokens.size();
+    waiting_.push_back(std::move(r));
+    Look(waiting_.back().get());
+  }
+
+  // A look-up that is kept finds what a new one would.
+  void Look(Request* r) {
     const int64_t most = r->prompt_tokens - 1;
-    const PrefixCache::Hit hit =
-        cache_->Find(r->scope, r->token_at(), r->recipe, r->prompt_tokens, most);
-    ASSERT_EQ(hit.tokens, LongestByModel(*r, most));
-    ASSERT_EQ(static_cast<int64_t>(hit.path.size()) * kBlock, hit.tokens);
-    const int64_t before = pool_->available_pages();
-    cache_->Adopt(hit, r->recipe, 0, &r->pages, &updates_);
-    ASSERT_EQ(before - pool_->available_pages(), hit.evictable_pages);
-    ASSERT_EQ(r->pages.held(), hit.pages);
-    r->cursor = cache_->Follow(hit);
-    r->computed = hit.tokens;
+    cache_->Find(r->key, r->known_tokens(), r->recipe, most, &r->lookup);
+    ASSERT_EQ(r->lookup.tokens(), LongestByModel(*r, most));
+    int64_t pages = 0;
+    int64_t evictable = 0;
     for (int32_t layer = 0; layer < kLayers; ++layer) {
-      for (int64_t block = 0; block * kBlock < hit.tokens; ++block) {
+      const KeptPositions kept = Kept(r->recipe, layer, r->lookup.tokens());
+      for (int64_t block = 0; block * kBlock < r->lookup.tokens(); ++block) {
+        if (!KeepsPage(kept, block)) continue;
+        ++pages;
+        evictable += pool_->references(known_.at(ContentsOf(*r, layer, block))) == 0;
+      }
+    }
+    ASSERT_EQ(r->lookup.pages(), pages);
+    ASSERT_EQ(r->lookup.evictable_pages(), evictable);
+  }
+
+  void Admit(size_t index) {
+    std::unique_ptr<Request> r = std::move(waiting_[index]);
+    waiting_.erase(waiting_.begin() + static_cast<int64_t>(index));
+    ASSERT_NO_FATAL_FAILURE(Look(r.get()));
+    const int64_t tokens = r->lookup.tokens();
+    const int64_t pages = r->lookup.pages();
+    const int64_t evictable = r->lookup.evictable_pages();
+    const int64_t before = pool_->available_pages();
+    r->cursor = cache_->Adopt(&r->lookup, r->recipe, 0, &r->pages, &updates_);
+    ASSERT_EQ(before - pool_->available_pages(), evictable);
+    ASSERT_EQ(r->pages.held(), pages);
+    ASSERT_EQ(r->cursor.blocks * kBlock, tokens);
+    r->computed = tokens;
+    for (int32_t layer = 0; layer < kLayers; ++layer) {
+      for (int64_t block = 0; block * kBlock < tokens; ++block) {
         const int32_t page = r->pages.Page(layer, block);
-        ASSERT_EQ(page != 0, KeepsPage(Kept(r->recipe, layer, hit.tokens), block));
+        ASSERT_EQ(page != 0, KeepsPage(Kept(r->recipe, layer, tokens), block));
         if (page != 0) {
           ASSERT_EQ(contents_.at(page), ContentsOf(*r, layer, block));
         }
       }
     }
-    hits_ += hit.tokens > 0;
+    hits_ += tokens > 0;
     running_.push_back(std::move(r));
   }
 
@@ -112,10 +144,9 @@ class PrefixCacheModel : public ::testing::Test {
     }
     const int64_t old_blocks = r->cursor.blocks;
     r->computed = target;
-    cache_->Register(r->scope, r->token_at(), r->recipe, r->prompt_tokens, target, r->pages,
-                     &r->cursor);
+    cache_->Register(r->key, r->known_tokens(), target, r->pages, &r->cursor);
     for (int64_t block = old_blocks; block < r->cursor.blocks; ++block) {
-      ASSERT_TRUE(IsShareable(r->recipe, r->prompt_tokens, block));
+      ASSERT_TRUE(r->key.IsShareable(r->prompt_tokens, block));
       for (int32_t layer = 0; layer < kLayers; ++layer) {
         const int32_t page = r->pages.Page(layer, block);
         if (page == 0) continue;
@@ -131,7 +162,7 @@ class PrefixCacheModel : public ::testing::Test {
   void End(size_t index) {
     Request* r = running_[index].get();
     cache_->Forget(&r->cursor);
-    r->pages.ReleaseAll(0, pool_.get(), &updates_);
+    while (r->pages.held() > 0) r->pages.ReleaseSome(pool_.get(), 1 + random_() % 100);
     running_.erase(running_.begin() + static_cast<int64_t>(index));
   }
 
@@ -140,6 +171,7 @@ class PrefixCacheModel : public ::testing::Test {
   std::unique_ptr<PrefixCache> cache_;
   std::vector<std::vector<int32_t>> documents_;
   std::vector<Recipe> recipes_;
+  std::vector<std::unique_ptr<Request>> waiting_;
   std::vector<std::unique_ptr<Request>> running_;
   std::map<int32_t, Contents> contents_;  // of every page
   std::map<Contents, int32_t> known_;     // registered
@@ -149,16 +181,29 @@ class PrefixCacheModel : public ::testing::Test {
 };
 
 void PrefixCacheModel::RunRandomLife(int32_t num_pages, int rounds) {
-  const unsigned seed = std::random_device{}();
+  const uint32_t seed = testing::Seed();
   SCOPED_TRACE(seed);
   random_.seed(seed);
-  pool_ = std::make_unique<PagePool>(num_pages, [this](int32_t page) {
-    ASSERT_EQ(known_.at(contents_.at(page)), page);
-    known_.erase(contents_.at(page));
-    cache_->OnEvicted(page);
-    ++evictions_;
-  });
+  pool_ = std::make_unique<PagePool>(
+      num_pages,
+      [this](int32_t page) {
+        ASSERT_EQ(known_.at(contents_.at(page)), page);
+        known_.erase(contents_.at(page));
+        cache_->OnEvicted(page);
+        ++evictions_;
+      },
+      [this](int32_t page, bool held) { cache_->OnHeld(page, held); });
   cache_ = std::make_unique<PrefixCache>(kLayers, pool_.get());
+  std::multiset<std::pair<uint64_t, uint64_t>> observed;
+  cache_->SetObserver([&](PrefixCache::Change change, const ContentHash& hash) {
+    const std::pair key(hash.high, hash.low);
+    if (change == PrefixCache::Change::kAdded) {
+      ASSERT_FALSE(observed.contains(key));
+      observed.insert(key);
+    } else {
+      ASSERT_EQ(observed.erase(key), 1u);
+    }
+  });
   for (int i = 0; i < 3; ++i) {
     std::vector<int32_t> document(500);
     for (int32_t& token : document) token = static_cast<int32_t>(random_() % 3);
@@ -182,8 +227,16 @@ void PrefixCacheModel::RunRandomLife(int32_t num_pages, int rounds) {
   }
   for (int i = 0; i < rounds && !HasFatalFailure(); ++i) {
     updates_.clear();
-    if (running_.size() < 6 && random_() % 8 == 0) {
-      Admit();
+    if (waiting_.size() < 4 && random_() % 8 == 0) {
+      Arrive();
+    } else if (!waiting_.empty() && random_() % 4 == 0) {
+      Look(waiting_[random_() % waiting_.size()].get());
+    } else if (!waiting_.empty() && random_() % 50 == 0) {
+      const size_t index = random_() % waiting_.size();
+      cache_->Forget(&waiting_[index]->lookup);
+      waiting_.erase(waiting_.begin() + static_cast<int64_t>(index));
+    } else if (!waiting_.empty() && running_.size() < 6 && random_() % 8 == 0) {
+      Admit(random_() % waiting_.size());
     } else if (!running_.empty()) {
       const size_t index = random_() % running_.size();
       Request* r = running_[index].get();
@@ -198,14 +251,19 @@ void PrefixCacheModel::RunRandomLife(int32_t num_pages, int rounds) {
     for (const auto& r : running_) held += r->pages.held();
     ASSERT_LE(pool_->used_pages(), held);
     ASSERT_GE(static_cast<int64_t>(known_.size()), pool_->evictable_pages());
+    ASSERT_EQ(static_cast<int64_t>(observed.size()), cache_->blocks());
   }
+  for (const auto& r : waiting_) cache_->Forget(&r->lookup);
   while (!running_.empty()) End(0);
   EXPECT_EQ(pool_->used_pages(), 0);
   EXPECT_EQ(pool_->evictable_pages(), static_cast<int64_t>(known_.size()));
   EXPECT_GT(hits_, rounds / 200);
   // Every page taken for another use: no block may stay behind.
-  while (pool_->available_pages() > 0) pool_->Take();
+  const PagePool::Holder holder = pool_->AddHolder();
+  while (pool_->available_pages() > 0) pool_->Take(holder);
   EXPECT_EQ(cache_->blocks(), 0);
+  EXPECT_EQ(cache_->nodes(), 0u);
+  EXPECT_TRUE(observed.empty());
 }
 
 TEST_F(PrefixCacheModel, WithRoom) { RunRandomLife(2000, 20000); }
@@ -215,17 +273,100 @@ TEST_F(PrefixCacheModel, ShortOfPages) {
   EXPECT_GT(evictions_, 1000);
 }
 
-TEST(IsShareable, GeneratedPositionsUnderDecodeMasksAreNot) {
+TEST(PrefixKey, GeneratedPositionsUnderDecodeMasksAreNotShareable) {
   Recipe recipe;
   recipe.window = 64;
   recipe.layer_full = {true, false};
   recipe.decode_full = {true, false};
-  EXPECT_TRUE(IsShareable(recipe, 10, 5)) << "D is within F";
+  auto shareable = [&](int64_t prompt_tokens, int64_t block) {
+    return MakePrefixKey({}, recipe).IsShareable(prompt_tokens, block);
+  };
+  EXPECT_TRUE(shareable(10, 5)) << "D is within F";
   recipe.decode_full = {true, true};
-  EXPECT_TRUE(IsShareable(recipe, 10, 0)) << "sees everything anyway";
-  EXPECT_FALSE(IsShareable(recipe, 10, 1));
-  EXPECT_FALSE(IsShareable(recipe, 127, 1)) << "one generated position is enough";
-  EXPECT_TRUE(IsShareable(recipe, 128, 1));
+  EXPECT_TRUE(shareable(10, 0)) << "sees everything anyway";
+  EXPECT_FALSE(shareable(10, 1));
+  EXPECT_FALSE(shareable(127, 1)) << "one generated position is enough";
+  EXPECT_TRUE(shareable(128, 1));
+}
+
+TEST(KnownTokens, CopiesAcrossThePromptsEnd) {
+  const std::vector<int32_t> prompt = {1, 2, 3};
+  const std::vector<int32_t> output = {4, 5};
+  const KnownTokens tokens{prompt, output};
+  for (int64_t first = 0; first <= 5; ++first) {
+    for (int64_t count = 0; first + count <= 5; ++count) {
+      std::vector<int32_t> copy(count);
+      tokens.Copy(first, count, copy.data());
+      for (int64_t i = 0; i < count; ++i)
+        EXPECT_EQ(copy[i], first + i + 1) << first << " " << count;
+    }
+  }
+}
+
+// Blocks are named alike on every machine and by every version: the values are part of the
+// interface with routers.
+TEST(ContentHash, IsFixed) {
+  ContentHasher hasher({});
+  hasher.AddTokens(std::vector<int32_t>{1, 2, 3});
+  hasher.AddBytes("salt and more");
+  EXPECT_EQ(hasher.Finish(), (ContentHash{0x735712cbff11cd52u, 0xd8d00e4e54225d4cu}));
+  ContentHasher chained(hasher.Finish());
+  EXPECT_NE(chained.Finish(), ContentHasher({}).Finish());
+}
+
+TEST(ContentHash, DiffersWithEveryBitOfEveryWord) {
+  std::set<std::pair<uint64_t, uint64_t>> seen;
+  for (int word = 0; word < 4; ++word) {
+    for (int bit = 0; bit < 64; ++bit) {
+      ContentHasher hasher({});
+      for (int i = 0; i < 4; ++i) hasher.Add(i == word ? uint64_t{1} << bit : 0);
+      const ContentHash hash = hasher.Finish();
+      EXPECT_TRUE(seen.insert({hash.high, hash.low}).second);
+    }
+  }
+}
+
+TEST(PrefixScope, TellsSaltsAndAdaptersApart) {
+  const PrefixScope base = MakePrefixScope("", 0);
+  EXPECT_EQ(base, MakePrefixScope("", 0));
+  EXPECT_FALSE(base == MakePrefixScope("", 1));
+  EXPECT_FALSE(base == MakePrefixScope(std::string(1, '\0'), 0));
+  EXPECT_FALSE(MakePrefixScope("12345678", 0) == MakePrefixScope(std::string("12345678\0", 9), 0));
+}
+
+// Two waiting requests of one prefix look it up once while others compute and register elsewhere.
+TEST(PrefixCache, AKeptLookupIsUpToDateUntilItsOwnPathChanges) {
+  PagePool pool(100);
+  PrefixCache cache(1, &pool);
+  Recipe recipe{.layer_full = {true}, .decode_full = {true}};
+  const PrefixKey key = MakePrefixKey(MakePrefixScope("", 0), recipe);
+  std::vector<PageTableUpdate> updates;
+  auto compute = [&](const std::vector<int32_t>& tokens, PrefixCache::Cursor* cursor,
+                     SequencePages* pages) {
+    pages->Extend(static_cast<int64_t>(tokens.size()), 0, &pool, &updates);
+    cache.Register(key, {tokens, {}}, static_cast<int64_t>(tokens.size()), *pages, cursor);
+  };
+  std::vector<int32_t> tokens(256, 1);
+  PrefixCache::Cursor cursor;
+  SequencePages pages(1);
+  compute(tokens, &cursor, &pages);
+  PrefixCache::Lookup lookup;
+  tokens.resize(400, 1);
+  cache.Find(key, {tokens, {}}, recipe, 399, &lookup);
+  EXPECT_EQ(lookup.tokens(), 256);
+  PrefixCache::Cursor other_cursor;
+  SequencePages other_pages(1);
+  std::vector<int32_t> other(64, 2);
+  compute(other, &other_cursor, &other_pages);  // its first block might have been anyone's
+  cache.Find(key, {tokens, {}}, recipe, 399, &lookup);
+  const uint64_t version = cache.version();
+  other.resize(320, 2);
+  compute(other, &other_cursor, &other_pages);
+  EXPECT_EQ(cache.version(), version);
+  compute(std::vector<int32_t>(320, 1), &cursor, &pages);
+  EXPECT_NE(cache.version(), version);
+  cache.Find(key, {tokens, {}}, recipe, 399, &lookup);
+  EXPECT_EQ(lookup.tokens(), 320);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/cache/retired_pages.h"
 #include "engine/recipe/visibility.h"
 
 namespace swaa {
@@ -55,14 +56,41 @@ TEST(SequencePages, TableFollowsWhatIsHeld) {
     }
   }
   EXPECT_EQ(pages.peak_held(), peak);
-  std::vector<PageTableUpdate> updates;
-  pages.ReleaseAll(kSlot, &pool, &updates);
-  for (const PageTableUpdate& update : updates) table[{update.layer, update.block}] = update.page;
-  for (const auto& [key, page] : table) EXPECT_EQ(page, kernels::kZeroPage);
-  EXPECT_EQ(pool.used_pages(), 0);
-  EXPECT_EQ(pages.held(), 0);
+  EXPECT_EQ(pages.Exclusive(pool), pages.held());
+  // Piece by piece, from the end on.
+  int64_t left = pages.held();
+  while (left > 0) {
+    const int64_t released = pages.ReleaseSome(&pool, 4);
+    EXPECT_GE(released, std::min<int64_t>(4, left));
+    EXPECT_LE(released, 4 + kLayers);
+    left -= released;
+    EXPECT_EQ(pages.held(), left);
+    EXPECT_EQ(pool.used_pages(), left);
+  }
   EXPECT_EQ(pages.peak_held(), peak);
-  EXPECT_EQ(pages.Missing(1), kLayers);
+}
+
+TEST(RetiredPages, GoBackOnceTheirLastStepIsSettledAndNotAllAtOnce) {
+  PagePool pool(200);
+  RetiredPages retired(&pool);
+  std::vector<PageTableUpdate> updates;
+  SequencePages early(kLayers);
+  SequencePages late(kLayers);
+  early.Extend(640, kSlot, &pool, &updates);
+  late.Extend(64, kSlot, &pool, &updates);
+  retired.Add(std::move(late), 8);
+  retired.Add(std::move(early), 7);
+  EXPECT_EQ(retired.pages(), 11 * kLayers);
+  EXPECT_EQ(retired.Release(1000), 0);
+  retired.Settle(7);
+  EXPECT_EQ(retired.Release(5), 2 * kLayers) << "whole blocks of all layers";
+  EXPECT_EQ(pool.used_pages(), 9 * kLayers);
+  EXPECT_EQ(retired.Release(1000), 8 * kLayers);
+  EXPECT_EQ(retired.pages(), kLayers) << "step 8 may still read them";
+  retired.Settle(8);
+  EXPECT_EQ(retired.Release(1000), kLayers);
+  EXPECT_TRUE(retired.empty());
+  EXPECT_EQ(pool.used_pages(), 0);
 }
 
 }  // namespace

@@ -19,7 +19,8 @@ using testing::RecordingSink;
 
 constexpr int32_t kLayers = 2;
 
-class EngineTest : public ::testing::Test {
+// By steps in flight.
+class EngineTest : public ::testing::TestWithParam<int> {
  protected:
   EngineTest()
       : tokenizer_(testing::MakeByteTokenizer()),
@@ -28,21 +29,28 @@ class EngineTest : public ::testing::Test {
                  .page_bytes = 1,
                  .num_slots = 8,
                  .max_pages_per_layer = 16,
-                 .max_step_tokens = 128}) {}
+                 .max_step_tokens = 128,
+                 .max_steps_in_flight = GetParam()}) {}
 
   void Start(int32_t max_queued = 100, int32_t max_running = 8) {
-    engine_ = Engine::Create({.max_batch_tokens = 128,
-                              .max_running_requests = max_running,
-                              .max_queued_requests = max_queued,
-                              .max_context_tokens = 1024},
-                             &device_, tokenizer_.get(),
-                             [this](const StepRecord& record) { steps_ += record.decode_tokens; });
+    engine_ = Engine::Create(
+        {.max_batch_tokens = 128,
+         .max_running_requests = max_running,
+         .max_queued_requests = max_queued,
+         .max_context_tokens = 1024},
+        &device_, tokenizer_.get(),
+        {.on_step = [this](const StepRecord& record) { decode_tokens_ += record.decode_tokens; },
+         .on_device_lost =
+             [this](const absl::Status& status) {
+               lost_ = status;
+               ++losses_;
+             }});
   }
 
   GenerationRequest Request(const std::string& id, uint32_t max_tokens, int32_t first = 7) {
     GenerationRequest request;
     request.id = id;
-    request.prompt = {first, 8, 9};
+    request.prompt = testing::Shared({first, 8, 9});
     request.recipe.layer_full = request.recipe.decode_full = std::vector<bool>(kLayers);
     request.recipe_label = "full";
     request.stopping = {.max_tokens = max_tokens, .ignore_eos = true};
@@ -60,11 +68,15 @@ class EngineTest : public ::testing::Test {
 
   std::unique_ptr<Tokenizer> tokenizer_;
   FakeDevice device_;
-  std::atomic<int64_t> steps_{0};
+  std::atomic<int64_t> decode_tokens_{0};
+  absl::Status lost_;  // before losses_
+  std::atomic<int> losses_{0};
   std::unique_ptr<Engine> engine_;
 };
 
-TEST_F(EngineTest, AnswersManyThreadsAtOnce) {
+INSTANTIATE_TEST_SUITE_P(Depths, EngineTest, ::testing::Values(1, 2));
+
+TEST_P(EngineTest, AnswersManyThreadsAtOnce) {
   Start();
   std::vector<std::shared_ptr<RecordingSink>> sinks(24);
   std::vector<std::thread> clients;
@@ -79,16 +91,16 @@ TEST_F(EngineTest, AnswersManyThreadsAtOnce) {
   for (int i = 0; i < 24; ++i) {
     const GenerationRequest request = Request("", 40, i);
     EXPECT_EQ(sinks[i]->output,
-              testing::ReferenceOutput(request.prompt, {}, request.recipe, 40, true));
+              testing::ReferenceOutput(*request.prompt, {}, request.recipe, 40, true));
   }
   const EngineLoad load = engine_->Load();
   EXPECT_EQ(load.used_pages, 0);
   EXPECT_EQ(load.running + load.queued, 0);
-  EXPECT_GT(steps_, 0);
+  EXPECT_GE(decode_tokens_, 24 * 39);
 }
 
 // What the header allows any thread, at once; above all for the thread sanitizer.
-TEST_F(EngineTest, EveryCallMayComeFromAnyThread) {
+TEST_P(EngineTest, EveryCallMayComeFromAnyThread) {
   constexpr int kThreads = 4;
   constexpr int kRequests = 12;
   Start();
@@ -114,12 +126,12 @@ TEST_F(EngineTest, EveryCallMayComeFromAnyThread) {
     if (i % 3 != 0) continue;
     const GenerationRequest request = Request("", 40, i);
     EXPECT_EQ(sinks[i]->output,
-              testing::ReferenceOutput(request.prompt, {}, request.recipe, 40, true));
+              testing::ReferenceOutput(*request.prompt, {}, request.recipe, 40, true));
   }
   EXPECT_EQ(engine_->Load().used_pages, 0);
 }
 
-TEST_F(EngineTest, RefusesAtTheDoor) {
+TEST_P(EngineTest, RefusesAtTheDoor) {
   device_.set_step_time(absl::Milliseconds(5));
   Start(/*max_queued=*/2, /*max_running=*/1);
   auto running = std::make_shared<RecordingSink>();
@@ -135,12 +147,12 @@ TEST_F(EngineTest, RefusesAtTheDoor) {
   EXPECT_FALSE(IsNeverFits(full));
   EXPECT_EQ(engine_->Load().queued, 2);
   GenerationRequest beyond = Request("e", 1);
-  beyond.prompt.resize(1024);
+  beyond.prompt = testing::Shared(std::vector<int32_t>(1024));
   EXPECT_EQ(engine_->Submit(beyond, refused).code(), absl::StatusCode::kOutOfRange);
   EXPECT_FALSE(refused->ended);
 }
 
-TEST_F(EngineTest, CancelAbortAndDeadlineEndWithinAStep) {
+TEST_P(EngineTest, CancelAbortAndDeadlineEndWithinAStep) {
   device_.set_step_time(absl::Milliseconds(2));
   Start(10, 2);
   std::vector<std::shared_ptr<RecordingSink>> sinks;
@@ -151,7 +163,7 @@ TEST_F(EngineTest, CancelAbortAndDeadlineEndWithinAStep) {
   ASSERT_TRUE(engine_->Submit(Request("queued, cancelled", 1000), sinks[2]).ok());
   ASSERT_TRUE(engine_->Submit(Request("queued, aborted", 1000), sinks[3]).ok());
   GenerationRequest late = Request("late", 1000);
-  late.deadline = absl::Now() + absl::Milliseconds(20);
+  late.deadline = SteadyClock::now() + std::chrono::milliseconds(20);
   ASSERT_TRUE(engine_->Submit(late, sinks[4]).ok());
   engine_->Cancel("queued, cancelled", sinks[2].get());
   EXPECT_TRUE(engine_->Abort("queued, aborted"));
@@ -171,7 +183,7 @@ TEST_F(EngineTest, CancelAbortAndDeadlineEndWithinAStep) {
   EXPECT_EQ(engine_->Load().used_pages, 0);
 }
 
-TEST_F(EngineTest, LateCancelSparesTheRequestThatTookTheIdOver) {
+TEST_P(EngineTest, LateCancelSparesTheRequestThatTookTheIdOver) {
   device_.set_step_time(absl::Milliseconds(1));
   Start();
   auto first = std::make_shared<RecordingSink>();
@@ -186,14 +198,14 @@ TEST_F(EngineTest, LateCancelSparesTheRequestThatTookTheIdOver) {
   EXPECT_EQ(second->output.size(), 50u);
 }
 
-TEST_F(EngineTest, PrefixCacheCanBeSwitchedOff) {
+TEST_P(EngineTest, PrefixCacheCanBeSwitchedOff) {
   for (const bool on : {true, false}) {
     engine_ =
         Engine::Create({.max_batch_tokens = 128, .max_context_tokens = 1024, .prefix_cache = on},
                        &device_, tokenizer_.get());
     for (const char* id : {"first", "second"}) {
       GenerationRequest request = Request(id, 1);
-      request.prompt.assign(200, 5);
+      request.prompt = testing::Shared(std::vector<int32_t>(200, 5));
       auto sink = std::make_shared<RecordingSink>();
       ASSERT_TRUE(engine_->Submit(request, sink).ok());
       ASSERT_TRUE(engine_->AwaitIdle(absl::Seconds(20)));
@@ -205,7 +217,7 @@ TEST_F(EngineTest, PrefixCacheCanBeSwitchedOff) {
   }
 }
 
-TEST_F(EngineTest, DrainFinishesTheAcceptedAndRefusesTheRest) {
+TEST_P(EngineTest, DrainFinishesTheAcceptedAndRefusesTheRest) {
   device_.set_step_time(absl::Milliseconds(2));
   Start(10, 1);
   auto accepted = std::make_shared<RecordingSink>();
@@ -220,7 +232,40 @@ TEST_F(EngineTest, DrainFinishesTheAcceptedAndRefusesTheRest) {
   EXPECT_EQ(accepted->output.size(), 60u);
 }
 
-TEST_F(EngineTest, DestructionEndsWhatIsLeft) {
+TEST_P(EngineTest, ALostDeviceEndsAllAndIsReportedOnce) {
+  device_.set_step_time(absl::Milliseconds(2));
+  Start(10, 1);
+  auto running = std::make_shared<RecordingSink>();
+  auto queued = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(engine_->Submit(Request("running", 1000), running).ok());
+  ASSERT_TRUE(engine_->Submit(Request("queued", 10), queued).ok());
+  device_.LoseWith(absl::InternalError("illegal address"));
+  ASSERT_TRUE(WaitFor([&] { return losses_ > 0; }));
+  ASSERT_TRUE(engine_->AwaitIdle(absl::Seconds(20)));
+  for (const auto& sink : {running, queued}) {
+    EXPECT_EQ(sink->status.code(), absl::StatusCode::kInternal);
+    EXPECT_THAT(std::string(sink->status.message()), HasSubstr("illegal address"));
+  }
+  EXPECT_EQ(lost_.code(), absl::StatusCode::kInternal);
+  const absl::Status refused = engine_->Submit(Request("new", 1), queued);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("illegal address"));
+  EXPECT_EQ(engine_->Load().used_pages, 0);
+  engine_.reset();
+  EXPECT_EQ(losses_, 1);
+}
+
+TEST_P(EngineTest, AFailedStepEndsItsRequestsAndTheEngineGoesOn) {
+  Start();
+  device_.FailWith(absl::ResourceExhaustedError("no memory"));
+  auto failed = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(engine_->Submit(Request("failed", 1000), failed).ok());
+  ASSERT_TRUE(engine_->AwaitIdle(absl::Seconds(20)));
+  EXPECT_EQ(failed->status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(losses_, 0);
+}
+
+TEST_P(EngineTest, DestructionEndsWhatIsLeft) {
   device_.set_step_time(absl::Milliseconds(2));
   Start();
   auto sink = std::make_shared<RecordingSink>();

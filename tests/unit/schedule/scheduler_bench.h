@@ -19,13 +19,19 @@ namespace swaa {
 inline constexpr int32_t kLayers = 3;
 inline constexpr int32_t kContext = 2048;
 
-inline DeviceInfo Info(int32_t pages, int32_t slots = 32) {
+// `depth`: steps in flight.
+inline DeviceInfo Info(int32_t pages, int32_t depth, int32_t slots = 32) {
   return {.num_layers = kLayers,
           .num_pages = pages + 1,
           .page_bytes = 100,
           .num_slots = slots,
           .max_pages_per_layer = kContext / 64,
-          .max_step_tokens = 512};
+          .max_step_tokens = 512,
+          .max_steps_in_flight = depth};
+}
+
+inline Recipe FullAttention() {
+  return {.layer_full = std::vector<bool>(kLayers), .decode_full = std::vector<bool>(kLayers)};
 }
 
 inline std::vector<int32_t> RandomTokens(std::mt19937* random, size_t count) {
@@ -55,16 +61,31 @@ struct Bench {
     return absl::OkStatus();
   }
 
+  // As the engine does it: submits as many steps as the device takes, commits the oldest.
   void Step() {
-    std::optional<swaa::Step> step = scheduler.NextStep(absl::Now());
-    if (!step.has_value()) return;
-    device.Submit(*std::move(step));
-    scheduler.Commit(device.Collect(), absl::Now());
+    while (scheduler.steps_in_flight() < device.info().max_steps_in_flight) {
+      std::optional<swaa::Step> step = scheduler.NextStep(SteadyClock::now());
+      if (!step.has_value()) break;
+      device.Submit(*std::move(step));
+    }
+    if (scheduler.steps_in_flight() == 0) return;
+    last_rows = scheduler.Commit(device.Collect(), SteadyClock::now());
+    PoisonFreePages();
   }
 
+  // What nobody holds may be read neither by a step in flight nor by a later one.
+  void PoisonFreePages() {
+    const PagePool& pool = scheduler.pool();
+    for (int32_t page = 1; page <= pool.total_pages(); ++page) {
+      if (pool.references(page) == 0 && !pool.registered(page)) device.Poison(page);
+    }
+  }
+
+  bool done() const { return scheduler.idle() && scheduler.steps_in_flight() == 0; }
+
   void RunToEnd() {
-    for (int i = 0; i < 100000 && !scheduler.idle(); ++i) Step();
-    ASSERT_TRUE(scheduler.idle());
+    for (int i = 0; i < 100000 && !done(); ++i) Step();
+    ASSERT_TRUE(done());
     ExpectNothingHeld();
   }
 
@@ -72,12 +93,14 @@ struct Bench {
     const EngineLoad load = scheduler.Load();
     EXPECT_EQ(load.used_pages, 0);
     EXPECT_EQ(load.running, 0);
+    EXPECT_TRUE(load.recipes.empty());
   }
 
   std::unique_ptr<Tokenizer> tokenizer;
   testing::FakeDevice device;
   SchedulerOptions options;
   Scheduler scheduler;
+  Scheduler::StepRows last_rows;
 };
 
 }  // namespace swaa

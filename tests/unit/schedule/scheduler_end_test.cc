@@ -12,20 +12,21 @@ namespace {
 enum class State { kQueued, kPrefilling, kDecoding, kPreempted };
 enum class End { kCancel, kAbort, kDeadline };
 
-class SchedulerEnd : public ::testing::TestWithParam<std::tuple<State, End>> {
+class SchedulerEnd : public ::testing::TestWithParam<std::tuple<State, End, int>> {
  protected:
   State state() const { return std::get<0>(GetParam()); }
   End end() const { return std::get<1>(GetParam()); }
+  int depth() const { return std::get<2>(GetParam()); }
 
   // An older request beside the victim; two of them outgrow the pool while they decode.
   static Case Make(const std::string& id) {
     std::mt19937 random(id == "victim" ? 1 : 2);
     Case c;
     c.request.id = c.request.recipe_label = id;
-    c.request.prompt = RandomTokens(&random, 128);
-    c.request.recipe.layer_full = c.request.recipe.decode_full = std::vector<bool>(kLayers);
+    c.request.prompt = testing::Shared(RandomTokens(&random, 128));
+    c.request.recipe = FullAttention();
     c.request.stopping = {.max_tokens = 200, .ignore_eos = true};
-    c.expected = testing::ReferenceOutput(c.request.prompt, {}, c.request.recipe, 200, true);
+    c.expected = testing::ReferenceOutput(*c.request.prompt, {}, c.request.recipe, 200, true);
     return c;
   }
 
@@ -56,7 +57,7 @@ class SchedulerEnd : public ::testing::TestWithParam<std::tuple<State, End>> {
       case End::kAbort:
         return bench_.scheduler.Abort("victim");
       case End::kDeadline:
-        return bench_.scheduler.ExpireDeadlines(deadline_ + absl::Seconds(1));
+        return bench_.scheduler.ExpireDeadlines(deadline_ + std::chrono::seconds(1));
     }
   }
 
@@ -75,8 +76,8 @@ class SchedulerEnd : public ::testing::TestWithParam<std::tuple<State, End>> {
                                                           : absl::StatusCode::kCancelled);
   }
 
-  const absl::Time deadline_ = absl::Now() + absl::Hours(1);
-  Bench bench_{Info(7 * kLayers),
+  const SteadyTime deadline_ = SteadyClock::now() + std::chrono::hours(1);
+  Bench bench_{Info(7 * kLayers, depth()),
                {.max_batch_tokens = 70, .max_running_requests = 2, .max_context_tokens = kContext}};
   Case other_ = Make("other");
   Case victim_ = Make("victim");
@@ -89,6 +90,7 @@ TEST_P(SchedulerEnd, FreesEverythingWithinAStep) {
   for (int i = 0; i < 1000 && !Reached(); ++i) bench_.Step();
   ASSERT_TRUE(Reached());
   EndVictim();
+  EXPECT_TRUE(victim_.sink->ended) << "told at once, whatever is in flight";
   bench_.Step();
   const RecipeLoad load = VictimsLoad();
   EXPECT_EQ(load.running + load.queued, 0);
@@ -103,7 +105,8 @@ INSTANTIATE_TEST_SUITE_P(Matrix, SchedulerEnd,
                          ::testing::Combine(::testing::Values(State::kQueued, State::kPrefilling,
                                                               State::kDecoding, State::kPreempted),
                                             ::testing::Values(End::kCancel, End::kAbort,
-                                                              End::kDeadline)));
+                                                              End::kDeadline),
+                                            ::testing::Values(1, 2)));
 
 }  // namespace
 }  // namespace swaa

@@ -13,6 +13,7 @@
 #include "engine/schedule/never_fits.h"
 #include "tests/unit/schedule/scheduler_bench.h"
 #include "tests/unit/testing/random_recipe.h"
+#include "tests/unit/testing/seed.h"
 
 namespace swaa {
 namespace {
@@ -20,16 +21,27 @@ namespace {
 Case RandomCase(std::mt19937* random, int32_t tag, size_t longest_prompt) {
   Case c;
   c.request.id = "r" + std::to_string(tag);
-  c.request.prompt = RandomTokens(random, 1 + (*random)() % longest_prompt);
-  c.request.prompt[0] = tag;
+  std::vector<int32_t> prompt = RandomTokens(random, 1 + (*random)() % longest_prompt);
+  prompt[0] = tag;
   c.request.recipe = testing::RandomRecipe(random, kLayers);
   c.request.recipe_label = c.request.id;
   c.request.priority = static_cast<int32_t>((*random)() % 3);
   c.request.stopping.max_tokens = 1 + (*random)() % 80;
   c.request.stopping.ignore_eos = (*random)() % 4 != 0;
+  testing::ReferenceDraws draws;
+  if ((*random)() % 3 == 0) {
+    c.request.sampling.frequency_penalty = 1;
+    draws.history = true;
+  }
+  if (!c.request.stopping.ignore_eos && (*random)() % 2 == 0) {
+    draws.min_tokens = c.request.stopping.min_tokens =
+        static_cast<uint32_t>((*random)() % *c.request.stopping.max_tokens);
+    draws.forbidden = {testing::kFakeEos};
+  }
   const std::vector<int32_t> all = testing::ReferenceOutput(
-      c.request.prompt, {}, c.request.recipe, static_cast<int32_t>(*c.request.stopping.max_tokens),
-      c.request.stopping.ignore_eos);
+      prompt, {}, c.request.recipe, static_cast<int32_t>(*c.request.stopping.max_tokens),
+      c.request.stopping.ignore_eos, draws);
+  c.request.prompt = testing::Shared(std::move(prompt));
   if ((*random)() % 3 == 0) {
     // Part of the answer is known already: what follows must be what would have followed.
     const size_t known = (*random)() % all.size();
@@ -40,18 +52,30 @@ Case RandomCase(std::mt19937* random, int32_t tag, size_t longest_prompt) {
   return c;
 }
 
-class SchedulerProperty : public ::testing::TestWithParam<int> {};
+// Round, and steps in flight.
+class SchedulerProperty : public ::testing::TestWithParam<std::tuple<int, int>> {
+ protected:
+  int round() const { return std::get<0>(GetParam()); }
+  int depth() const { return std::get<1>(GetParam()); }
+};
+
+// By steps in flight.
+class SchedulerTest : public ::testing::TestWithParam<int> {
+ protected:
+  int depth() const { return GetParam(); }
+};
+INSTANTIATE_TEST_SUITE_P(Depths, SchedulerTest, ::testing::Values(1, 2, 3));
 
 // Alone = batched = chunked = forced = preempted, for any mix of recipes.
 TEST_P(SchedulerProperty, TokensDoNotDependOnCompany) {
-  const unsigned seed = std::random_device{}();
+  const uint32_t seed = testing::Seed();
   SCOPED_TRACE(seed);
   std::mt19937 random(seed);
-  const bool short_of_pages = GetParam() % 2 == 1;
+  const bool short_of_pages = round() % 2 == 1;
   const int32_t budgets[] = {1, 7, 64, 128, 200, 512};
   const int32_t budget = budgets[random() % std::size(budgets)];
   Bench bench(
-      Info(short_of_pages ? 60 : 4000),
+      Info(short_of_pages ? 60 : 4000, depth()),
       {.max_batch_tokens = budget, .max_running_requests = 16, .max_context_tokens = kContext});
   std::vector<Case> cases;
   for (int32_t tag = 0; tag < 20; ++tag) {
@@ -66,7 +90,7 @@ TEST_P(SchedulerProperty, TokensDoNotDependOnCompany) {
     ASSERT_TRUE(c.sink->result.has_value()) << c.request.id << " " << c.sink->status;
     EXPECT_EQ(c.sink->output, c.expected) << c.request.id;
     const GenerationStats& stats = c.sink->result->stats;
-    const auto prompt = static_cast<int64_t>(c.request.prompt.size());
+    const auto prompt = static_cast<int64_t>(c.request.prompt->size());
     EXPECT_EQ(stats.completion_tokens, static_cast<int32_t>(c.expected.size()));
     EXPECT_EQ(stats.attended_keys,
               AttendedKeys(c.request.recipe, prompt, 0,
@@ -74,22 +98,23 @@ TEST_P(SchedulerProperty, TokensDoNotDependOnCompany) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Rounds, SchedulerProperty, ::testing::Range(0, 16));
+INSTANTIATE_TEST_SUITE_P(Rounds, SchedulerProperty,
+                         ::testing::Combine(::testing::Range(0, 16), ::testing::Values(1, 2, 3)));
 
-TEST(Scheduler, PreemptsAndComputesAgain) {
+TEST_P(SchedulerTest, PreemptsAndComputesAgain) {
   // Two requests whose decoding outgrows the pool together, not alone.
-  Bench bench(Info(7 * kLayers),
+  Bench bench(Info(7 * kLayers, depth()),
               {.max_batch_tokens = 128, .max_running_requests = 8, .max_context_tokens = kContext});
   std::mt19937 random(1);
   std::vector<Case> cases(2);
   for (int32_t tag = 0; tag < 2; ++tag) {
     Case& c = cases[tag];
     c.request.id = std::to_string(tag);
-    c.request.prompt = RandomTokens(&random, 128);
+    c.request.prompt = testing::Shared(RandomTokens(&random, 128));
     c.request.recipe.layer_full = c.request.recipe.decode_full = std::vector<bool>(kLayers);
     c.request.stopping = {.max_tokens = 200, .ignore_eos = true};
     c.request.output_logprobs = 0;
-    c.expected = testing::ReferenceOutput(c.request.prompt, {}, c.request.recipe, 200, true);
+    c.expected = testing::ReferenceOutput(*c.request.prompt, {}, c.request.recipe, 200, true);
     ASSERT_TRUE(bench.Add(c).ok());
   }
   bench.RunToEnd();
@@ -101,25 +126,81 @@ TEST(Scheduler, PreemptsAndComputesAgain) {
   EXPECT_EQ(cases[1].sink->events.size(), 200u);
 }
 
+// The first of three that decode needs a page more than there are: one of the others gives way,
+// with tokens under way, and what it frees is waited for instead of preempting the next as well.
+TEST_P(SchedulerTest, PreemptsOneThatIsInFlightAndOnlyOne) {
+  Bench bench(Info(9 * kLayers, depth()),
+              {.max_batch_tokens = 512, .max_running_requests = 8, .max_context_tokens = kContext});
+  std::mt19937 random(1);
+  std::vector<Case> cases(3);
+  for (int32_t tag = 0; tag < 3; ++tag) {
+    Case& c = cases[tag];
+    c.request.id = std::to_string(tag);
+    c.request.prompt = testing::Shared(RandomTokens(&random, tag == 0 ? 120 : 100));
+    c.request.recipe = FullAttention();
+    c.request.stopping = {.max_tokens = 90, .ignore_eos = true};
+    c.expected = testing::ReferenceOutput(*c.request.prompt, {}, c.request.recipe, 90, true);
+    ASSERT_TRUE(bench.Add(c).ok());
+  }
+  bench.RunToEnd();
+  for (const Case& c : cases) {
+    EXPECT_EQ(c.sink->output, c.expected) << c.request.id;
+    EXPECT_EQ(c.sink->result->stats.preemptions, c.request.id == "2" ? 1 : 0) << c.request.id;
+  }
+}
+
+// A request of higher priority takes the place of one that would go on for long.
+TEST_P(SchedulerTest, ANewcomerOfHigherPriorityRunsWithinAFewSteps) {
+  Bench bench(Info(40 * kLayers, depth()),
+              {.max_batch_tokens = 64, .max_running_requests = 2, .max_context_tokens = kContext});
+  std::mt19937 random(6);
+  std::vector<Case> cases(3);
+  for (int32_t tag = 0; tag < 3; ++tag) {
+    Case& c = cases[tag];
+    c.request.id = std::to_string(tag);
+    c.request.prompt = testing::Shared(RandomTokens(&random, tag == 0 ? 900 : 100));
+    c.request.recipe = FullAttention();
+    c.request.priority = tag;
+    c.request.stopping = {.max_tokens = 150, .ignore_eos = true};
+    c.expected = testing::ReferenceOutput(*c.request.prompt, {}, c.request.recipe, 150, true);
+  }
+  ASSERT_TRUE(bench.Add(cases[0]).ok());
+  ASSERT_TRUE(bench.Add(cases[1]).ok());
+  for (int i = 0; i < 20; ++i) bench.Step();
+  ASSERT_TRUE(cases[0].sink->accepted && cases[1].sink->accepted);
+  ASSERT_TRUE(bench.Add(cases[2]).ok());
+  for (int i = 0; i < 2 + depth(); ++i) bench.Step();
+  EXPECT_TRUE(cases[2].sink->accepted);
+  bench.RunToEnd();
+  for (const Case& c : cases) {
+    EXPECT_EQ(c.sink->output, c.expected) << c.request.id;
+    EXPECT_EQ(c.sink->result->stats.preemptions, c.request.id == "0" ? 1 : 0) << c.request.id;
+  }
+}
+
+int64_t Blocks(int64_t positions) { return (positions + 63) / 64; }
+
 // After every step each request holds exactly the pages that its recipe can see.
-TEST(Scheduler, HoldsExactlyWhatTheRecipesSee) {
-  const unsigned seed = std::random_device{}();
+TEST_P(SchedulerTest, HoldsExactlyWhatTheRecipesSee) {
+  const uint32_t seed = testing::Seed();
   SCOPED_TRACE(seed);
   std::mt19937 random(seed);
   Bench bench(
-      Info(4000),
+      Info(4000, depth()),
       {.max_batch_tokens = 256, .max_running_requests = 16, .max_context_tokens = kContext});
   std::vector<Case> cases;
   for (int32_t tag = 0; tag < 16; ++tag) cases.push_back(RandomCase(&random, tag, 700));
   for (const Case& c : cases) ASSERT_TRUE(bench.Add(c).ok());
-  while (!bench.scheduler.idle()) {
+  while (!bench.done()) {
     bench.Step();
     const EngineLoad load = bench.scheduler.Load();
     int64_t used = 0;
     for (const auto& [slot, state] : bench.device.slots()) {
       const Case& c = cases[state.first_token];
       if (c.sink->ended) continue;
-      const int64_t pages = PagesHeld(c.request.recipe, state.computed);
+      // What the computed positions keep, and room for all that are submitted.
+      const int64_t pages = PagesHeld(c.request.recipe, state.computed) +
+                            (Blocks(state.submitted) - Blocks(state.computed)) * kLayers;
       used += pages;
       EXPECT_EQ(load.recipes.at(c.request.recipe_label).kv_bytes, pages * 100)
           << c.request.id << " after " << state.computed;
@@ -129,38 +210,38 @@ TEST(Scheduler, HoldsExactlyWhatTheRecipesSee) {
   bench.ExpectNothingHeld();
 }
 
-TEST(Scheduler, APrefillingWindowHoldsLittleHoweverLongThePrompt) {
-  Bench bench(Info(4000),
+TEST_P(SchedulerTest, APrefillingWindowHoldsLittleHoweverLongThePrompt) {
+  Bench bench(Info(4000, depth()),
               {.max_batch_tokens = 128, .max_running_requests = 1, .max_context_tokens = kContext});
   std::mt19937 random(2);
   Case c;
   c.request.id = "long";
-  c.request.prompt = RandomTokens(&random, 2000);
+  c.request.prompt = testing::Shared(RandomTokens(&random, 2000));
   c.request.recipe.window = 100;
   c.request.recipe.sinks = 10;
   c.request.recipe.layer_full = c.request.recipe.decode_full = std::vector<bool>(kLayers);
   c.request.stopping = {.max_tokens = 5, .ignore_eos = true};
-  c.expected = testing::ReferenceOutput(c.request.prompt, {}, c.request.recipe, 5, true);
+  c.expected = testing::ReferenceOutput(*c.request.prompt, {}, c.request.recipe, 5, true);
   ASSERT_TRUE(bench.Add(c).ok());
   bench.RunToEnd();
   EXPECT_EQ(c.sink->output, c.expected);
-  // ceil(10/64) + ceil((100 + 128)/64) + 1 pages a layer of 100 bytes.
-  EXPECT_LE(c.sink->result->stats.peak_kv_bytes, (1 + 4 + 1) * kLayers * 100);
+  // ceil(10/64) + ceil((100 + 128 a step in flight)/64) + 1 pages a layer of 100 bytes.
+  EXPECT_LE(c.sink->result->stats.peak_kv_bytes, (1 + 2 + 2 * depth() + 1) * kLayers * 100);
   EXPECT_EQ(c.sink->result->stats.full_attention_kv_bytes, 32 * kLayers * 100);
 }
 
 // Random submissions, cancels, aborts and deadlines: every request ends once, and the pool is
 // whole.
-TEST(Scheduler, NothingIsLostOrLeftBehind) {
-  const unsigned seed = std::random_device{}();
+TEST_P(SchedulerTest, NothingIsLostOrLeftBehind) {
+  const uint32_t seed = testing::Seed();
   SCOPED_TRACE(seed);
   std::mt19937 random(seed);
-  Bench bench(Info(120, 6),
+  Bench bench(Info(120, depth(), 6),
               {.max_batch_tokens = 200, .max_running_requests = 6, .max_context_tokens = kContext});
   std::vector<Case> cases;
   for (int32_t tag = 0; tag < 150; ++tag) {
     Case c = RandomCase(&random, tag, 250);
-    if (random() % 8 == 0) c.request.deadline = absl::InfinitePast();
+    if (random() % 8 == 0) c.request.deadline = SteadyTime::min();
     ASSERT_TRUE(bench.Add(c).ok());
     cases.push_back(c);
     for (int steps = random() % 5; steps > 0; --steps) bench.Step();
@@ -175,7 +256,7 @@ TEST(Scheduler, NothingIsLostOrLeftBehind) {
         bench.scheduler.Abort(victim);
         break;
       default:
-        bench.scheduler.ExpireDeadlines(absl::Now());
+        bench.scheduler.ExpireDeadlines(SteadyClock::now());
     }
   }
   bench.RunToEnd();
@@ -199,11 +280,11 @@ TEST(Scheduler, NothingIsLostOrLeftBehind) {
 // Conversations over a few common prefixes, one after the other and at once: whatever recipe filled
 // the cache, and whatever was evicted since, a request's tokens are those it gives alone.
 TEST_P(SchedulerProperty, TokensDoNotDependOnTheCache) {
-  const unsigned seed = std::random_device{}();
+  const uint32_t seed = testing::Seed();
   SCOPED_TRACE(seed);
   std::mt19937 random(seed);
-  const bool short_of_pages = GetParam() % 2 == 1;
-  Bench bench(Info(short_of_pages ? 60 : 4000),
+  const bool short_of_pages = round() % 2 == 1;
+  Bench bench(Info(short_of_pages ? 60 : 4000, depth()),
               {.max_batch_tokens = 128, .max_running_requests = 4, .max_context_tokens = kContext});
   std::vector<std::vector<int32_t>> documents;
   for (int i = 0; i < 3; ++i) documents.push_back(RandomTokens(&random, 300));
@@ -214,24 +295,26 @@ TEST_P(SchedulerProperty, TokensDoNotDependOnTheCache) {
   for (int32_t i = 0; i < 40; ++i) {
     Case c;
     c.request.id = std::to_string(i);
+    std::vector<int32_t> prompt;
     // A prefix of a document, or what an earlier conversation came to, and something new.
     if (!cases.empty() && random() % 3 == 0 && cases.back().sink->ended) {
-      c.request.prompt = cases.back().request.prompt;
-      c.request.prompt.insert(c.request.prompt.end(), cases.back().sink->output.begin(),
-                              cases.back().sink->output.end());
+      prompt = *cases.back().request.prompt;
+      prompt.insert(prompt.end(), cases.back().sink->output.begin(),
+                    cases.back().sink->output.end());
     } else {
       const std::vector<int32_t>& document = documents[random() % documents.size()];
-      c.request.prompt.assign(document.begin(), document.begin() + 60 + random() % 240);
+      prompt.assign(document.begin(), document.begin() + 60 + random() % 240);
     }
     const std::vector<int32_t> own = RandomTokens(&random, 1 + random() % 20);
-    c.request.prompt.insert(c.request.prompt.end(), own.begin(), own.end());
-    if (c.request.prompt.size() > 600) c.request.prompt.resize(600);
+    prompt.insert(prompt.end(), own.begin(), own.end());
+    if (prompt.size() > 600) prompt.resize(600);
+    c.request.prompt = testing::Shared(std::move(prompt));
     c.request.recipe = recipes[random() % recipes.size()];
     c.request.cache_salt = random() % 8 == 0 ? "apart" : "";
     const uint32_t length = 1 + random() % 70;
     c.request.stopping = {.max_tokens = length, .ignore_eos = true};
     if (random() % 6 == 0) c.request.prompt_logprobs = 0;
-    c.expected = testing::ReferenceOutput(c.request.prompt, {}, c.request.recipe,
+    c.expected = testing::ReferenceOutput(*c.request.prompt, {}, c.request.recipe,
                                           static_cast<int32_t>(length), true);
     ASSERT_TRUE(bench.Add(c).ok());
     cases.push_back(c);
@@ -247,9 +330,9 @@ TEST_P(SchedulerProperty, TokensDoNotDependOnTheCache) {
     EXPECT_EQ(stats.cached_prompt_tokens % 64, 0);
     if (c.request.prompt_logprobs.has_value()) {
       EXPECT_EQ(stats.cached_prompt_tokens, 0);
-      EXPECT_EQ(c.sink->prompt_logprobs.size(), c.request.prompt.size());
+      EXPECT_EQ(c.sink->prompt_logprobs.size(), c.request.prompt->size());
     }
-    const auto prompt = static_cast<int64_t>(c.request.prompt.size());
+    const auto prompt = static_cast<int64_t>(c.request.prompt->size());
     EXPECT_EQ(stats.attended_keys,
               AttendedKeys(c.request.recipe, prompt, stats.cached_prompt_tokens,
                            prompt + static_cast<int64_t>(c.expected.size()) - 1));
@@ -259,15 +342,15 @@ TEST_P(SchedulerProperty, TokensDoNotDependOnTheCache) {
   }
 }
 
-TEST(Scheduler, AllRecipesShareTheFirstWindowAndSinks) {
-  Bench bench(Info(4000),
+TEST_P(SchedulerTest, AllRecipesShareTheFirstWindowAndSinks) {
+  Bench bench(Info(4000, depth()),
               {.max_batch_tokens = 512, .max_running_requests = 4, .max_context_tokens = kContext});
   std::mt19937 random(5);
   const std::vector<int32_t> prompt = RandomTokens(&random, 1024);
   auto cached = [&](std::optional<uint32_t> window, uint32_t sinks, std::string salt = "") {
     Case c;
     c.request.id = std::to_string(random());
-    c.request.prompt = prompt;
+    c.request.prompt = testing::Shared(prompt);
     c.request.cache_salt = std::move(salt);
     c.request.recipe.window = window;
     c.request.recipe.sinks = sinks;
@@ -287,8 +370,8 @@ TEST(Scheduler, AllRecipesShareTheFirstWindowAndSinks) {
   EXPECT_EQ(cached(5000, 0), 960);   // a window beyond the prompt is full attention
 }
 
-TEST(Scheduler, AFailedStepFailsItsRequestsAndFreesThem) {
-  Bench bench(Info(400),
+TEST_P(SchedulerTest, AFailedStepFailsItsRequestsAndFreesThem) {
+  Bench bench(Info(400, depth()),
               {.max_batch_tokens = 200, .max_running_requests = 6, .max_context_tokens = kContext});
   std::mt19937 random(3);
   Case c = RandomCase(&random, 0, 100);
@@ -297,16 +380,17 @@ TEST(Scheduler, AFailedStepFailsItsRequestsAndFreesThem) {
   bench.Step();
   EXPECT_EQ(c.sink->status.code(), absl::StatusCode::kInternal);
   EXPECT_TRUE(bench.scheduler.idle());
+  bench.RunToEnd();
   bench.ExpectNothingHeld();
 }
 
-TEST(Scheduler, ScoresPromptAndForcedTokens) {
-  Bench bench(Info(400),
+TEST_P(SchedulerTest, ScoresPromptAndForcedTokens) {
+  Bench bench(Info(400, depth()),
               {.max_batch_tokens = 50, .max_running_requests = 6, .max_context_tokens = kContext});
   std::mt19937 random(4);
   Case c;
   c.request.id = "scored";
-  c.request.prompt = RandomTokens(&random, 130);
+  c.request.prompt = testing::Shared(RandomTokens(&random, 130));
   c.request.forced_output = RandomTokens(&random, 70);
   c.request.recipe = testing::RandomRecipe(&random, kLayers);
   c.request.recipe.window = 40;
@@ -316,7 +400,7 @@ TEST(Scheduler, ScoresPromptAndForcedTokens) {
   c.request.output_logprobs = 0;
   ASSERT_TRUE(bench.Add(c).ok());
   bench.RunToEnd();
-  std::vector<int32_t> tokens = c.request.prompt;
+  std::vector<int32_t> tokens = *c.request.prompt;
   tokens.insert(tokens.end(), c.request.forced_output.begin(), c.request.forced_output.end());
   const std::vector<uint64_t> values = testing::ReferenceValues(tokens, 130, c.request.recipe);
   ASSERT_EQ(c.sink->prompt_logprobs.size(), 130u);
@@ -334,11 +418,11 @@ TEST(Scheduler, ScoresPromptAndForcedTokens) {
   EXPECT_EQ(c.sink->result->reason, FinishReason::kLength);
 }
 
-TEST(Scheduler, APromptOfOneTokenHasItsEntry) {
-  Bench bench(Info(400), {.max_batch_tokens = 50, .max_context_tokens = kContext});
+TEST_P(SchedulerTest, APromptOfOneTokenHasItsEntry) {
+  Bench bench(Info(400, depth()), {.max_batch_tokens = 50, .max_context_tokens = kContext});
   Case c;
   c.request.id = "one";
-  c.request.prompt = {7};
+  c.request.prompt = testing::Shared({7});
   c.request.recipe.layer_full = c.request.recipe.decode_full = std::vector<bool>(kLayers);
   c.request.stopping = {.max_tokens = 1};
   c.request.prompt_logprobs = 0;
@@ -351,22 +435,22 @@ TEST(Scheduler, APromptOfOneTokenHasItsEntry) {
 TEST(MaxOutputTokens, CutsToContextAndPool) {
   const SchedulerOptions options{.max_batch_tokens = 64, .max_context_tokens = kContext};
   GenerationRequest request;
-  request.prompt.resize(100);
+  request.prompt = testing::Shared(std::vector<int32_t>(100));
   request.recipe.layer_full = request.recipe.decode_full = std::vector<bool>(kLayers);
-  EXPECT_EQ(*MaxOutputTokens(request, options, Info(4000)), kContext - 100);
+  EXPECT_EQ(*MaxOutputTokens(request, options, Info(4000, 1)), kContext - 100);
   request.stopping.max_tokens = 50;
-  EXPECT_EQ(*MaxOutputTokens(request, options, Info(4000)), 50);
+  EXPECT_EQ(*MaxOutputTokens(request, options, Info(4000, 1)), 50);
   // Ten pages a layer hold 640 positions, and the last token needs none.
   request.stopping.max_tokens.reset();
-  EXPECT_EQ(*MaxOutputTokens(request, options, Info(10 * kLayers)), 541);
+  EXPECT_EQ(*MaxOutputTokens(request, options, Info(10 * kLayers, 1)), 541);
   request.stopping.max_tokens = 542;
-  const absl::Status never = MaxOutputTokens(request, options, Info(10 * kLayers)).status();
+  const absl::Status never = MaxOutputTokens(request, options, Info(10 * kLayers, 1)).status();
   EXPECT_EQ(never.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(IsNeverFits(never));
   request.recipe.window = 64;
-  EXPECT_EQ(*MaxOutputTokens(request, options, Info(10 * kLayers)), 542);
-  request.prompt.resize(kContext);
-  EXPECT_EQ(MaxOutputTokens(request, options, Info(4000)).status().code(),
+  EXPECT_EQ(*MaxOutputTokens(request, options, Info(10 * kLayers, 1)), 542);
+  request.prompt = testing::Shared(std::vector<int32_t>(kContext));
+  EXPECT_EQ(MaxOutputTokens(request, options, Info(4000, 1)).status().code(),
             absl::StatusCode::kOutOfRange);
 }
 

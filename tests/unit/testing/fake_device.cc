@@ -2,6 +2,7 @@
 
 #include "tests/unit/testing/fake_device.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -17,7 +18,20 @@ uint64_t Mix(uint64_t a, uint64_t b) {
   return z ^ (z >> 31);
 }
 
-int32_t GreedyToken(uint64_t value) { return static_cast<int32_t>(value % kFakeVocab); }
+// The token drawn behind a position whose last layer has `value`: with the history, any token of it
+// that is missing or in another place changes the draw.
+int32_t Draw(uint64_t value, bool history, const std::vector<int32_t>& prompt,
+             const std::vector<int32_t>& output, const std::vector<int32_t>& forbidden) {
+  if (history) {
+    for (int32_t token : prompt) value = Mix(value, token);
+    for (int32_t token : output) value = Mix(value, token);
+  }
+  auto token = static_cast<int32_t>(value % kFakeVocab);
+  while (std::find(forbidden.begin(), forbidden.end(), token) != forbidden.end()) {
+    token = (token + 1) % kFakeVocab;
+  }
+  return token;
+}
 
 // UTF-8 of a code point below 0x800, as GPT-2's byte alphabet needs it.
 std::string Utf8(int32_t code) {
@@ -47,92 +61,201 @@ std::unique_ptr<Tokenizer> MakeByteTokenizer() {
 FakeDevice::FakeDevice(DeviceInfo info)
     : info_(std::move(info)),
       table_(static_cast<size_t>(info_.num_slots) * info_.num_layers * info_.max_pages_per_layer),
-      cells_(static_cast<size_t>(info_.num_pages) * kernels::kPageTokens) {}
+      submitted_table_(table_),
+      cells_(static_cast<size_t>(info_.num_pages) * kernels::kPageTokens),
+      poisoned_(info_.num_pages) {}
+
+size_t FakeDevice::EntryOf(int32_t slot, int32_t layer, int32_t block) const {
+  SWAA_CHECK(slot >= 0 && slot < info_.num_slots) << slot;
+  SWAA_CHECK_LT(block, info_.max_pages_per_layer);
+  return (static_cast<size_t>(slot) * info_.num_layers + layer) * info_.max_pages_per_layer + block;
+}
 
 void FakeDevice::Submit(Step step) {
   SWAA_CHECK_LT(static_cast<int32_t>(submitted_.size()), info_.max_steps_in_flight);
-  submitted_.push_back(std::move(step));
+  if (!submitted_.empty()) SWAA_CHECK_GT(step.id, last_submitted_);
+  SWAA_CHECK_EQ(static_cast<int32_t>(step.layer_class.size()), info_.num_layers);
+  last_submitted_ = step.id;
+  for (const PageTableUpdate& update : step.page_table_updates) {
+    SWAA_CHECK(update.page >= 0 && update.page < info_.num_pages) << update.page;
+    submitted_table_[EntryOf(update.slot, update.layer, update.block)] = update.page;
+  }
+  NoteSlots(step);
+  std::multimap<int32_t, Use> uses = UsesOf(step);
+  submitted_.push_back({std::move(step), std::move(uses)});
+}
+
+void FakeDevice::NoteSlots(const Step& step) {
+  for (const SlotSetup& setup : step.setups) {
+    for (const Submitted& older : submitted_) {
+      for (const kernels::SequenceRows& rows : older.step.sequences) {
+        SWAA_CHECK_NE(rows.slot, setup.slot) << "step " << older.step.id << " still reads it";
+      }
+    }
+    slots_[setup.slot] = {};
+    ++slot_uses_[setup.slot];
+  }
+  for (const kernels::SequenceRows& rows : step.sequences) {
+    Slot& slot = slots_[rows.slot];
+    if (slot.submitted == 0) {
+      // The blocks before its first rows were computed by others.
+      SWAA_CHECK_EQ(rows.first_position % kernels::kPageTokens, 0) << "slot " << rows.slot;
+      if (rows.first_position == 0) slot.first_token = step.tokens[rows.first_row];
+      slot.submitted = slot.computed = rows.first_position;
+    }
+    SWAA_CHECK_EQ(rows.first_position, slot.submitted) << "slot " << rows.slot;
+    slot.submitted += rows.query_count;
+  }
+}
+
+// The pages that a step reads or writes. CHECKs that it writes none that an older uncollected step
+// uses otherwise.
+std::multimap<int32_t, FakeDevice::Use> FakeDevice::UsesOf(const Step& step) {
+  std::multimap<int32_t, Use> uses;
+  if (info_.max_steps_in_flight == 1) return uses;
+  for (size_t s = 0; s < step.sequences.size(); ++s) {
+    const kernels::SequenceRows& rows = step.sequences[s];
+    const int32_t last = rows.first_position + rows.query_count - 1;
+    for (int32_t layer = 0; layer < info_.num_layers; ++layer) {
+      const kernels::KeySpan span = step.spans[step.layer_class[layer] * step.sequences.size() + s];
+      for (int32_t block = 0; block <= last / kernels::kPageTokens; ++block) {
+        const int64_t begin = int64_t{block} * kernels::kPageTokens;
+        const int64_t end = begin + kernels::kPageTokens;
+        const bool seen = span.full() || begin < span.sinks ||
+                          end > int64_t{rows.first_position} - span.window + 1;
+        if (!seen) continue;
+        const int32_t page = submitted_table_[EntryOf(rows.slot, layer, block)];
+        const Use use{rows.slot, slot_uses_[rows.slot], layer, block};
+        uses.emplace(page, use);
+        if (end <= rows.first_position) continue;  // only read
+        for (const Submitted& older : submitted_) {
+          const auto [from, to] = older.uses.equal_range(page);
+          for (auto it = from; it != to; ++it) {
+            SWAA_CHECK(it->second == use) << "step " << step.id << " writes page " << page
+                                          << ", which step " << older.step.id << " still uses";
+          }
+        }
+      }
+    }
+  }
+  return uses;
 }
 
 StepResult FakeDevice::Collect() {
   SWAA_CHECK(!submitted_.empty());
-  last_step_ = std::move(submitted_.front());
+  last_step_ = std::move(submitted_.front().step);
   submitted_.pop_front();
   ++steps_;
   if (step_time_ > absl::ZeroDuration()) absl::SleepFor(step_time_);
   return Run(last_step_);
 }
 
-int64_t FakeDevice::table_entries() const {
-  int64_t entries = 0;
-  for (int32_t page : table_) entries += page != kernels::kZeroPage;
-  return entries;
+void FakeDevice::Poison(int32_t page) {
+  poisoned_[page] = last_submitted_;
+  for (int32_t i = 0; i < kernels::kPageTokens; ++i) {
+    cells_[static_cast<size_t>(page) * kernels::kPageTokens + i] = {};
+  }
 }
 
 FakeDevice::Cell& FakeDevice::CellOf(int32_t slot, int32_t layer, int32_t position) {
-  const int32_t block = position / kernels::kPageTokens;
-  SWAA_CHECK_LT(block, info_.max_pages_per_layer);
-  const int32_t page =
-      table_[(static_cast<size_t>(slot) * info_.num_layers + layer) * info_.max_pages_per_layer +
-             block];
+  const int32_t page = table_[EntryOf(slot, layer, position / kernels::kPageTokens)];
   SWAA_CHECK_NE(page, kernels::kZeroPage)
       << "slot " << slot << " layer " << layer << " position " << position << " has no page";
+  SWAA_CHECK_GT(last_step_.id, poisoned_[page])
+      << "page " << page << " of slot " << slot << " was given back too early";
   return cells_[static_cast<size_t>(page) * kernels::kPageTokens + position % kernels::kPageTokens];
 }
 
-StepResult FakeDevice::Run(const Step& step) {
-  StepResult result{.id = step.id, .status = failure_};
-  for (const PageTableUpdate& update : step.page_table_updates) {
-    SWAA_CHECK(update.page >= 0 && update.page < info_.num_pages) << update.page;
-    table_[(static_cast<size_t>(update.slot) * info_.num_layers + update.layer) *
-               info_.max_pages_per_layer +
-           update.block] = update.page;
-  }
-  if (!failure_.ok()) return result;
-  SWAA_CHECK_LE(static_cast<int32_t>(step.tokens.size()), info_.max_step_tokens);
-  std::vector<uint64_t> x(step.tokens.begin(), step.tokens.end());
+uint64_t FakeDevice::ValueOf(int32_t token, int32_t slot) const {
+  if (token != kDrawnToken) return token;
+  const int32_t drawn = sampling_.at(slot).drawn;
+  SWAA_CHECK_GE(drawn, 0) << "slot " << slot << " has drawn nothing";
+  return drawn;
+}
+
+std::vector<uint64_t> FakeDevice::RunLayer(const Step& step, int32_t layer,
+                                           const std::vector<uint64_t>& x) {
   for (const kernels::SequenceRows& rows : step.sequences) {
-    Slot& slot = slots_[rows.slot];
-    if (rows.first_position == 0) slot = {.first_token = step.tokens[rows.first_row]};
-    if (slot.computed != rows.first_position) {
-      // Another request, whose first blocks were computed by others.
-      SWAA_CHECK_EQ(rows.first_position % kernels::kPageTokens, 0) << "slot " << rows.slot;
-      slot = {.computed = rows.first_position};
+    for (int32_t r = 0; r < rows.query_count; ++r) {
+      const int32_t position = rows.first_position + r;
+      CellOf(rows.slot, layer, position) = {layer, position, x[rows.first_row + r]};
     }
-    slot.computed += rows.query_count;
   }
-  for (int32_t layer = 0; layer < info_.num_layers; ++layer) {
-    for (const kernels::SequenceRows& rows : step.sequences) {
-      for (int32_t r = 0; r < rows.query_count; ++r) {
-        const int32_t position = rows.first_position + r;
-        CellOf(rows.slot, layer, position) = {layer, position, x[rows.first_row + r]};
+  std::vector<uint64_t> next(x.size());
+  for (size_t s = 0; s < step.sequences.size(); ++s) {
+    const kernels::SequenceRows& rows = step.sequences[s];
+    const kernels::KeySpan span = step.spans[step.layer_class[layer] * step.sequences.size() + s];
+    for (int32_t r = 0; r < rows.query_count; ++r) {
+      const int32_t i = rows.first_position + r;
+      uint64_t sum = 0;
+      for (int32_t j = 0; j <= i; ++j) {
+        if (!span.full() && i - j >= span.window && j >= span.sinks) continue;
+        const Cell& cell = CellOf(rows.slot, layer, j);
+        SWAA_CHECK_EQ(cell.layer, layer) << "slot " << rows.slot << " position " << j;
+        SWAA_CHECK_EQ(cell.position, j) << "slot " << rows.slot << " layer " << layer;
+        sum += Mix(cell.value, j);
       }
+      next[rows.first_row + r] = Mix(x[rows.first_row + r], sum);
     }
-    std::vector<uint64_t> next(x.size());
-    for (size_t s = 0; s < step.sequences.size(); ++s) {
-      const kernels::SequenceRows& rows = step.sequences[s];
-      const kernels::KeySpan span = step.spans[s * info_.num_layers + layer];
-      for (int32_t r = 0; r < rows.query_count; ++r) {
-        const int32_t i = rows.first_position + r;
-        uint64_t sum = 0;
-        for (int32_t j = 0; j <= i; ++j) {
-          if (!span.full() && i - j >= span.window && j >= span.sinks) continue;
-          const Cell& cell = CellOf(rows.slot, layer, j);
-          SWAA_CHECK_EQ(cell.layer, layer) << "slot " << rows.slot << " position " << j;
-          SWAA_CHECK_EQ(cell.position, j) << "slot " << rows.slot << " layer " << layer;
-          sum += Mix(cell.value, j);
-        }
-        next[rows.first_row + r] = Mix(x[rows.first_row + r], sum);
-      }
+  }
+  return next;
+}
+
+ScoredToken FakeDevice::RunLogits(const LogitsRow& row, uint64_t value) {
+  ScoredToken token{.token = row.known_token};
+  if (row.known_token < 0) {
+    SlotSampling& slot = sampling_.at(row.slot);
+    const SlotSetup& setup = slot.setup;
+    if (setup.sampling->needs_history()) {
+      SWAA_CHECK(setup.prompt != nullptr) << "slot " << row.slot;
+      SWAA_CHECK_EQ(row.output_index, setup.output.size()) << "slot " << row.slot;
     }
-    x = std::move(next);
+    token.token = Draw(value, setup.sampling->needs_history(),
+                       setup.prompt != nullptr ? *setup.prompt : std::vector<int32_t>(),
+                       setup.output, row.forbid ? setup.forbidden : std::vector<int32_t>());
+    slot.drawn = token.token;
+    if (setup.sampling->needs_history()) slot.setup.output.push_back(token.token);
   }
-  for (const LogitsRow& row : step.logits) {
-    ScoredToken token;
-    token.token = row.known_token.value_or(GreedyToken(x[row.row]));
-    token.logprob = FakeLogprob(x[row.row], token.token);
-    result.tokens.push_back(std::move(token));
+  token.logprob = FakeLogprob(value, token.token);
+  return token;
+}
+
+void FakeDevice::FailWith(absl::Status status) {
+  std::lock_guard lock(failure_mutex_);
+  failure_ = std::move(status);
+}
+
+void FakeDevice::LoseWith(absl::Status status) {
+  std::lock_guard lock(failure_mutex_);
+  failure_ = std::move(status);
+  lost_ = true;
+}
+
+StepResult FakeDevice::Run(const Step& step) {
+  StepResult result{.id = step.id,
+                    .seconds = row_seconds_ * static_cast<double>(step.tokens.size())};
+  {
+    std::lock_guard lock(failure_mutex_);
+    result.status = failure_;
+    result.device_lost = lost_;
   }
+  for (const PageTableUpdate& update : step.page_table_updates) {
+    table_[EntryOf(update.slot, update.layer, update.block)] = update.page;
+  }
+  for (const SlotSetup& setup : step.setups) sampling_[setup.slot] = {.setup = setup};
+  if (!result.status.ok()) return result;
+  SWAA_CHECK_LE(static_cast<int32_t>(step.tokens.size()), info_.max_step_tokens);
+  std::vector<uint64_t> x;
+  for (const kernels::SequenceRows& rows : step.sequences) {
+    SWAA_CHECK_EQ(rows.first_row, static_cast<int32_t>(x.size()));
+    for (int32_t r = 0; r < rows.query_count; ++r) {
+      x.push_back(ValueOf(step.tokens[rows.first_row + r], rows.slot));
+    }
+    slots_[rows.slot].computed += rows.query_count;
+  }
+  SWAA_CHECK_EQ(x.size(), step.tokens.size());
+  for (int32_t layer = 0; layer < info_.num_layers; ++layer) x = RunLayer(step, layer, x);
+  for (const LogitsRow& row : step.logits) result.tokens.push_back(RunLogits(row, x[row.row]));
   return result;
 }
 
@@ -162,13 +285,16 @@ std::vector<uint64_t> ReferenceValues(const std::vector<int32_t>& tokens, int32_
 
 std::vector<int32_t> ReferenceOutput(const std::vector<int32_t>& prompt,
                                      const std::vector<int32_t>& forced, const Recipe& recipe,
-                                     int32_t max_tokens, bool ignore_eos) {
+                                     int32_t max_tokens, bool ignore_eos,
+                                     const ReferenceDraws& draws) {
   std::vector<int32_t> tokens = prompt;
   tokens.insert(tokens.end(), forced.begin(), forced.end());
   std::vector<int32_t> output = forced;
   while (static_cast<int32_t>(output.size()) < max_tokens) {
+    const bool forbid = output.size() < draws.min_tokens;
     const int32_t token =
-        GreedyToken(ReferenceValues(tokens, static_cast<int32_t>(prompt.size()), recipe).back());
+        Draw(ReferenceValues(tokens, static_cast<int32_t>(prompt.size()), recipe).back(),
+             draws.history, prompt, output, forbid ? draws.forbidden : std::vector<int32_t>());
     tokens.push_back(token);
     output.push_back(token);
     if (token == kFakeEos && !ignore_eos) break;

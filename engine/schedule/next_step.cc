@@ -1,0 +1,215 @@
+// What to compute next: the scheduler's plan and how it is carried out.
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "base/check.h"
+#include "engine/recipe/visibility.h"
+#include "engine/schedule/scheduler.h"
+
+namespace swaa {
+
+// The queue as the planner sees it: looked up in the prefix cache where the planner gets to.
+class Scheduler::Queue final : public PlanQueue {
+ public:
+  explicit Queue(Scheduler* scheduler) : scheduler_(scheduler) {}
+  size_t size() const override { return scheduler_->queued_.size(); }
+  int32_t Priority(size_t index) const override {
+    return scheduler_->queued_[index]->request.priority;
+  }
+  RequestView View(size_t index) override {
+    return scheduler_->ViewOfQueued(scheduler_->queued_[index].get());
+  }
+
+ private:
+  Scheduler* const scheduler_;
+};
+
+RequestView Scheduler::ViewOf(RequestState* request) const {
+  RequestView view{.priority = request->request.priority,
+                   .arrival = request->arrival,
+                   .prompt_tokens = request->prompt_tokens(),
+                   .submitted = request->submitted,
+                   .target = request->target(),
+                   .pages_held = request->pages.held(),
+                   .pages_freed = request->pages.Exclusive(pool_),
+                   .in_flight = request->last_step > settled_,
+                   .ready = request->rows_in_flight == 0};
+  if (view.target - view.submitted > 1 || view.submitted < view.prompt_tokens) {
+    if (request->planned_target != view.target) {
+      request->planned_target = view.target;
+      request->pages_to_target =
+          PeakPages(request->request.recipe, view.target, MostSubmittedTokens(options_, device_));
+    }
+    view.peak_pages = request->pages_to_target;
+  }
+  return view;
+}
+
+RequestView Scheduler::ViewOfQueued(RequestState* request) {
+  if (options_.prefix_cache && request->rows_in_flight == 0) {
+    cache_.Find(request->prefix_key, request->known_tokens(), request->request.recipe,
+                request->most_cached_tokens(), &request->lookup);
+  }
+  RequestView view = ViewOf(request);
+  view.submitted = static_cast<int32_t>(request->lookup.tokens());
+  view.cached_pages = request->lookup.pages();
+  view.cached_free_pages = request->lookup.evictable_pages();
+  return view;
+}
+
+StepPlan Scheduler::Plan() {
+  PlanInput input;
+  input.token_budget = std::min(options_.max_batch_tokens, device_.max_step_tokens);
+  input.num_layers = device_.num_layers;
+  // No step takes more new pages than this: with as many at hand nobody waits for those that are on
+  // their way back.
+  const int64_t most_taken =
+      (input.token_budget / kernels::kPageTokens + 1 + static_cast<int64_t>(running_.size())) *
+      device_.num_layers;
+  if (pool_.available_pages() < most_taken) retired_.Release(most_taken - pool_.available_pages());
+  input.free_pages = pool_.available_pages();
+  input.settling_pages = retired_.pages();
+  input.free_slots = static_cast<int32_t>(free_slots_.size());
+  input.settling_slots = static_cast<int32_t>(settling_slots_.size());
+  input.running.reserve(running_.size());
+  for (const Request& request : running_) input.running.push_back(ViewOf(request.get()));
+  Queue queue(this);
+  return PlanStep(input, &queue);
+}
+
+std::optional<Step> Scheduler::NextStep(SteadyTime now) {
+  SWAA_CHECK_LT(steps_in_flight(), device_.max_steps_in_flight);
+  if (idle()) return std::nullopt;
+  StepPlan plan = Plan();
+  while (plan.rows.empty()) {
+    // What preempting frees was not known before, and a newcomer may wait for pages that are on
+    // their way back: plan again.
+    if (!plan.preempted.empty()) {
+      Preempt(plan.preempted);
+    } else if (retired_.Release(std::numeric_limits<int64_t>::max()) == 0) {
+      break;
+    }
+    plan = Plan();
+  }
+  if (!plan.rows.empty()) return CarryOut(plan, now);
+  if (!submitted_.empty()) return std::nullopt;
+  // Only what cannot run at all stays behind while nothing runs: fail it, never stall in silence.
+  SWAA_CHECK(running_.empty()) << running_.size() << " requests run and none moves";
+  Fail(queued_.front(),
+       absl::ResourceExhaustedError("the request cannot be admitted although nothing runs"), now);
+  return std::nullopt;
+}
+
+Step Scheduler::CarryOut(const StepPlan& plan, SteadyTime now) {
+  // Owners first: preemption and admission move requests between the lists.
+  std::vector<Request> rows;
+  rows.reserve(plan.rows.size());
+  for (const PlannedRows& planned : plan.rows) {
+    rows.push_back((planned.queued ? queued_ : running_)[planned.request]);
+  }
+  std::vector<Request> admitted;
+  for (size_t index : plan.admitted) admitted.push_back(queued_[index]);
+  Preempt(plan.preempted);
+
+  Step step;
+  step.id = next_step_++;
+  submitted_.push_back({.id = step.id});
+  submitted_.back().rows.reserve(rows.size());
+  for (const Request& request : admitted) Admit(request, &step, now);
+  columns_.clear();
+  for (size_t i = 0; i < rows.size(); ++i) AddRows(rows[i], plan.rows[i], &step);
+  classes_.Fill(columns_, &step);
+  step.page_table_updates = std::exchange(updates_, {});
+  return step;
+}
+
+void Scheduler::Preempt(const std::vector<size_t>& running) {
+  std::vector<Request> victims;
+  for (size_t index : running) victims.push_back(running_[index]);
+  for (Request& victim : victims) {
+    Vacate(victim.get());
+    victim->computed = victim->submitted = 0;
+    ++victim->life;
+    ++victim->preemptions;
+    ++preemptions_;
+    --victim->load->running;
+    std::erase(running_, victim);
+    Enqueue(std::move(victim));
+  }
+}
+
+void Scheduler::Admit(const Request& request, Step* step, SteadyTime now) {
+  request->slot = free_slots_.back();
+  free_slots_.pop_back();
+  std::erase(queued_, request);
+  running_.insert(
+      std::upper_bound(running_.begin(), running_.end(), request, &RequestState::RanksBefore),
+      request);
+  --request->load->queued;
+  ++request->load->running;
+  if (options_.prefix_cache) {
+    // Others that were admitted by the same plan may have taken hold of the same pages.
+    const int64_t planned = request->lookup.tokens();
+    cache_.Find(request->prefix_key, request->known_tokens(), request->request.recipe,
+                request->most_cached_tokens(), &request->lookup);
+    SWAA_CHECK_EQ(request->lookup.tokens(), planned) << "request " << request->request.id;
+    request->computed = static_cast<int32_t>(planned);
+    request->cursor = cache_.Adopt(&request->lookup, request->request.recipe, request->slot,
+                                   &request->pages, &updates_);
+  }
+  request->submitted = request->computed;
+  request->recipe = classes_.Add(request->request.recipe);
+  UpdateLoad(request.get());
+  step->setups.push_back(request->MakeSlotSetup());
+  if (request->accepted) return;
+  request->cached_tokens = request->computed;
+  request->accepted = true;
+  request->admitted_at = now;
+  request->sink->OnAccepted();
+}
+
+void Scheduler::AddRows(const Request& request, const PlannedRows& planned, Step* step) {
+  const int32_t first = planned.first;
+  const int32_t end = first + planned.count;
+  SWAA_CHECK_EQ(first, request->submitted) << "request " << request->request.id;
+  const int64_t missing = request->pages.Missing(end) - pool_.available_pages();
+  if (missing > 0) retired_.Release(missing);
+  request->pages.Extend(end, request->slot, &pool_, &updates_);
+  UpdateLoad(request.get());
+
+  const auto first_row = static_cast<int32_t>(step->tokens.size());
+  step->sequences.push_back({.slot = request->slot,
+                             .first_row = first_row,
+                             .query_count = planned.count,
+                             .first_position = first});
+  for (int32_t position = first; position < end; ++position) {
+    step->tokens.push_back(request->TokenAt(position));
+  }
+  const RowUses uses = request->UsesOf(first, planned.count);
+  request->AppendLogitsRows(uses, first, planned.count, first_row, &step->logits);
+
+  const Phase phase = PhaseOf(first, request->prompt_tokens());
+  columns_.push_back({request->recipe, phase});
+  const int32_t new_from = std::clamp(request->most_submitted, first, end);
+  SubmittedStep& submitted = submitted_.back();
+  submitted.rows.push_back(
+      {.request = request,
+       .life = request->life,
+       .first = first,
+       .count = planned.count,
+       .uses = uses,
+       .work = {end - new_from, classes_.AttendedKeys(request->recipe, phase, new_from, end),
+                uses.scored + uses.draws},
+       .recomputed = {new_from - first,
+                      classes_.AttendedKeys(request->recipe, phase, first, new_from)}});
+  (phase == Phase::kPrefill ? submitted.tokens.prefill : submitted.tokens.decode) += planned.count;
+  request->submitted = end;
+  request->most_submitted = std::max(request->most_submitted, end);
+  request->draws_in_flight += uses.draws;
+  ++request->rows_in_flight;
+  request->last_step = step->id;
+}
+
+}  // namespace swaa
