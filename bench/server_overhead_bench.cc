@@ -82,7 +82,7 @@ absl::Time AskDirectly(const server::ServingContext& serving) {
   static std::atomic<int> number{0};
   GenerationRequest request;
   request.id = absl::StrCat("direct-", ++number);
-  request.prompt = NewPrompt();
+  request.prompt = std::make_shared<const std::vector<int32_t>>(NewPrompt());
   request.recipe = serving.recipes.Get()->default_recipe().recipe;
   request.recipe_label = "full";
   request.sampling.temperature = 0;

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "engine/schedule/device_lost.h"
 #include "engine/schedule/scheduler.h"
 
 namespace swaa {
@@ -173,12 +174,12 @@ class ThreadedEngine final : public Engine {
 
   // No later step can succeed: nothing is submitted or collected any more.
   void LoseDevice(const absl::Status& status) {
-    const absl::Status lost =
-        absl::InternalError(absl::StrCat("the device is lost: ", std::string(status.message())));
+    const absl::Status lost = WithDeviceLost(
+        absl::InternalError(absl::StrCat("the device is lost: ", std::string(status.message()))));
     {
       std::lock_guard lock(mutex_);
-      lost_ = absl::UnavailableError(
-          absl::StrCat(std::string(lost.message()), "; send the request to another server"));
+      lost_ = WithDeviceLost(absl::UnavailableError(
+          absl::StrCat(std::string(lost.message()), "; send the request to another server")));
     }
     // What came before the refusals began.
     DoPosted();

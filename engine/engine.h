@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "engine/device/device.h"
 #include "engine/generation.h"
+#include "engine/schedule/device_lost.h"
 #include "engine/schedule/engine_load.h"
 #include "engine/schedule/never_fits.h"
 #include "engine/schedule/step_cost.h"
@@ -57,7 +58,7 @@ class Engine {
   //   ALREADY_EXISTS      a live request has this id
   //   OUT_OF_RANGE        prompt beyond the context
   //   RESOURCE_EXHAUSTED  queue full, or the pool can never hold it (IsNeverFits tells)
-  //   UNAVAILABLE         draining, or the device is lost
+  //   UNAVAILABLE         draining, or the device is lost (IsDeviceLost tells)
   virtual absl::Status Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) = 0;
 
   // The client has gone: OnFailed(CANCELLED) at the next step boundary. Ignored unless the live

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <new>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -43,14 +44,22 @@ absl::Status Guarded(const Function& function) {
   }
 }
 
+// With the values that suit the backend where none are given.
+ModelDeviceOptions Resolve(ModelDeviceOptions options, std::string_view backend) {
+  const bool cpu = backend == "cpu";
+  if (options.kv_cache_bytes == 0 && cpu) options.kv_cache_bytes = int64_t{2} << 30;
+  if (options.max_step_tokens == 0) options.max_step_tokens = cpu ? 512 : 8192;
+  return options;
+}
+
 class ModelDevice : public Device {
  public:
   ModelDevice(const Checkpoint& checkpoint, const ModelDeviceOptions& options,
               std::unique_ptr<kernels::Operators> operators)
       : weights_(checkpoint.weights),
         config_(checkpoint.config),
-        options_(options),
-        operators_(std::move(operators)) {}
+        operators_(std::move(operators)),
+        options_(Resolve(options, operators_->backend())) {}
 
   ~ModelDevice() override {
     {
@@ -253,8 +262,8 @@ class ModelDevice : public Device {
 
   const std::shared_ptr<const WeightSource> weights_;
   const ModelConfig config_;
-  const ModelDeviceOptions options_;
   const std::unique_ptr<kernels::Operators> operators_;
+  const ModelDeviceOptions options_;
   DeviceInfo info_;
   std::unique_ptr<Transformer> transformer_;  // the device thread's
 

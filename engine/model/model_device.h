@@ -18,10 +18,10 @@ namespace swaa {
 
 struct ModelDeviceOptions {
   kernels::OperatorsOptions operators;
-  // The pool; at least one page a layer and the zero page. 0: all memory that weights, activations
-  // and tables leave (of a GPU, of the share that OperatorsOptions::gpu_memory_utilization allows).
-  int64_t kv_cache_bytes = int64_t{2} << 30;
-  int32_t max_step_tokens = 512;  // rows of the largest step
+  // The pool; at least one page a layer and the zero page. 0: 2 GiB on the CPU; on a GPU all memory
+  // that weights, activations and tables leave of OperatorsOptions::gpu_memory_utilization.
+  int64_t kv_cache_bytes = 0;
+  int32_t max_step_tokens = 0;  // rows of the largest step; 0: 512 on the CPU, 8192 on a GPU
   int32_t num_slots = 64;
   int32_t max_context_tokens = 0;  // 0: the model's
   // Called while weights are packed, with a share in [0, 1].

@@ -2,8 +2,10 @@
 
 #include "server/generate/admission.h"
 
+#include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
@@ -28,7 +30,7 @@ std::optional<bool> ThinkingSwitch(ThinkingMode mode) {
 // A prompt that is too long by itself is the engine's to refuse.
 absl::Status CheckForcedLength(const GenerationRequest& request, int32_t context_tokens) {
   const auto context = static_cast<size_t>(context_tokens);
-  const size_t prompt = request.prompt.size();
+  const size_t prompt = request.prompt->size();
   if (prompt > context || prompt + request.forced_output.size() <= context) {
     return absl::OkStatus();
   }
@@ -68,9 +70,9 @@ absl::Status PrepareRequest(const v1::GenerateRequest& proto, const ServingConte
   *accepted.mutable_resolved_recipe() = RecipeToProto(recipe.recipe);
   SWAA_ASSIGN_OR_RETURN(ValidRequest valid, ValidateRequest(proto, serving.model));
   admission->tokens_per_delta = valid.tokens_per_delta;
-  request->prompt =
-      TokenizeInput(valid, serving.model, ThinkingSwitch(recipe.recipe.thinking_mode));
-  accepted.set_prompt_tokens(static_cast<uint32_t>(request->prompt.size()));
+  request->prompt = std::make_shared<const std::vector<int32_t>>(
+      TokenizeInput(valid, serving.model, ThinkingSwitch(recipe.recipe.thinking_mode)));
+  accepted.set_prompt_tokens(static_cast<uint32_t>(request->prompt->size()));
   request->recipe = std::move(recipe.recipe);
   TakeOptions(std::move(valid), request);
   return CheckForcedLength(*request, serving.engine_options.max_context_tokens);

@@ -2,6 +2,7 @@
 
 #include "server/generate/generate_stream.h"
 
+#include <chrono>
 #include <utility>
 
 #include <grpcpp/impl/codegen/proto_utils.h>
@@ -22,14 +23,18 @@ size_t BytesOf(const ScoredToken& token) {
   return sizeof(OutputToken) + token.top.size() * sizeof(token.top[0]);
 }
 
-absl::Time DeadlineOf(const grpc::CallbackServerContext& call) {
-  const std::chrono::system_clock::time_point deadline = call.deadline();
-  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
-  return absl::FromChrono(deadline);
+// On the engine's clock. Years away is never: the sum must not overflow.
+SteadyTime DeadlineOf(const grpc::CallbackServerContext& call) {
+  const auto now = std::chrono::system_clock::now();
+  constexpr auto kNever = std::chrono::hours(24 * 365 * 10);
+  if (call.deadline() > now + kNever) return SteadyTime::max();
+  return SteadyClock::now() +
+         std::chrono::duration_cast<SteadyClock::duration>(call.deadline() - now);
 }
 
 // What the engine's refusals are called.
 absl::Status NameEngineError(const absl::Status& status) {
+  if (IsDeviceLost(status)) return WithReason(status, "device_lost");
   switch (status.code()) {
     case absl::StatusCode::kResourceExhausted:
       if (IsNeverFits(status)) return WithRetryPushback(WithReason(status, "never_fits"), -1);
@@ -314,7 +319,7 @@ absl::Status GenerateStream::WhyCancelled(const absl::Status& status) const {
                      absl::FormatDuration(serving_->slow_readers->timeout()), " and was cut off"));
   }
   if (!client_gone_) return WithReason(status, "aborted");
-  if (absl::Now() >= deadline_) {
+  if (SteadyClock::now() >= deadline_) {
     return absl::DeadlineExceededError("the client's deadline passed");
   }
   return status;
@@ -336,7 +341,7 @@ void GenerateStream::HandleEnd(absl::Status status, const GenerationStats& stats
   record.accepted = accepted_;
   record.finish_reason = reason;
   record.stats = stats;
-  record.total = now - arrival_;
+  record.total = absl::FromChrono(SteadyClock::now() - arrival_);
   serving_->metrics->OnRequestEnd(record);
   LogRequest(record, serving_->log_format);
   end_ = std::move(status);

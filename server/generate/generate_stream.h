@@ -98,8 +98,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 
   ServingContext* const serving_;
   grpc::CallbackServerContext* const call_;
-  const absl::Time arrival_ = absl::Now();
-  absl::Time deadline_;
+  const SteadyTime arrival_ = SteadyClock::now();
+  const SteadyTime deadline_;
   grpc::ByteBuffer request_bytes_;
 
   // Written by Admit before the engine knows the request; then read by the pump.

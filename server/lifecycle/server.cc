@@ -120,6 +120,8 @@ absl::Status Server::LoadModel() {
   model.chat_format = chat_format_.get();
 
   ModelDeviceOptions device;
+  device.operators.device = options_.device;
+  device.operators.gpu_memory_utilization = options_.gpu_memory_utilization;
   device.operators.dtype = options_.dtype;
   device.operators.threads = options_.threads;
   device.operators.instruction_set = options_.instruction_set;
@@ -164,14 +166,15 @@ absl::Status Server::StartEngine() {
   serving_.slow_readers = slow_readers_.get();
   serving_.drain_rate.set_bounds(options_.retry);
 
-  serving_.engine_options.max_batch_tokens = options_.max_batch_tokens;
+  serving_.engine_options.max_batch_tokens = serving_.device.max_step_tokens;
   serving_.engine_options.max_running_requests = options_.max_running_requests;
   serving_.engine_options.max_queued_requests = options_.max_queued_requests;
   serving_.engine_options.max_context_tokens = checkpoint_.config.max_context_tokens;
   serving_.engine_options.prefix_cache = options_.prefix_cache;
-  engine_ =
-      Engine::Create(serving_.engine_options, device_.get(), tokenizer_.get(),
-                     [metrics = metrics_.get()](const StepRecord& step) { metrics->OnStep(step); });
+  engine_ = Engine::Create(
+      serving_.engine_options, device_.get(), tokenizer_.get(),
+      {.on_step = [metrics = metrics_.get()](const StepRecord& step) { metrics->OnStep(step); },
+       .on_device_lost = [this](const absl::Status& status) { LoseDevice(status); }});
   serving_.engine = engine_.get();
   absl::Status warm = WarmUp(engine_.get(), recipes->default_recipe().recipe);
   if (warm.ok()) return warm;
@@ -232,6 +235,24 @@ absl::Status Server::Listen() {
   }
   grpc_server_->GetHealthCheckService()->SetServingStatus(kReadyService, true);
   return absl::OkStatus();
+}
+
+void Server::LoseDevice(const absl::Status& status) {
+  LogError(std::string(status.message()));
+  std::lock_guard lock(device_lost_mutex_);
+  device_lost_ = true;
+  if (on_device_lost_) on_device_lost_();
+}
+
+void Server::OnDeviceLost(std::function<void()> handler) {
+  std::lock_guard lock(device_lost_mutex_);
+  on_device_lost_ = std::move(handler);
+  if (device_lost_ && on_device_lost_) on_device_lost_();
+}
+
+bool Server::device_lost() const {
+  std::lock_guard lock(device_lost_mutex_);
+  return device_lost_;
 }
 
 void Server::Drain() {
@@ -301,13 +322,18 @@ int RunServer(const ServerOptions& options) {
     return 1;
   }
   signals.OnHangup([&server] { (*server)->Reload(); });
+  (*server)->OnDeviceLost([&signals] { signals.End(); });
   const int signal = signals.Await();
   signals.OnHangup(nullptr);
-  LogInfo(absl::StrCat("signal ", signal, ": draining; a second one ends at once"));
+  const std::string cause = signal == 0 ? std::string("nothing can be computed any more")
+                                        : absl::StrCat("signal ", signal);
+  LogInfo(absl::StrCat(cause, ": draining; a signal from now on ends at once"));
   (*server)->Drain();
+  const bool lost = (*server)->device_lost();
+  (*server)->OnDeviceLost(nullptr);
   server->reset();
   LogInfo("stopped");
-  return 0;
+  return lost ? 1 : 0;
 }
 
 }  // namespace swaa::server

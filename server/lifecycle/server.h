@@ -3,12 +3,15 @@
 #ifndef SWAA_SERVER_LIFECYCLE_SERVER_H_
 #define SWAA_SERVER_LIFECYCLE_SERVER_H_
 
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include <grpcpp/grpcpp.h>
 #include <prometheus/exposer.h>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/engine.h"
@@ -37,6 +40,11 @@ class Server {
   // of it is logged and counted.
   void Reload();
 
+  // What to do once the device is lost, in the engine's thread, or at once if it is: the process
+  // can then only end. It must not block.
+  void OnDeviceLost(std::function<void()> handler);
+  bool device_lost() const;
+
   int port() const { return port_; }
   int metrics_port() const { return metrics_port_; }  // 0: no metrics
   // What its request handlers reach, for those who would call the engine without gRPC between.
@@ -51,6 +59,7 @@ class Server {
   absl::Status StartEngine();
   absl::Status StartMetrics();
   absl::Status Listen();
+  void LoseDevice(const absl::Status& status);
   void StopListening(absl::Duration patience);
   void WatchConfig();
   absl::Status TryReload();
@@ -72,6 +81,9 @@ class Server {
   std::unique_ptr<ControlService> control_service_;
   std::unique_ptr<grpc::Server> grpc_server_;
   std::unique_ptr<FileWatcher> config_watcher_;
+  mutable std::mutex device_lost_mutex_;
+  bool device_lost_ ABSL_GUARDED_BY(device_lost_mutex_) = false;
+  std::function<void()> on_device_lost_ ABSL_GUARDED_BY(device_lost_mutex_);
   int port_ = 0;
   int metrics_port_ = 0;
 };

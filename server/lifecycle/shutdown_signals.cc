@@ -42,8 +42,14 @@ ShutdownSignals::~ShutdownSignals() {
 int ShutdownSignals::Await() {
   std::unique_lock lock(mutex_);
   awaited_ = true;
-  came_.wait(lock, [this] { return first_ != 0; });
-  return first_;
+  came_.wait(lock, [this] { return first_.has_value(); });
+  return *first_;
+}
+
+void ShutdownSignals::End() {
+  std::lock_guard lock(mutex_);
+  if (!first_.has_value()) first_ = 0;
+  came_.notify_all();
 }
 
 void ShutdownSignals::OnHangup(std::function<void()> handler) {
@@ -73,7 +79,7 @@ void ShutdownSignals::OnSignal(int signal) {
     }
     return;
   }
-  if (!awaited_ || first_ != 0) {
+  if (!awaited_ || first_.has_value()) {
     LogWarning(absl::StrCat("signal ", signal, awaited_ ? " again" : " while starting",
                             ": ending at once"));
     std::_Exit(128 + signal);

@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
@@ -21,8 +22,10 @@ class ShutdownSignals {
   ShutdownSignals(const ShutdownSignals&) = delete;
   ShutdownSignals& operator=(const ShutdownSignals&) = delete;
 
-  // Waits for the first of SIGTERM and SIGINT; its number.
+  // Waits for the first of SIGTERM and SIGINT; its number, or 0 after End.
   int Await();
+  // As a first signal, from inside the process. From any thread.
+  void End();
 
   // What SIGHUP does from now on, on the signals' thread; it must not block. Nothing: it is
   // ignored, as before the first call. After the return the previous one is not running.
@@ -38,7 +41,7 @@ class ShutdownSignals {
   std::condition_variable came_;
   std::function<void()> on_hangup_ ABSL_GUARDED_BY(mutex_);
   bool awaited_ ABSL_GUARDED_BY(mutex_) = false;
-  int first_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::optional<int> first_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

@@ -3,6 +3,7 @@
 #include "server/lifecycle/warm_up.h"
 
 #include <memory>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
 #include "base/status_macros.h"
@@ -37,7 +38,7 @@ absl::Status WarmUp(Engine* engine, const Recipe& recipe) {
   auto sink = std::make_shared<EndSink>();
   GenerationRequest request;
   request.id = "warm-up";
-  request.prompt = {0};
+  request.prompt = std::make_shared<const std::vector<int32_t>>(1, 0);
   request.recipe = recipe;
   request.recipe_label = "warm-up";
   request.sampling.temperature = 0;

@@ -36,6 +36,8 @@ const std::map<std::string, std::string>& FlagsByKey() {
       {"device.threads", "threads"},
       {"device.dtype", "dtype"},
       {"device.instruction_set", "instruction_set"},
+      {"device.device", "device"},
+      {"device.gpu_memory_utilization", "gpu_memory_utilization"},
       {"scheduling.max_batch_tokens", "max_batch_tokens"},
       {"scheduling.max_running_requests", "max_running_requests"},
       {"scheduling.max_queued_requests", "max_queued_requests"},

@@ -149,6 +149,11 @@ absl::Status TakeDevice(const Checker& check, const v1::DeviceConfig& device, Se
   }
   if (device.has_dtype()) out->dtype = device.dtype();
   if (device.has_instruction_set()) out->instruction_set = device.instruction_set();
+  if (device.has_device()) out->device = device.device();
+  // The backend refuses what is no share.
+  if (device.has_gpu_memory_utilization()) {
+    out->gpu_memory_utilization = device.gpu_memory_utilization();
+  }
   return absl::OkStatus();
 }
 

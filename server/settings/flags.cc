@@ -87,11 +87,13 @@ ABSL_FLAG(std::string, port_file, "",
           "same name with .metrics");
 ABSL_FLAG(Text, served_model_name, Text{""}, "the model's name for clients; empty: from its path");
 ABSL_FLAG(Text, default_recipe, Text{"full"}, "the recipe of requests that choose none");
-ABSL_FLAG(Number, max_batch_tokens, Number{512}, "most tokens computed in a step");
+ABSL_FLAG(Number, max_batch_tokens, Number{0},
+          "most tokens computed in a step; if not given: 512 on the CPU, 8192 on a GPU");
 ABSL_FLAG(Number, max_running_requests, Number{64}, "most requests in the batch");
 ABSL_FLAG(Number, max_queued_requests, Number{1024}, "most requests that wait; more are refused");
-ABSL_FLAG(Setting<ByteSize>, kv_cache_bytes, Setting<ByteSize>{{int64_t{2} << 30}},
-          "memory for keys and values, such as 2GiB");
+ABSL_FLAG(Setting<ByteSize>, kv_cache_bytes, Setting<ByteSize>{},
+          "memory for keys and values, such as 2GiB; if not given: 2 GiB on the CPU, all that is "
+          "left on a GPU");
 ABSL_FLAG(Setting<ByteSize>, stream_buffer_bytes, Setting<ByteSize>{{int64_t{4} << 20}},
           "most bytes of output that wait for one stream's reader; beyond it the request is ended");
 ABSL_FLAG(
@@ -103,6 +105,10 @@ ABSL_FLAG(Number, threads, Number{0}, "threads that compute; 0: every processor"
 ABSL_FLAG(Text, load_format, Text{"auto"},
           "auto, or dummy: random weights of the model's shapes, for measurements");
 ABSL_FLAG(Text, dtype, Text{"auto"}, "auto (bf16), or f32: slow, for tests");
+ABSL_FLAG(Text, device, Text{"auto"},
+          "auto (a GPU where there is one, else the CPU), cpu, cuda or cuda:n");
+ABSL_FLAG(Setting<double>, gpu_memory_utilization, Setting<double>{0.9},
+          "the share of the GPU's memory that the server may take");
 ABSL_FLAG(Text, instruction_set, Text{"auto"}, "auto, amx, avx512, avx2 or generic");
 ABSL_FLAG(Number, drain_grace_seconds, Number{30},
           "how long SIGTERM waits for running requests before it aborts them");
@@ -146,6 +152,7 @@ void TakeTexts(v1::ServerConfig* config) {
   IfGiven(FLAGS_load_format, [&](const std::string& v) { model->set_load_format(v); });
   IfGiven(FLAGS_dtype, [&](const std::string& v) { device->set_dtype(v); });
   IfGiven(FLAGS_instruction_set, [&](const std::string& v) { device->set_instruction_set(v); });
+  IfGiven(FLAGS_device, [&](const std::string& v) { device->set_device(v); });
   IfGiven(FLAGS_listen_address, [&](const std::string& v) { network->set_listen_address(v); });
   IfGiven(FLAGS_metrics_address, [&](const std::string& v) { network->set_metrics_address(v); });
   IfGiven(FLAGS_log_format, [&](const std::string& v) { logging->set_format(v); });
@@ -160,6 +167,7 @@ absl::Status TakeNumbers(v1::ServerConfig* config) {
   auto* streaming = config->mutable_streaming();
   IfGiven(FLAGS_kv_cache_bytes, [&](ByteSize v) { device->set_kv_cache_bytes(v.bytes); });
   IfGiven(FLAGS_stream_buffer_bytes, [&](ByteSize v) { streaming->set_buffer_bytes(v.bytes); });
+  IfGiven(FLAGS_gpu_memory_utilization, [&](double v) { device->set_gpu_memory_utilization(v); });
   IfGiven(FLAGS_prefix_cache, [&](OnOff v) { scheduling->set_prefix_cache(v.on); });
   SWAA_RETURN_IF_ERROR(
       IfGivenNumber("threads", FLAGS_threads, [&](int32_t v) { device->set_threads(v); }));
@@ -200,6 +208,8 @@ const std::vector<std::string>& ServeFlagNames() {
                                                                  "dtype",
                                                                  "load_format",
                                                                  "instruction_set",
+                                                                 "device",
+                                                                 "gpu_memory_utilization",
                                                                  "drain_grace_seconds",
                                                                  "max_connection_age_seconds",
                                                                  "port_file",

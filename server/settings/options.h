@@ -25,15 +25,17 @@ struct ServerOptions {
   std::string port_file;                           // empty: none
   std::string default_recipe = "full";
   std::vector<NamedRecipeSpec> recipes = BuiltInRecipes();
-  int32_t max_batch_tokens = 512;
+  int32_t max_batch_tokens = 0;  // 0: as suits the device
   int32_t max_running_requests = 64;
   int32_t max_queued_requests = 1024;
   bool prefix_cache = true;
-  int64_t kv_cache_bytes = int64_t{2} << 30;
+  int64_t kv_cache_bytes = 0;  // 0: as suits the device
   int64_t stream_buffer_bytes = int64_t{4} << 20;
   absl::Duration slow_reader_timeout = absl::Seconds(60);
   int32_t threads = 0;  // 0: all processors
   LoadFormat load_format = LoadFormat::kAuto;
+  std::string device = "auto";
+  double gpu_memory_utilization = 0.9;
   std::string dtype = "auto";
   std::string instruction_set = "auto";
   LogFormat log_format = LogFormat::kText;

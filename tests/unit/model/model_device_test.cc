@@ -198,7 +198,7 @@ TEST(ModelDeviceTest, PoolsTooSmallAndTooLargeAreRefused) {
 
 TEST(ModelDeviceTest, BadOptionsAndBrokenCheckpointsAreRefused) {
   ModelDeviceOptions options = SmallOptions();
-  options.max_step_tokens = 0;
+  options.max_step_tokens = -1;
   EXPECT_EQ(CreateModelDevice(TinyCheckpoint(), options).status().code(),
             absl::StatusCode::kInvalidArgument);
   options = SmallOptions();
