@@ -1,0 +1,44 @@
+// Attention on CUDA: launching a kernel, on its own or under the tail of the one before.
+
+#ifndef SWAA_KERNELS_CUDA_ATTENTION_LAUNCH_CUH_
+#define SWAA_KERNELS_CUDA_ATTENTION_LAUNCH_CUH_
+
+#include <cuda_runtime.h>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "kernels/cuda/attention/prefill_params.h"
+#include "kernels/cuda/cuda_check.h"
+
+namespace swaa::kernels::cuda {
+
+// Allows the kernel so many bytes of dynamic shared memory. Fails when the program holds no code of
+// it for this device, or the device has less.
+template <class Kernel>
+absl::Status AllowSharedBytes(Kernel kernel, int bytes, const std::string& name) {
+  return CudaStatus(
+      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+      name);
+}
+
+template <class... Params, class... Arguments>
+void Launch(void (*kernel)(Params...), int grid, int threads, int shared_bytes,
+            const LaunchOptions& options, Arguments&&... arguments) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = threads;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = options.stream;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute;
+  config.numAttrs = options.dependent ? 1 : 0;
+  SWAA_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...));
+}
+
+}  // namespace swaa::kernels::cuda
+
+#endif  // SWAA_KERNELS_CUDA_ATTENTION_LAUNCH_CUH_

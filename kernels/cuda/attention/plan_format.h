@@ -1,0 +1,87 @@
+// Attention on CUDA: what plans look like in memory, shared by the host that writes them, the
+// kernel that plans decoding, and the kernels that read them. Plain data.
+//
+// The bytes of a step that the host writes and copies, all offsets multiples of 16:
+//   StepHeader | layer_class uint8 [layers] | decode sequences [n] | decode spans [classes, n] |
+//   QueryTile [tiles of class 0] | [tiles of class 1] | ...
+
+#ifndef SWAA_KERNELS_CUDA_ATTENTION_PLAN_FORMAT_H_
+#define SWAA_KERNELS_CUDA_ATTENTION_PLAN_FORMAT_H_
+
+#include <cstdint>
+
+#include "kernels/cuda/attention/visited_tiles.h"
+#include "kernels/types.h"
+
+namespace swaa::kernels::cuda {
+
+inline constexpr int kMaxDecodeSequences = 1024;  // of one step
+inline constexpr int kMaxDecodeBlocks = 264;
+inline constexpr int kMaxGroup = 16;  // query heads of a KV head
+inline constexpr int kMaxHeadDim = 128;
+
+// Where the decode part of a step's bytes lies. Read by kernels, so that a captured graph serves
+// any step.
+struct StepHeader {
+  int32_t decode_sequences = 0;
+  int32_t classes = 0;
+  int32_t sequences_offset = 0;  // bytes from the header to SequenceRows [decode_sequences]
+  int32_t spans_offset = 0;      // to KeySpan [classes, decode_sequences]
+};
+static_assert(sizeof(StepHeader) == 16);
+
+SWAA_HOST_DEVICE const uint8_t* LayerClasses(const StepHeader* header) {
+  return reinterpret_cast<const uint8_t*>(header + 1);
+}
+
+// One unit of prefill work before heads are multiplied in: query rows of one sequence, aligned to
+// absolute multiples of the tile's rows, against some or all of the key tiles that they visit.
+struct QueryTile {
+  int32_t slot;         // row of the page table
+  int32_t position;     // absolute, of the tile's row 0
+  int32_t out_row;      // row of q and out that the tile's row 0 would have; may be negative
+  int32_t first, last;  // rows of the tile that exist
+  int32_t window, sinks;
+  VisitedTiles visited;
+  int32_t begin, end;    // which visits
+  int32_t part, parts;   // 0 of 1: writes final output; else the last part to arrive merges all
+  int32_t first_result;  // of the parts' results in the workspace: heads * parts of them
+  int32_t split;         // number of the split tile, for its counters of arrivals
+};
+static_assert(sizeof(QueryTile) == 64);
+
+// A decoding sequence, as the attention kernel needs it.
+struct DecodeRecord {
+  int32_t tiles;  // key tiles of kPageTokens that it visits; 0: takes no part
+  VisitedTiles visited;
+  int32_t slot, row, position, window, sinks;
+  int32_t unused[3];
+};
+static_assert(sizeof(DecodeRecord) == 48);
+
+// Where a block's piece of the line (sequence, KV head, tile) lies, and what it begins with.
+struct DecodeBlock {
+  int32_t low, high;  // the piece
+  int32_t sequence, head, tile;
+  int32_t total;   // the line's length
+  int32_t blocks;  // that have a piece
+  int32_t unused;
+  DecodeRecord record;
+};
+static_assert(sizeof(DecodeBlock) == 80);
+
+// Decode plan of one span class, made on the device once a step.
+struct DecodePlan {
+  DecodeBlock blocks[kMaxDecodeBlocks];
+  DecodeRecord records[kMaxDecodeSequences];
+};
+
+// A block's result for one end of its piece.
+struct DecodePartial {
+  float o[kMaxGroup][kMaxHeadDim];  // not divided by l
+  float m[kMaxGroup], l[kMaxGroup];
+};
+
+}  // namespace swaa::kernels::cuda
+
+#endif  // SWAA_KERNELS_CUDA_ATTENTION_PLAN_FORMAT_H_
