@@ -31,7 +31,9 @@ struct DecodeParams {
   float scale_log2 = 0;  // scale * log2(e)
 };
 
-// Plans all classes of a step for so many blocks; plan_blocks: classes planned at a time.
+// Plans all classes of a step for so many blocks; plan_blocks: classes planned at a time. Starts
+// when all before it has ended, and nothing after it starts before its end. So the decode kernel
+// may read plan and page table before it waits for the kernel before it.
 void LaunchDecodePlan(const StepHeader* step, DecodePlan* plans, int32_t plan_blocks,
                       int32_t kv_heads, int32_t blocks, cudaStream_t stream);
 
@@ -40,8 +42,9 @@ absl::Status PrepareHopperDecode(int32_t head_dim, int32_t group);
 void LaunchHopperDecode(int32_t head_dim, const DecodeParams& params, const PoolMaps& pool,
                         const LaunchOptions& options);
 
-absl::Status PreparePortableDecode(int32_t head_dim, int32_t group);
-void LaunchPortableDecode(int32_t head_dim, const DecodeParams& params,
+// deep: with more tiles in flight, for devices of 160 KB of shared memory a block and more.
+absl::Status PreparePortableDecode(int32_t head_dim, int32_t group, bool deep);
+void LaunchPortableDecode(int32_t head_dim, bool deep, const DecodeParams& params,
                           const LaunchOptions& options);
 
 }  // namespace swaa::kernels::cuda

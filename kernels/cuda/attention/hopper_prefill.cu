@@ -2,6 +2,7 @@
 // specialised to load and to multiply, softmax of one key tile under the products of others.
 
 #include <algorithm>
+#include <bit>
 
 #include "base/check.h"
 #include "kernels/cuda/attention/hopper_prefill.cuh"
@@ -86,9 +87,9 @@ absl::Status PrepareHopperPrefill(int32_t head_dim) {
 void LaunchHopperPrefill(int32_t head_dim, const PrefillParams& params, const TensorMap& queries,
                          const PoolMaps& pool, const LaunchOptions& options) {
   ByHeadDim(head_dim, [&]<class T>(T) {
-    const auto map = [](const TensorMap& x) { return *reinterpret_cast<const CUtensorMap*>(&x); };
     Launch(HopperPrefill<T>, std::min(options.blocks, params.item_count), T::kThreads,
-           sizeof(Shared<T>), options, params, map(queries), map(pool.block), map(pool.page));
+           sizeof(Shared<T>), options, params, std::bit_cast<CUtensorMap>(queries),
+           std::bit_cast<CUtensorMap>(pool.block), std::bit_cast<CUtensorMap>(pool.page));
   });
 }
 

@@ -51,7 +51,7 @@ struct QueryTile {
 static_assert(sizeof(QueryTile) == 64);
 
 // A decoding sequence, as the attention kernel needs it.
-struct DecodeRecord {
+struct alignas(16) DecodeRecord {
   int32_t tiles;  // key tiles of kPageTokens that it visits; 0: takes no part
   VisitedTiles visited;
   int32_t slot, row, position, window, sinks;
@@ -60,7 +60,7 @@ struct DecodeRecord {
 static_assert(sizeof(DecodeRecord) == 48);
 
 // Where a block's piece of the line (sequence, KV head, tile) lies, and what it begins with.
-struct DecodeBlock {
+struct alignas(16) DecodeBlock {
   int32_t low, high;  // the piece
   int32_t sequence, head, tile;
   int32_t total;   // the line's length

@@ -1,0 +1,187 @@
+// Decode attention for Hopper: a warp that fetches page ids and loads pages by TMA, and four warps
+// of mma.sync with the query heads of a KV head as rows. A persistent grid over the line that
+// decode_plan.cu has cut.
+
+#include <bit>
+#include <type_traits>
+
+#include "base/check.h"
+#include "kernels/cuda/attention/decode_merge.cuh"
+#include "kernels/cuda/attention/decode_params.h"
+#include "kernels/cuda/attention/decode_tile.cuh"
+#include "kernels/cuda/attention/hopper_ptx.cuh"
+#include "kernels/cuda/attention/launch.cuh"
+
+namespace swaa::kernels::cuda {
+namespace {
+
+constexpr int kThreads = kDecodeThreads + 32;
+constexpr int kBlockBytes = 64 * 128;  // 64 keys of 64 columns
+
+// As TMA writes it: blocks of 64 columns in the 128-byte swizzle.
+struct SwizzledBlocks {
+  __device__ static __forceinline__ uint32_t Offset(int row, int chunk) {
+    return (chunk >> 3) * kBlockBytes + row * 128 + (((chunk & 7) ^ (row & 7)) << 4);
+  }
+};
+
+template <int kDim_, int kRows_>
+struct Config {
+  static constexpr int kDim = kDim_, kRows = kRows_;
+  static constexpr int kColumnBlocks = (kDim + 63) / 64;
+  static constexpr int kTileBytes = kColumnBlocks * kBlockBytes;  // K or V
+  // About 96 KB of keys and values in flight: more let early blocks run ahead while others wait.
+  static constexpr int kStages = kDim == 64 ? 6 : kDim == 96 ? 4 : 3;
+};
+
+template <class T>
+struct Shared {
+  uint8_t k[T::kStages][T::kTileBytes];
+  uint8_t v[T::kStages][T::kTileBytes];
+  DecodeMergeMemory<T::kDim, T::kRows> merge;
+  uint64_t full[T::kStages], empty[T::kStages];
+};
+
+// Loads K or V of one page and head: `at` counts [page, K or V, KV head].
+template <class T>
+__device__ __forceinline__ void LoadTile(uint8_t* to, const CUtensorMap* map, int at,
+                                         uint32_t bar) {
+  if constexpr (T::kDim % 64 == 0) {
+    TmaLoad4(SharedAddress(to), map, 0, 0, 0, at, bar, Evict::kFirst);
+  } else {
+#pragma unroll
+    for (int block = 0; block < T::kColumnBlocks; ++block)
+      TmaLoad4(SharedAddress(to) + block * kBlockBytes, map, 64 * block, 0, 0, at, bar,
+               Evict::kFirst);
+  }
+}
+
+// The loading warp: all lanes fetch page ids, lane 0 issues. The first ids are on their way before
+// the kernel before has ended.
+template <class T>
+__device__ __forceinline__ void LoadPages(const DecodeParams& p, const DecodePlan& plan,
+                                          Shared<T>& sm, const DecodePiece& piece,
+                                          DecodeCursor cursor, const CUtensorMap* map, int lane) {
+  int stage = 0, parity = 1;
+  bool waited = false;
+  for (int at = piece.low; at < piece.high;) {
+    const int count = min(cursor.record.tiles - cursor.tile, piece.high - at);
+    const int32_t* pages = p.table + cursor.record.slot * p.slot_stride;
+    for (int i0 = 0; i0 < count; i0 += 32) {
+      const int n = min(32, count - i0);
+      int mine = 0;
+      if (lane < n) mine = __ldcg(pages + cursor.record.visited.Tile(cursor.tile + i0 + lane));
+      if (!waited) WaitForKernelBefore();
+      waited = true;
+      for (int i = 0; i < n; ++i) {
+        const int page = __shfl_sync(~0u, mine, i);
+        if (lane == 0) {
+          const uint32_t bar = SharedAddress(&sm.full[stage]);
+          BarrierWait(SharedAddress(&sm.empty[stage]), parity);
+          BarrierExpect(bar, 2 * T::kTileBytes);
+          const int key_at = page * 2 * p.kv_heads + cursor.head;
+          LoadTile<T>(sm.k[stage], map, key_at, bar);
+          LoadTile<T>(sm.v[stage], map, key_at + p.kv_heads, bar);
+        }
+        if (++stage == T::kStages) stage = 0, parity ^= 1;
+      }
+    }
+    at += count;
+    if (at < piece.high) cursor.Next(plan, p.kv_heads);
+  }
+}
+
+template <class T>
+__device__ __forceinline__ void Multiply(const DecodeParams& p, const DecodePlan& plan,
+                                         Shared<T>& sm, const DecodePiece& piece,
+                                         DecodeCursor cursor, int warp, int lane) {
+  int stage = 0, parity = 0;
+  for (int at = piece.low; at < piece.high;) {
+    const int count = min(cursor.record.tiles - cursor.tile, piece.high - at);
+    DecodeState<T::kDim, T::kRows> state;
+    state.Begin(p, cursor.record.row, cursor.head, lane);
+    for (int i = 0; i < count; ++i) {
+      const int n = cursor.record.visited.Tile(cursor.tile + i);
+      BarrierWait(SharedAddress(&sm.full[stage]), parity);
+      DecodeTile<T::kDim, T::kRows, SwizzledBlocks>(
+          state, cursor.record, n, SharedAddress(sm.k[stage]), SharedAddress(sm.v[stage]), warp,
+          lane, p.scale_log2);
+      __syncwarp();
+      if (lane == 0) BarrierArrive(SharedAddress(&sm.empty[stage]));
+      if (++stage == T::kStages) stage = 0, parity ^= 1;
+    }
+    FinishItem<T::kDim, T::kRows>(p, piece, cursor, at, state, sm.merge, warp, lane);
+    at += count;
+    if (at < piece.high) cursor.Next(plan, p.kv_heads);
+    NamedSync<kDecodeThreads>(kDecodeBarrier);
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads, 1)
+    HopperDecode(const DecodeParams p, const __grid_constant__ CUtensorMap map) {
+  extern __shared__ __align__(1024) uint8_t memory[];
+  auto& sm = *reinterpret_cast<Shared<T>*>(memory);
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  if (threadIdx.x == 0) {
+    TmaPrefetch(&map);
+    for (int i = 0; i < T::kStages; ++i) {
+      BarrierInit(SharedAddress(&sm.full[i]), 1);
+      BarrierInit(SharedAddress(&sm.empty[i]), kDecodeWarps);
+    }
+    BarrierInitFence();
+  }
+  const DecodePlan& plan = PlanOfLayer(p);
+  const DecodeBlock start = LoadPlanned(&plan.blocks[blockIdx.x]);
+  const DecodePiece piece = {start.low, start.high, start.total, start.blocks};
+  __syncthreads();
+  LaunchDependents();
+  if (piece.low >= piece.high) {
+    WaitForKernelBefore();
+    return;
+  }
+  if (warp == kDecodeWarps) {
+    LoadPages<T>(p, plan, sm, piece, DecodeCursor(start), &map, lane);
+  } else {
+    WaitForKernelBefore();
+    Multiply<T>(p, plan, sm, piece, DecodeCursor(start), warp, lane);
+  }
+}
+
+// Calls f with the configuration of a head dimension and group.
+template <class F>
+auto ByShape(int32_t head_dim, int32_t group, F&& f) {
+  SWAA_CHECK_LE(group, kMaxGroup);
+  const auto by_group = [&]<int kDim>(std::integral_constant<int, kDim>) {
+    if (group <= 4) return f(Config<kDim, 4>());
+    if (group <= 8) return f(Config<kDim, 8>());
+    return f(Config<kDim, 16>());
+  };
+  switch (head_dim) {
+    case 64:
+      return by_group(std::integral_constant<int, 64>());
+    case 96:
+      return by_group(std::integral_constant<int, 96>());
+    default:
+      SWAA_CHECK_EQ(head_dim, 128);
+      return by_group(std::integral_constant<int, 128>());
+  }
+}
+
+}  // namespace
+
+absl::Status PrepareHopperDecode(int32_t head_dim, int32_t group) {
+  return ByShape(head_dim, group, []<class T>(T) {
+    return AllowSharedBytes(HopperDecode<T>, sizeof(Shared<T>), "decode kernel for Hopper");
+  });
+}
+
+void LaunchHopperDecode(int32_t head_dim, const DecodeParams& params, const PoolMaps& pool,
+                        const LaunchOptions& options) {
+  ByShape(head_dim, params.group, [&]<class T>(T) {
+    Launch(HopperDecode<T>, options.blocks, kThreads, sizeof(Shared<T>), options, params,
+           std::bit_cast<CUtensorMap>(pool.page));
+  });
+}
+
+}  // namespace swaa::kernels::cuda
