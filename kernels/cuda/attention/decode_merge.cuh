@@ -131,14 +131,14 @@ struct DecodePiece {
   }
 };
 
-// Ends the item under the cursor: the block's tiles of it, which begin at position `at` of the line,
-// are in the warps' states. Called by all kDecodeThreads, which must meet again before the next.
+// Ends the item under the cursor: the block's tiles of it, which begin at position `at` of the
+// line, are in the warps' states. Called by all kDecodeThreads, which must meet again before the
+// next.
 template <int kDim, int kRows>
 __device__ __forceinline__ void FinishItem(const DecodeParams& p, const DecodePiece& piece,
                                            const DecodeCursor& cursor, int at,
                                            DecodeState<kDim, kRows>& state,
-                                           DecodeMergeMemory<kDim, kRows>& sm, int warp,
-                                           int lane) {
+                                           DecodeMergeMemory<kDim, kRows>& sm, int warp, int lane) {
   using Lane = LaneVector<kDim>;
   using Vector = typename Lane::Type;
   LeaveWarpResult<kDim, kRows>(state, sm, p.group, warp, lane);

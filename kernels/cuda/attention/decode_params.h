@@ -14,10 +14,10 @@
 namespace swaa::kernels::cuda {
 
 struct DecodeParams {
-  const Bf16* q = nullptr;           // [rows, q_stride]; heads first
-  const Bf16* pool = nullptr;        // pages [K|V][kv_head][64 positions][head_dim]
-  Bf16* out = nullptr;               // [rows, heads, head_dim]
-  const StepHeader* step = nullptr;  // device
+  const Bf16* q = nullptr;            // [rows, q_stride]; heads first
+  const Bf16* pool = nullptr;         // pages [K|V][kv_head][64 positions][head_dim]
+  Bf16* out = nullptr;                // [rows, heads, head_dim]
+  const StepHeader* step = nullptr;   // device
   const DecodePlan* plans = nullptr;  // device, [classes]
   const int32_t* table = nullptr;     // page table, from this layer on
   int64_t slot_stride = 0;            // entries from a slot to the next

@@ -1,5 +1,5 @@
-// Plans decoding on the device, once a step and span class: lays all visited (sequence, KV head, key
-// tile) on one line and cuts it into equal pieces, one a block, so that blocks are balanced by
+// Plans decoding on the device, once a step and span class: lays all visited (sequence, KV head,
+// key tile) on one line and cuts it into equal pieces, one a block, so that blocks are balanced by
 // visited keys whatever the lengths and windows.
 
 #include <algorithm>
@@ -88,7 +88,8 @@ __global__ void __launch_bounds__(kThreads)
       if (i < kSharedRecords) records[i] = record;
     }
     PrefixSum(record.tiles, warp_sums, begin);
-    if (i < blocks) plan.blocks[i] = MakeBlock(i, n, begin, kv_heads, blocks, records, plan.records);
+    if (i < blocks)
+      plan.blocks[i] = MakeBlock(i, n, begin, kv_heads, blocks, records, plan.records);
     __syncthreads();
   }
   // Attention reads its plan before it waits for the kernel before it, which need not be this one:

@@ -18,7 +18,8 @@ constexpr int kDecodeWarps = 4;  // that multiply; each takes 16 keys of every t
 template <int kRows>
 constexpr int kRowHalves = kRows > 8 ? 2 : 1;
 
-// What the plan's kernel wrote, 16 bytes at a time and from L2: an L1 may still hold the step before.
+// What the plan's kernel wrote, 16 bytes at a time and from L2: an L1 may still hold the step
+// before.
 template <class T>
 __device__ __forceinline__ T LoadPlanned(const T* from) {
   static_assert(sizeof(T) % 16 == 0 && alignof(T) == 16);
@@ -72,8 +73,7 @@ struct DecodeState {
 #pragma unroll
       for (int i = 0; i < kDim / 16; ++i)
 #pragma unroll
-        for (int e = 0; e < 2; ++e)
-          q[i][2 * h + e] = head < p.group ? from[8 * i + 4 * e + t] : 0;
+        for (int e = 0; e < 2; ++e) q[i][2 * h + e] = head < p.group ? from[8 * i + 4 * e + t] : 0;
       m[h] = -INFINITY;
       l[h] = 0;
     }
@@ -97,8 +97,7 @@ __device__ __forceinline__ void MultiplyRows(float (&c)[4], const uint32_t (&a)[
 // of products for each block of 8 keys hide their latency.
 template <int kDim, int kRows, class Layout>
 __device__ __forceinline__ void DecodeScores(const DecodeState<kDim, kRows>& state, uint32_t k,
-                                             int warp, int lane,
-                                             float (&x)[kRowHalves<kRows>][4]) {
+                                             int warp, int lane, float (&x)[kRowHalves<kRows>][4]) {
   constexpr int kHalves = kRowHalves<kRows>;
   float s[2][2][4] = {};
   const int row = warp * 16 + (lane & 7) + ((lane >> 4) << 3), part = (lane >> 3) & 1;

@@ -58,8 +58,8 @@ struct Walk {
 };
 struct Output {
   int head;
-  int out_row;                        // see QueryTile
-  int first, last;                    // rows that exist
+  int out_row;                       // see QueryTile
+  int first, last;                   // rows that exist
   int part, parts, result, arrival;  // result: of the first part
 };
 struct Item {  // from the thread that draws to all others

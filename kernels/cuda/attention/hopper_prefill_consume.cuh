@@ -40,9 +40,9 @@ __device__ __forceinline__ void Values(float (&o)[T::kColumns / 2], const uint32
                                        uint64_t v) {
 #pragma unroll
   for (int i = 0; i < 8; ++i)
-    WgmmaRegisters(o, p + 4 * i,
-                   v + (i >> 2) * (T::kColumnBlocks * kPageBlockBytes >> 4) +
-                       (i & 3) * (16 * 128 >> 4));
+    WgmmaRegisters(
+        o, p + 4 * i,
+        v + (i >> 2) * (T::kColumnBlocks * kPageBlockBytes >> 4) + (i & 3) * (16 * 128 >> 4));
 }
 
 // Longer than a function should be: its lambdas share the accumulators, which must stay where the

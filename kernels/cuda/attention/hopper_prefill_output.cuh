@@ -12,8 +12,8 @@ namespace swaa::kernels::cuda::hopper {
 // of the tile.
 template <class T>
 __device__ __forceinline__ void Store(const float (&o)[T::kColumns / 2], const float (&l)[2],
-                                      const Output& output, const PrefillParams& p,
-                                      uint16_t* stage, int row, int lane) {
+                                      const Output& output, const PrefillParams& p, uint16_t* stage,
+                                      int row, int lane) {
   constexpr int kChunks = T::kHeadDim / 8, kRowBytes = T::kColumns * 2;
   const float inverse[2] = {1.f / l[0], 1.f / l[1]};
   const uint32_t base = SharedAddress(stage);
@@ -37,9 +37,9 @@ __device__ __forceinline__ void Store(const float (&o)[T::kColumns / 2], const f
                                                         r * kRowBytes + ((chunk ^ (r & 7)) << 4));
     const int tile_row = row + r;
     if (tile_row >= output.first && tile_row <= output.last) {
-      const int64_t at = (static_cast<int64_t>(output.out_row + tile_row) * p.heads + output.head) *
-                             T::kHeadDim +
-                         chunk * 8;
+      const int64_t at =
+          (static_cast<int64_t>(output.out_row + tile_row) * p.heads + output.head) * T::kHeadDim +
+          chunk * 8;
       *reinterpret_cast<uint4*>(p.out + at) = value;
     }
   }
@@ -74,7 +74,7 @@ __device__ bool Merge(float (&o)[T::kColumns / 2], float (&m)[2], float (&l)[2],
   }
   NamedSync<128>(4 + group);
   if (!__any_sync(~0u, is_last[group])) return false;
-  // All from memory, in order: the sum does not depend on who came last.
+    // All from memory, in order: the sum does not depend on who came last.
 #pragma unroll
   for (int i = 0; i < kHalf; ++i) o[i] = 0;
   m[0] = m[1] = -INFINITY;

@@ -106,19 +106,19 @@ __device__ __forceinline__ uint64_t Operand(uint32_t address, uint32_t lead = 16
 #define SWAA_ACCUMULATORS8(d, i)                                                              \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
-#define SWAA_ACCUMULATORS32(d)                                                    \
+#define SWAA_ACCUMULATORS32(d)                                                   \
   SWAA_ACCUMULATORS8(d, 0), SWAA_ACCUMULATORS8(d, 8), SWAA_ACCUMULATORS8(d, 16), \
       SWAA_ACCUMULATORS8(d, 24)
-#define SWAA_ACCUMULATORS64(d)                                                              \
+#define SWAA_ACCUMULATORS64(d)                                                  \
   SWAA_ACCUMULATORS32(d), SWAA_ACCUMULATORS8(d, 32), SWAA_ACCUMULATORS8(d, 40), \
       SWAA_ACCUMULATORS8(d, 48), SWAA_ACCUMULATORS8(d, 56)
 #define SWAA_OPERANDS32                                                                            \
   "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25," \
   "%26,%27,%28,%29,%30,%31"
-#define SWAA_OPERANDS64                                                                            \
-  SWAA_OPERANDS32                                                                                  \
-      ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%" \
-      "54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define SWAA_OPERANDS64                                                                        \
+  SWAA_OPERANDS32                                                                              \
+  ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%" \
+  "54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
 // d (+)= A B^T: A [64, 16] and B [128, 16] in shared memory, both contiguous along the 16.
 template <bool kAccumulate>

@@ -16,9 +16,7 @@ constexpr float kLazyBits = 8.f;
 // and at few sinks it is often only half of them.
 enum Columns { kAll, kLow, kHigh };
 __device__ __forceinline__ Columns Needed(const Walk& walk, int n, int base) {
-  auto needed = [&](int key) {
-    return SeesAny(key, 64, base, base + 63, walk.window, walk.sinks);
-  };
+  auto needed = [&](int key) { return SeesAny(key, 64, base, base + 63, walk.window, walk.sinks); };
   return !needed(n * kKeys + 64) ? kLow : !needed(n * kKeys) ? kHigh : kAll;
 }
 

@@ -8,19 +8,29 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "kernels/cuda/attention/prefill_params.h"
 #include "kernels/cuda/cuda_check.h"
 
 namespace swaa::kernels::cuda {
 
-// Allows the kernel so many bytes of dynamic shared memory. Fails when the program holds no code of
-// it for this device, or the device has less.
+// Allows the kernel so many bytes of dynamic shared memory. UNIMPLEMENTED when the program holds no
+// code of it for this device, or the device has less.
 template <class Kernel>
 absl::Status AllowSharedBytes(Kernel kernel, int bytes, const std::string& name) {
-  return CudaStatus(
-      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                           cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-      name);
+  const cudaError_t code = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                                cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (code == cudaSuccess) return absl::OkStatus();
+  cudaGetLastError();  // an answer, not a fault of what is launched later
+  if (code == cudaErrorNoKernelImageForDevice || code == cudaErrorInvalidDeviceFunction) {
+    return absl::UnimplementedError(absl::StrCat(
+        name, ": not built for this GPU; add its architecture to CMAKE_CUDA_ARCHITECTURES"));
+  }
+  if (code == cudaErrorInvalidValue) {
+    return absl::UnimplementedError(absl::StrCat(
+        name, ": needs ", bytes, " bytes of shared memory a block, more than this GPU has"));
+  }
+  return CudaStatus(code, name);
 }
 
 template <class... Params, class... Arguments>

@@ -36,8 +36,14 @@ class TileFetcher {
  public:
   __device__ TileFetcher(const DecodeParams& p, const DecodePlan& plan, Shared<T>& sm,
                          const DecodePiece& piece, const DecodeCursor& cursor, int warp, int lane)
-      : p_(p), plan_(plan), sm_(sm), cursor_(cursor), at_(piece.low), high_(piece.high),
-        warp_(warp), lane_(lane) {
+      : p_(p),
+        plan_(plan),
+        sm_(sm),
+        cursor_(cursor),
+        at_(piece.low),
+        high_(piece.high),
+        warp_(warp),
+        lane_(lane) {
     FetchPageIds();
   }
 
@@ -47,8 +53,8 @@ class TileFetcher {
       if (used_ == 32) FetchPageIds();
       const int64_t page = __shfl_sync(~0u, page_ids_, used_++);
       constexpr int kHeadElements = kPageTokens * T::kDim;
-      const Bf16* k = p_.pool + (page * 2 * p_.kv_heads + cursor_.head) * kHeadElements +
-                      warp_ * 16 * T::kDim;
+      const Bf16* k =
+          p_.pool + (page * 2 * p_.kv_heads + cursor_.head) * kHeadElements + warp_ * 16 * T::kDim;
       const Bf16* v = k + static_cast<int64_t>(p_.kv_heads) * kHeadElements;
       CopyRows<T::kDim, 16, 32>(SharedAddress(sm_.k[stage_]), warp_ * 16, k, lane_);
       CopyRows<T::kDim, 16, 32>(SharedAddress(sm_.v[stage_]), warp_ * 16, v, lane_);
@@ -81,7 +87,7 @@ class TileFetcher {
 
 template <class T>
 __global__ void __launch_bounds__(kDecodeThreads, 1) PortableDecode(const DecodeParams p) {
-  extern __shared__ __align__(128) uint8_t memory[];
+  extern __shared__ __align__(1024) uint8_t memory[];
   auto& sm = *reinterpret_cast<Shared<T>*>(memory);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const DecodePlan& plan = PlanOfLayer(p);

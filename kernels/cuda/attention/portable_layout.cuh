@@ -22,6 +22,11 @@ struct PortableLayout {
   __device__ static __forceinline__ uint32_t Offset(int row, int chunk) {
     return row * kRowBytes + ((kSwizzled ? chunk ^ (row & 7) : chunk) << 4);
   }
+  // The address of `chunks` (even) chunks after an address of chunk 0 or 1 of a row, in an array
+  // aligned to a row: one instruction and no register, where Offset would take one of each.
+  __device__ static __forceinline__ uint32_t Later(uint32_t address, int chunks) {
+    return kSwizzled ? address ^ (chunks << 4) : address + (chunks << 4);
+  }
 };
 
 // Copies kRows rows of head_dim elements, dense in memory, to rows first_row ... of `to`.
@@ -30,10 +35,23 @@ template <int kDim, int kRows, int kThreads>
 __device__ __forceinline__ void CopyRows(uint32_t to, int first_row, const Bf16* from, int thread) {
   using Layout = PortableLayout<kDim>;
   static_assert(kRows * Layout::kChunks % kThreads == 0);
+  constexpr int kCopies = kRows * Layout::kChunks / kThreads;
+  const Bf16* mine = from + thread * 8;  // the others are constants away
+  if constexpr (kThreads % (8 * Layout::kChunks) == 0) {
+    // Whole groups of 8 rows at a time: one address, from which all others are constants away.
+    const uint32_t first =
+        to + Layout::Offset(first_row + thread / Layout::kChunks, thread % Layout::kChunks);
 #pragma unroll
-  for (int i = 0; i < kRows * Layout::kChunks / kThreads; ++i) {
-    const int at = i * kThreads + thread, row = at / Layout::kChunks, chunk = at % Layout::kChunks;
-    CopyAsync16(to + Layout::Offset(first_row + row, chunk), from + at * 8, true);
+    for (int i = 0; i < kCopies; ++i)
+      CopyAsync16(first + i * (kThreads / Layout::kChunks) * Layout::kRowBytes,
+                  mine + i * kThreads * 8, true);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      const int at = i * kThreads + thread, row = at / Layout::kChunks;
+      CopyAsync16(to + Layout::Offset(first_row + row, at % Layout::kChunks),
+                  mine + i * kThreads * 8, true);
+    }
   }
 }
 

@@ -1,5 +1,5 @@
-// The prefill kernel for any GPU since Ampere, after FlashAttention-2 (arXiv 2307.08691): a block is
-// 128 query rows of one head against one page of keys after another; V of a page is loaded under
+// The prefill kernel for any GPU since Ampere, after FlashAttention-2 (arXiv 2307.08691): a block
+// is 128 query rows of one head against one page of keys after another; V of a page is loaded under
 // its scores, K of the next under softmax and P V.
 
 #include <type_traits>
@@ -20,11 +20,12 @@ struct Shared {
   uint8_t q[kQueryRows * PortableLayout<kDim>::kRowBytes];  // later the output
   uint8_t k[kKeys * PortableLayout<kDim>::kRowBytes];
   uint8_t v[kKeys * PortableLayout<kDim>::kRowBytes];
+  QueryTile tile;  // here because registers are short
   int is_last;
 };
 
 template <int kDim>
-constexpr int kThreadFloats = kRowBlocks * kDim / 2 + 4 * kRowBlocks;
+constexpr int kThreadFloats = kRowBlocks* kDim / 2 + 4 * kRowBlocks;
 
 // Rows of the tile that do not exist become zero.
 template <int kDim>
@@ -45,41 +46,49 @@ __device__ __forceinline__ void CopyQueries(const PrefillParams& p, const QueryT
 template <int kDim>
 __device__ __forceinline__ void VisitKeys(const PrefillParams& p, const QueryTile& tile, int head,
                                           Shared<kDim>& sm, RowState<kDim>& state) {
-  constexpr int kHeadElements = kPageTokens * kDim;
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, kv_head = head / p.group;
   const int position = tile.position + warp * kWarpRows;
   const uint32_t q = SharedAddress(sm.q), k = SharedAddress(sm.k), v = SharedAddress(sm.v);
   const int32_t* pages = p.table + tile.slot * p.slot_stride;
-  const Bf16* keys = p.pool + static_cast<int64_t>(head / p.group) * kHeadElements;
-  const int64_t values = static_cast<int64_t>(p.kv_heads) * kHeadElements;
-  int64_t page = pages[tile.visited.Tile(tile.begin)] * 2 * values;
+  // K or V of a page, made when needed: pointers would take registers.
+  const auto rows = [&](int page, int is_v) {
+    return p.pool +
+           static_cast<int64_t>((page * 2 + is_v) * p.kv_heads + kv_head) * (kPageTokens * kDim);
+  };
+  int page = pages[tile.visited.Tile(tile.begin)];
   WaitForKernelBefore();
   CopyQueries<kDim>(p, tile, head, q);
-  CopyRows<kDim, kKeys, kThreads>(k, 0, keys + page, threadIdx.x);
+  CopyRows<kDim, kKeys, kThreads>(k, 0, rows(page, 0), threadIdx.x);
   CopyCommit();
   state.Clear();
   for (int i = tile.begin; i < tile.end; ++i) {
     const int first_key = tile.visited.Tile(i) * kKeys;
     const bool more = i + 1 < tile.end;
     const int32_t next = more ? pages[tile.visited.Tile(i + 1)] : kZeroPage;
-    const bool sees = SeesAny(first_key, kKeys, position, position + kWarpRows - 1, tile.window,
-                              tile.sinks);
+    const bool sees =
+        SeesAny(first_key, kKeys, position, position + kWarpRows - 1, tile.window, tile.sinks);
     CopyWait<0>();
     __syncthreads();  // K is there; V of the tile before is free
-    CopyRows<kDim, kKeys, kThreads>(v, 0, keys + page + values, threadIdx.x);
+    CopyRows<kDim, kKeys, kThreads>(v, 0, rows(page, 1), threadIdx.x);
     CopyCommit();
     ScoreTile s;
     ProbabilityTile probabilities;
-    if (sees) Scores<kDim>(s, q, k, warp * kWarpRows, lane);
+    if (sees) {
+      Scores<kDim>(s, q, k, warp * kWarpRows, 0, lane);
+      Mask(s, first_key, position, tile.window, tile.sinks, lane);
+      Softmax<kDim>(state, s, probabilities, p.scale_log2);
+      Scores<kDim>(s, q, k, warp * kWarpRows, kHalfKeys, lane);
+    }
     CopyWait<0>();
     __syncthreads();  // V is there; K is free
-    page = next * 2 * values;
-    if (more) CopyRows<kDim, kKeys, kThreads>(k, 0, keys + page, threadIdx.x);
+    page = next;
+    if (more) CopyRows<kDim, kKeys, kThreads>(k, 0, rows(page, 0), threadIdx.x);
     CopyCommit();
     if (!sees) continue;
-    Mask(s, first_key, position, tile.window, tile.sinks, lane);
+    Values<kDim>(state, probabilities, v, 0, lane);
+    Mask(s, first_key + kHalfKeys, position, tile.window, tile.sinks, lane);
     Softmax<kDim>(state, s, probabilities, p.scale_log2);
-    Values<kDim>(state, probabilities, v, lane);
+    Values<kDim>(state, probabilities, v, kHalfKeys, lane);
   }
 #pragma unroll
   for (int b = 0; b < kRowBlocks; ++b)
@@ -192,11 +201,16 @@ __device__ __forceinline__ void Store(const PrefillParams& p, const QueryTile& t
 
 template <int kDim>
 __global__ void __launch_bounds__(kThreads, 2) PortablePrefill(const PrefillParams p) {
-  extern __shared__ __align__(128) uint8_t memory[];
+  extern __shared__ __align__(1024) uint8_t memory[];
   auto& sm = *reinterpret_cast<Shared<kDim>*>(memory);
   LaunchDependents();
   const int entry = blockIdx.x / p.heads, head = blockIdx.x - entry * p.heads;
-  const QueryTile tile = p.tiles[entry];
+  constexpr int kWords = sizeof(QueryTile) / 4;
+  if (threadIdx.x < kWords)
+    reinterpret_cast<int32_t*>(&sm.tile)[threadIdx.x] =
+        reinterpret_cast<const int32_t*>(p.tiles + entry)[threadIdx.x];
+  __syncthreads();
+  const QueryTile& tile = sm.tile;
   RowState<kDim> state;
   VisitKeys<kDim>(p, tile, head, sm, state);
   if (tile.parts > 1 && !Merge<kDim>(p, tile, head, sm, state)) return;

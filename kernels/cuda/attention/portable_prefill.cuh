@@ -18,8 +18,11 @@ constexpr int kQueryRows = kWarps * kWarpRows;
 constexpr int kKeys = kPageTokens;  // of a tile: a page
 constexpr float kLazyBits = 8.f;    // the output is rescaled when a maximum has grown by 2^8
 
-using ScoreTile = float[kRowBlocks][kKeys / 8][4];
-using ProbabilityTile = uint32_t[kRowBlocks][kKeys / 16][4];  // A operands of P V
+// Scores are taken half a tile at a time: those of a whole one do not fit into registers beside the
+// output.
+constexpr int kHalfKeys = kKeys / 2;
+using ScoreTile = float[kRowBlocks][kHalfKeys / 8][4];
+using ProbabilityTile = uint32_t[kRowBlocks][kHalfKeys / 16][4];  // A operands of P V
 
 // Output rows, maxima and sums (of this thread's columns) so far.
 template <int kDim>
@@ -40,15 +43,18 @@ struct RowState {
   }
 };
 
-// s = Q K^T of the warp's rows, first_row on of q, and a tile of keys.
+// s = Q K^T of the warp's rows, first_row on of q, and half a tile of keys, first_key on of k.
 template <int kDim>
 __device__ __forceinline__ void Scores(ScoreTile& s, uint32_t q, uint32_t k, int first_row,
-                                       int lane) {
+                                       int first_key, int lane) {
   using Layout = PortableLayout<kDim>;
+  const uint32_t q_address = q + Layout::Offset(first_row + (lane & 15), lane >> 4);
+  const uint32_t k_address =
+      k + Layout::Offset(first_key + (lane & 7) + ((lane >> 4) << 3), (lane >> 3) & 1);
 #pragma unroll
   for (int b = 0; b < kRowBlocks; ++b)
 #pragma unroll
-    for (int j = 0; j < kKeys / 8; ++j)
+    for (int j = 0; j < kHalfKeys / 8; ++j)
 #pragma unroll
       for (int e = 0; e < 4; ++e) s[b][j][e] = 0;
 #pragma unroll
@@ -56,13 +62,11 @@ __device__ __forceinline__ void Scores(ScoreTile& s, uint32_t q, uint32_t k, int
     uint32_t a[kRowBlocks][4];
 #pragma unroll
     for (int b = 0; b < kRowBlocks; ++b)
-      LoadMatrix(a[b],
-                 q + Layout::Offset(first_row + 16 * b + (lane & 15), 2 * i + (lane >> 4)));
+      LoadMatrix(a[b], Layout::Later(q_address, 2 * i) + 16 * b * Layout::kRowBytes);
 #pragma unroll
-    for (int j = 0; j < kKeys / 16; ++j) {
+    for (int j = 0; j < kHalfKeys / 16; ++j) {
       uint32_t keys[4];
-      LoadMatrix(keys, k + Layout::Offset(16 * j + (lane & 7) + ((lane >> 4) << 3),
-                                          2 * i + ((lane >> 3) & 1)));
+      LoadMatrix(keys, Layout::Later(k_address, 2 * i) + 16 * j * Layout::kRowBytes);
 #pragma unroll
       for (int b = 0; b < kRowBlocks; ++b) {
         MultiplyAdd(s[b][2 * j], a[b][0], a[b][1], a[b][2], a[b][3], keys[0], keys[1]);
@@ -75,13 +79,13 @@ __device__ __forceinline__ void Scores(ScoreTile& s, uint32_t q, uint32_t k, int
 // position: of the warp's first row.
 __device__ __forceinline__ void Mask(ScoreTile& s, int first_key, int position, int window,
                                      int sinks, int lane) {
-  if (!NeedsCausalMask(first_key, kKeys, position) &&
-      !NeedsSpanMask(first_key, kKeys, position + kWarpRows - 1, window, sinks))
+  if (!NeedsCausalMask(first_key, kHalfKeys, position) &&
+      !NeedsSpanMask(first_key, kHalfKeys, position + kWarpRows - 1, window, sinks))
     return;
 #pragma unroll
   for (int b = 0; b < kRowBlocks; ++b)
 #pragma unroll
-    for (int j = 0; j < kKeys / 8; ++j)
+    for (int j = 0; j < kHalfKeys / 8; ++j)
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int row = position + 16 * b + (lane >> 2) + 8 * (e >> 1);
@@ -94,13 +98,13 @@ __device__ __forceinline__ void Mask(ScoreTile& s, int first_key, int position, 
 // much. A row may have seen no key yet: its maximum stays -inf.
 template <int kDim>
 __device__ __forceinline__ void GrowMaxima(RowState<kDim>& state,
-                                           const float (&s)[kKeys / 8][4], int b, float c) {
+                                           const float (&s)[kHalfKeys / 8][4], int b, float c) {
   float grown[2];
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     float top = fmaxf(s[0][2 * h], s[0][2 * h + 1]);
 #pragma unroll
-    for (int j = 1; j < kKeys / 8; ++j) top = fmaxf(top, fmaxf(s[j][2 * h], s[j][2 * h + 1]));
+    for (int j = 1; j < kHalfKeys / 8; ++j) top = fmaxf(top, fmaxf(s[j][2 * h], s[j][2 * h + 1]));
     top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
     top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
     grown[h] = fmaxf(top, state.m[b][h]);
@@ -110,8 +114,7 @@ __device__ __forceinline__ void GrowMaxima(RowState<kDim>& state,
     return;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const float scale =
-        state.m[b][h] == grown[h] ? 1.f : Exp2((state.m[b][h] - grown[h]) * c);
+    const float scale = state.m[b][h] == grown[h] ? 1.f : Exp2((state.m[b][h] - grown[h]) * c);
     state.m[b][h] = grown[h];
     state.l[b][h] *= scale;
 #pragma unroll
@@ -134,7 +137,7 @@ __device__ __forceinline__ void Softmax(RowState<kDim>& state, ScoreTile& s, Pro
       const float mc = state.m[b][h] == -INFINITY ? 0.f : -state.m[b][h] * c;
       float sum = 0;
 #pragma unroll
-      for (int j = 0; j < kKeys / 8; ++j) {
+      for (int j = 0; j < kHalfKeys / 8; ++j) {
         const float x = Exp2(fmaf(s[b][j][2 * h], c, mc));
         const float y = Exp2(fmaf(s[b][j][2 * h + 1], c, mc));
         sum += x + y;
@@ -145,17 +148,18 @@ __device__ __forceinline__ void Softmax(RowState<kDim>& state, ScoreTile& s, Pro
   }
 }
 
-// O += P V.
+// O += P V, with keys first_key on of v.
 template <int kDim>
 __device__ __forceinline__ void Values(RowState<kDim>& state, const ProbabilityTile& p, uint32_t v,
-                                       int lane) {
+                                       int first_key, int lane) {
   using Layout = PortableLayout<kDim>;
+  const uint32_t address = v + Layout::Offset(first_key + (lane & 15), lane >> 4);
 #pragma unroll
-  for (int i = 0; i < kKeys / 16; ++i)
+  for (int i = 0; i < kHalfKeys / 16; ++i)
 #pragma unroll
     for (int j = 0; j < kDim / 8; j += 2) {
       uint32_t x[4];
-      LoadMatrixTransposed(x, v + Layout::Offset(16 * i + (lane & 15), j + (lane >> 4)));
+      LoadMatrixTransposed(x, Layout::Later(address, j) + 16 * i * Layout::kRowBytes);
 #pragma unroll
       for (int b = 0; b < kRowBlocks; ++b) {
         MultiplyAdd(state.o[b][j], p[b][i][0], p[b][i][1], p[b][i][2], p[b][i][3], x[0], x[1]);

@@ -2,12 +2,11 @@
 
 #include "kernels/cuda/attention/tensor_maps.h"
 
-#include <cstring>
+#include <bit>
 #include <cudaTypedefs.h>
 #include <cuda_runtime_api.h>
 
 #include "absl/strings/str_cat.h"
-#include "base/check.h"
 #include "base/status_macros.h"
 #include "kernels/cuda/cuda_check.h"
 
@@ -18,8 +17,8 @@ namespace {
 absl::StatusOr<PFN_cuTensorMapEncodeTiled_v12000> EncodeFunction() {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult result;
-  const cudaError_t code = cudaGetDriverEntryPointByVersion(
-      "cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result);
+  const cudaError_t code = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
+                                                            12000, cudaEnableDefault, &result);
   if (code != cudaSuccess) return CudaStatus(code, "looking up cuTensorMapEncodeTiled");
   if (result != cudaDriverEntryPointSuccess || function == nullptr) {
     return absl::InternalError(
@@ -31,23 +30,19 @@ absl::StatusOr<PFN_cuTensorMapEncodeTiled_v12000> EncodeFunction() {
 // strides: in bytes, of dimensions 1 and up.
 absl::StatusOr<TensorMap> Encode(const Bf16* base, int rank, const uint64_t* dims,
                                  const uint64_t* strides, const uint32_t* box) {
-  auto encode = EncodeFunction();
-  if (!encode.ok()) return encode.status();
+  SWAA_ASSIGN_OR_RETURN(const auto encode, EncodeFunction());
   const uint32_t ones[5] = {1, 1, 1, 1, 1};
   CUtensorMap map;
   const CUresult result =
-      (*encode)(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<Bf16*>(base), dims,
-                strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<Bf16*>(base), dims, strides,
+             box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     return absl::InternalError(absl::StrCat("cuTensorMapEncodeTiled refused a tensor of rank ",
                                             rank, " with error ", static_cast<int>(result),
                                             ": address and strides must be multiples of 16 bytes"));
   }
-  TensorMap copy;
-  static_assert(sizeof(copy) == sizeof(map));
-  std::memcpy(&copy, &map, sizeof(map));
-  return copy;
+  return std::bit_cast<TensorMap>(map);
 }
 
 }  // namespace
@@ -61,11 +56,10 @@ absl::StatusOr<PoolMaps> EncodePoolMaps(const Bf16* pool, int64_t pages, int32_t
   const uint64_t strides[3] = {columns * 2, 128, kPageTokens * columns * 2};
   const uint32_t block_box[4] = {64, kPageTokens, 1, 1};
   const uint32_t page_box[4] = {64, kPageTokens, static_cast<uint32_t>(blocks), 1};
-  auto block = Encode(pool, 4, dims, strides, block_box);
-  if (!block.ok()) return block.status();
-  auto page = Encode(pool, 4, dims, strides, page_box);
-  if (!page.ok()) return page.status();
-  return PoolMaps{.block = *block, .page = *page};
+  PoolMaps maps;
+  SWAA_ASSIGN_OR_RETURN(maps.block, Encode(pool, 4, dims, strides, block_box));
+  SWAA_ASSIGN_OR_RETURN(maps.page, Encode(pool, 4, dims, strides, page_box));
+  return maps;
 }
 
 absl::StatusOr<TensorMap> EncodeQueryMap(const Bf16* q, int64_t rows, int64_t row_stride,
