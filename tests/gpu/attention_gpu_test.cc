@@ -30,7 +30,7 @@ AttentionRequest Request(int32_t first_position, int32_t query_count, KeySpan sp
 }
 KeySpan Window(int32_t window, int32_t sinks) { return {.window = window, .sinks = sinks}; }
 
-class AttentionGpuTest : public testing::TestWithParam<AttentionKernels> {
+class AttentionGpuTest : public ::testing::TestWithParam<AttentionKernels> {
  protected:
   void SetUp() override {
     if (GetParam() == AttentionKernels::kHopper && !DeviceIsHopper()) {
@@ -53,7 +53,7 @@ class AttentionGpuTest : public testing::TestWithParam<AttentionKernels> {
 };
 
 INSTANTIATE_TEST_SUITE_P(Kernels, AttentionGpuTest,
-                         testing::Values(AttentionKernels::kHopper, AttentionKernels::kPortable),
+                         ::testing::Values(AttentionKernels::kHopper, AttentionKernels::kPortable),
                          [](const auto& info) {
                            return info.param == AttentionKernels::kHopper ? "Hopper" : "Portable";
                          });

@@ -17,6 +17,8 @@
 namespace swaa::kernels::cuda {
 namespace {
 
+using testing::DeviceArray;
+
 constexpr int32_t kLayers = 6, kSlots = 24, kCapacity = 2500;
 
 // Slots whose pages are all there, so that any step of them can run.
@@ -51,7 +53,7 @@ struct RandomStep {
   AttentionStep step() const { return {sequences, spans, layer_class}; }
 };
 
-class AttentionGraphGpuTest : public testing::TestWithParam<AttentionKernels> {
+class AttentionGraphGpuTest : public ::testing::TestWithParam<AttentionKernels> {
  protected:
   void SetUp() override {
     if (GetParam() == AttentionKernels::kHopper && !DeviceIsHopper()) {
@@ -82,7 +84,7 @@ class AttentionGraphGpuTest : public testing::TestWithParam<AttentionKernels> {
 };
 
 INSTANTIATE_TEST_SUITE_P(Kernels, AttentionGraphGpuTest,
-                         testing::Values(AttentionKernels::kHopper, AttentionKernels::kPortable),
+                         ::testing::Values(AttentionKernels::kHopper, AttentionKernels::kPortable),
                          [](const auto& info) {
                            return info.param == AttentionKernels::kHopper ? "Hopper" : "Portable";
                          });
@@ -110,7 +112,8 @@ TEST_P(AttentionGraphGpuTest, ReplaysAnyStep) {
     });
     for (int32_t replay = 0; replay < 20; ++replay) {
       const RandomStep random_step(random, problem.step(), 8);
-      for (const auto& out : outs) out.Fill(0xff);
+      for (const auto& out : outs)
+        SWAA_CUDA_CHECK(cudaMemset(out.data(), 0xff, out.size() * sizeof(Bf16)));
       runner.Plan(random_step.step(), stream_);
       SWAA_CUDA_CHECK(cudaGraphLaunch(graph, stream_));
       SWAA_CUDA_CHECK(cudaStreamSynchronize(stream_));

@@ -18,6 +18,9 @@
 namespace swaa::kernels::cuda {
 namespace {
 
+using testing::DeviceArray;
+using testing::FillNormal;
+
 constexpr int kPoison = 0xff;  // a byte; two make a NaN
 constexpr int32_t kPlanSlack = 4096;
 
@@ -40,8 +43,8 @@ AttentionProblem::AttentionProblem(const AttentionProblemOptions& options,
   PlaceRequests();
   BuildPages();
   q_stride_ = int64_t{options.heads + 2 * options.kv_heads} * options.head_dim;
-  q_ = DeviceArray<Bf16>(rows_ * q_stride_);
-  q_.Fill(kPoison);  // keys and values beside the queries, and rows of nobody
+  // NaN: keys and values beside the queries, and rows of nobody.
+  q_ = DeviceArray<Bf16>(rows_ * q_stride_, kPoison);
   DeviceArray<Bf16> dense(rows_ * options.heads * options.head_dim);
   FillNormal(dense.data(), dense.size(), options.seed * 7 + 2, options.query_deviation);
   const int64_t width = int64_t{options.heads} * options.head_dim;
@@ -151,7 +154,9 @@ PagedAttention::Options AttentionProblem::AttentionOptions(std::byte* workspace,
           .kernels = kernels};
 }
 
-void AttentionProblem::PoisonOutput() const { out_.Fill(kPoison); }
+void AttentionProblem::PoisonOutput() const {
+  SWAA_CUDA_CHECK(cudaMemset(out_.data(), kPoison, out_.size() * sizeof(Bf16)));
+}
 
 double AttentionProblem::Error(const AttentionStep& step, int32_t layer, int32_t samples) const {
   std::vector<ReferenceRow> rows;
@@ -178,7 +183,7 @@ double AttentionProblem::Error(const AttentionStep& step, int32_t layer, int32_t
                                .q_stride = q_stride_,
                                .out = out_.data(),
                                .rows = device_rows.data(),
-                               .row_count = device_rows.size(),
+                               .row_count = static_cast<int64_t>(device_rows.size()),
                                .longest = longest,
                                .table = {table_.data(), shape_.num_layers, shape_.max_pages},
                                .pool = pool_.data(),
@@ -193,7 +198,7 @@ std::string AttentionProblem::TouchedRow(const AttentionStep& step) const {
   std::vector<bool> owned(rows_, false);
   for (const SequenceRows& s : step.sequences)
     for (int32_t r = 0; r < s.query_count; ++r) owned[s.first_row + r] = true;
-  const std::vector<Bf16> out = out_.Download();
+  const std::vector<Bf16> out = out_.Get();
   const int64_t width = int64_t{shape_.heads} * shape_.head_dim;
   for (int64_t r = 0; r < rows_; ++r) {
     if (owned[r]) continue;
@@ -221,9 +226,11 @@ AttentionRunner::AttentionRunner(const AttentionProblem& problem, AttentionKerne
     : problem_(problem) {
   const AttentionShape& shape = problem.shape();
   const int32_t multiprocessors = Multiprocessors();
-  workspace_ = DeviceArray<std::byte>(AttentionWorkspaceBytes(shape, multiprocessors));
-  workspace_.Fill(0);
+  workspace_ = DeviceArray<std::byte>(AttentionWorkspaceBytes(shape, multiprocessors), 0);
   counter_bytes_ = LayoutWorkspace(shape, multiprocessors).decode_partials;
+  // Results of parts are written before they are read.
+  SWAA_CUDA_CHECK(
+      cudaMemset(workspace_.data() + counter_bytes_, kPoison, workspace_.size() - counter_bytes_));
   plan_bytes_ = AttentionPlanBytes(shape, multiprocessors,
                                    static_cast<int32_t>(problem.step().sequences.size()) + 8,
                                    static_cast<int32_t>(problem.rows()) + kPlanSlack, max_classes);

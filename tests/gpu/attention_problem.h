@@ -72,8 +72,8 @@ class AttentionProblem {
   std::vector<KeySpan> spans_;        // [classes, sequences]
   std::vector<int32_t> slot_tokens_;  // by slot
   int64_t rows_ = 0, q_stride_ = 0, pages_ = 0;
-  DeviceArray<Bf16> pool_, q_, out_;
-  DeviceArray<int32_t> table_;
+  testing::DeviceArray<Bf16> pool_, q_, out_;
+  testing::DeviceArray<int32_t> table_;
 };
 
 // A PagedAttention over a problem, with all memory it needs.
@@ -98,8 +98,8 @@ class AttentionRunner {
 
  private:
   const AttentionProblem& problem_;
-  DeviceArray<std::byte> workspace_, device_plan_;
-  DeviceArray<DecodePlan> decode_plans_;
+  testing::DeviceArray<std::byte> workspace_, device_plan_;
+  testing::DeviceArray<DecodePlan> decode_plans_;
   std::byte* host_plan_ = nullptr;  // pinned
   int64_t plan_bytes_ = 0, counter_bytes_ = 0;
   std::unique_ptr<PagedAttention> attention_;

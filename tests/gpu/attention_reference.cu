@@ -9,6 +9,8 @@
 namespace swaa::kernels::cuda {
 namespace {
 
+using testing::DeviceArray;
+
 constexpr int kThreads = 256, kBlocks = 528;
 
 __device__ double Load(const Bf16* x) {
@@ -102,7 +104,7 @@ double CompareWithReference(const ReferenceInput& input) {
   Compare<<<kBlocks, kThreads>>>(input, scratch.data(), sums.data());
   SWAA_CUDA_CHECK_LAUNCH();
   SWAA_CUDA_CHECK(cudaDeviceSynchronize());
-  const std::vector<double> result = sums.Download();
+  const std::vector<double> result = sums.Get();
   return std::sqrt(result[0] / result[1]);
 }
 

@@ -45,7 +45,7 @@ void ExpectLayersRight(const AttentionProblem& problem, AttentionKernels kernels
       EXPECT_TRUE(error < kErrorLimit) << "layer " << layer << " run " << run << ": " << error;
       EXPECT_EQ(problem.TouchedRow(step), "") << "layer " << layer;
       EXPECT_TRUE(runner.CountersAreZero());
-      if (testing::Test::HasFailure()) return;
+      if (::testing::Test::HasFailure()) return;
     }
   }
 }

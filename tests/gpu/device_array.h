@@ -1,59 +1,80 @@
-// Tests and benchmarks on the GPU: an array in device memory, freed with the object.
+// Arrays on the device for the GPU tests.
 
 #ifndef SWAA_TESTS_GPU_DEVICE_ARRAY_H_
 #define SWAA_TESTS_GPU_DEVICE_ARRAY_H_
 
-#include <cstdint>
+#include <cstddef>
 #include <cuda_runtime_api.h>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "kernels/cuda/cuda_check.h"
 
-namespace swaa::kernels::cuda {
+namespace swaa::testing {
 
-template <class T>
+// An array of plain values. Copies wait for all that the device does.
+template <typename T>
 class DeviceArray {
  public:
   DeviceArray() = default;
-  explicit DeviceArray(int64_t size) : size_(size) {
-    if (size > 0) SWAA_CUDA_CHECK(cudaMalloc(reinterpret_cast<void**>(&data_), size * sizeof(T)));
+  // Every byte is `fill`: 0xff makes NaN of every float.
+  explicit DeviceArray(size_t count, int fill = 0xff) : count_(count) {
+    SWAA_CUDA_CHECK(cudaMalloc(&data_, count * sizeof(T) + 16));
+    SWAA_CUDA_CHECK(cudaMemset(data_, fill, count * sizeof(T) + 16));
   }
-  explicit DeviceArray(const std::vector<T>& values)
-      : DeviceArray(static_cast<int64_t>(values.size())) {
-    Upload(values);
-  }
-  DeviceArray(DeviceArray&& other) noexcept { swap(other); }
+  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) { Set(values); }
+  DeviceArray(DeviceArray&& other) noexcept { *this = std::move(other); }
   DeviceArray& operator=(DeviceArray&& other) noexcept {
-    swap(other);
+    std::swap(data_, other.data_);
+    std::swap(count_, other.count_);
     return *this;
   }
   ~DeviceArray() { cudaFree(data_); }
 
-  T* data() const { return data_; }
-  int64_t size() const { return size_; }
-  void Upload(const std::vector<T>& values) {
+  void Set(const std::vector<T>& values) {
+    SWAA_CUDA_CHECK(cudaDeviceSynchronize());
     SWAA_CUDA_CHECK(
         cudaMemcpy(data_, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
   }
-  std::vector<T> Download() const {
-    std::vector<T> values(size_);
-    SWAA_CUDA_CHECK(cudaMemcpy(values.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost));
+
+  std::vector<T> Get() const {
+    std::vector<T> values(count_);
+    SWAA_CUDA_CHECK(cudaDeviceSynchronize());
+    SWAA_CUDA_CHECK(cudaMemcpy(values.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost));
     return values;
   }
-  // Sets every byte.
-  void Fill(int byte) const { SWAA_CUDA_CHECK(cudaMemset(data_, byte, size_ * sizeof(T))); }
+
+  T* data() const { return static_cast<T*>(data_); }
+  size_t size() const { return count_; }
 
  private:
-  void swap(DeviceArray& other) {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-  }
-
-  T* data_ = nullptr;
-  int64_t size_ = 0;
+  void* data_ = nullptr;
+  size_t count_ = 0;
 };
 
-}  // namespace swaa::kernels::cuda
+// A stream of its own, as steps have one.
+class TestStream {
+ public:
+  TestStream() { SWAA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+  TestStream(const TestStream&) = delete;
+  TestStream& operator=(const TestStream&) = delete;
+  ~TestStream() { cudaStreamDestroy(stream_); }
+
+  operator cudaStream_t() const { return stream_; }
+  void Wait() const { SWAA_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+// Compute capability 9.0 and later.
+inline bool HasProgrammaticLaunch() {
+  int major = 0;
+  SWAA_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+  return major >= 9;
+}
+
+}  // namespace swaa::testing
 
 #endif  // SWAA_TESTS_GPU_DEVICE_ARRAY_H_

@@ -3,7 +3,7 @@
 #include "kernels/cuda/cuda_check.h"
 #include "tests/gpu/random_fill.h"
 
-namespace swaa::kernels::cuda {
+namespace swaa::testing {
 namespace {
 
 __device__ uint32_t Hash(uint64_t x) {
@@ -29,9 +29,9 @@ __global__ void Normal(uint16_t* x, int64_t count, uint64_t seed, float deviatio
 
 }  // namespace
 
-void FillNormal(Bf16* x, int64_t count, uint64_t seed, float deviation) {
+void FillNormal(kernels::Bf16* x, int64_t count, uint64_t seed, float deviation) {
   Normal<<<1056, 256>>>(reinterpret_cast<uint16_t*>(x), count, seed, deviation);
   SWAA_CUDA_CHECK_LAUNCH();
 }
 
-}  // namespace swaa::kernels::cuda
+}  // namespace swaa::testing

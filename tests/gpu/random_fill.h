@@ -7,11 +7,11 @@
 
 #include "kernels/types.h"
 
-namespace swaa::kernels::cuda {
+namespace swaa::testing {
 
 // Normal values of mean 0; the same seed and size give the same values.
-void FillNormal(Bf16* x, int64_t count, uint64_t seed, float deviation);
+void FillNormal(kernels::Bf16* x, int64_t count, uint64_t seed, float deviation);
 
-}  // namespace swaa::kernels::cuda
+}  // namespace swaa::testing
 
 #endif  // SWAA_TESTS_GPU_RANDOM_FILL_H_

@@ -36,7 +36,7 @@ class PlanWriter {
  public:
   PlanWriter(std::byte* begin, int64_t capacity) : begin_(begin), capacity_(capacity) {}
   int64_t at() const { return at_; }
-  void Align() { at_ = cuda::Align(at_, 16); }
+  void Align() { at_ = AlignUp(at_, 16); }
   template <class T>
   T* Place(int64_t count) {
     T* here = reinterpret_cast<T*>(begin_ + at_);
