@@ -31,6 +31,26 @@ absl::StatusOr<int32_t> DeviceAttribute(cudaDeviceAttr attribute, const std::str
   return value;
 }
 
+// Lays arrays one after another into a plan's bytes.
+class PlanWriter {
+ public:
+  PlanWriter(std::byte* begin, int64_t capacity) : begin_(begin), capacity_(capacity) {}
+  int64_t at() const { return at_; }
+  void Align() { at_ = AlignUp(at_, 16); }
+  template <class T>
+  T* Place(int64_t count) {
+    T* here = reinterpret_cast<T*>(begin_ + at_);
+    at_ += count * static_cast<int64_t>(sizeof(T));
+    SWAA_CHECK_LE(at_, capacity_) << "the plan's memory is too small for this step";
+    return here;
+  }
+
+ private:
+  std::byte* begin_;
+  int64_t capacity_;
+  int64_t at_ = 0;
+};
+
 float ScaleLog2(const AttentionShape& shape) { return shape.scale * std::numbers::log2e_v<float>; }
 
 }  // namespace
@@ -118,56 +138,54 @@ void PagedAttention::Classify(const AttentionStep& step) {
 
 int64_t PagedAttention::Write(const AttentionStep& step, AttentionPlan* plan) {
   const int64_t sequences = step.sequences.size();
-  const int64_t classes = sequences == 0 ? 0 : step.spans.size() / sequences;
+  const int64_t classes =
+      sequences > 0 ? step.spans.size() / sequences
+                    : 1 + *std::max_element(step.layer_class.begin(), step.layer_class.end());
   SWAA_CHECK_EQ(classes * sequences, static_cast<int64_t>(step.spans.size()));
   SWAA_CHECK_LE(classes, plan->max_classes_);
   SWAA_CHECK_EQ(step.layer_class.size(), static_cast<size_t>(options_.shape.num_layers));
-  for (const uint8_t c : step.layer_class) SWAA_CHECK(c < classes || classes == 0) << int{c};
+  for (const uint8_t c : step.layer_class) SWAA_CHECK_LT(int64_t{c}, classes);
   Classify(step);
-
-  int64_t at = 0;
-  const auto place = [&](const void* from, int64_t bytes) {
-    SWAA_CHECK_LE(at + bytes, plan->bytes_) << "the plan's memory is too small for this step";
-    if (bytes > 0) std::memcpy(plan->host_ + at, from, bytes);
-    const int64_t here = at;
-    at = Align(at + bytes, 16);
-    return here;
-  };
-  const int64_t n = decode_.size();
+  PlanWriter writer(plan->host_, plan->bytes_);
   StepHeader header;
-  header.decode_sequences = static_cast<int32_t>(n);
+  header.decode_sequences = static_cast<int32_t>(decode_.size());
   header.classes = static_cast<int32_t>(classes);
-  at = Align(sizeof(StepHeader) + step.layer_class.size(), 16);
-  header.sequences_offset = static_cast<int32_t>(at);
-  for (const int32_t s : decode_) place(&step.sequences[s], sizeof(SequenceRows));
-  header.spans_offset = static_cast<int32_t>(at);
-  SWAA_CHECK_LE(at + classes * n * static_cast<int64_t>(sizeof(KeySpan)), plan->bytes_);
-  auto* spans = reinterpret_cast<KeySpan*>(plan->host_ + at);
+  writer.Place<StepHeader>(1);  // filled in at the end
+  std::copy(step.layer_class.begin(), step.layer_class.end(),
+            writer.Place<uint8_t>(step.layer_class.size()));
+  writer.Align();
+  header.sequences_offset = static_cast<int32_t>(writer.at());
+  SequenceRows* rows = writer.Place<SequenceRows>(decode_.size());
+  for (const int32_t s : decode_) *rows++ = step.sequences[s];
+  header.spans_offset = static_cast<int32_t>(writer.at());
+  KeySpan* spans = writer.Place<KeySpan>(classes * decode_.size());
   for (int64_t c = 0; c < classes; ++c)
     for (const int32_t s : decode_) *spans++ = step.spans[c * sequences + s];
-  at = Align(at + classes * n * static_cast<int64_t>(sizeof(KeySpan)), 16);
-
-  const PrefillPlanOptions prefill{
-      .query_rows = geometry_.query_rows,
-      .key_rows = geometry_.key_rows,
-      .heads = options_.shape.heads,
-      .blocks = hopper_ ? multiprocessors_ : kPortablePrefillBlocks * multiprocessors_,
-      .max_results = MaxPrefillResults(multiprocessors_)};
+  writer.Align();
   plan->tiles_.assign(classes, {});
   for (int64_t c = 0; c < classes && !prefill_.empty(); ++c) {
-    prefill_spans_.clear();
-    for (const int32_t s : prefill_) prefill_spans_.push_back(step.spans[c * sequences + s]);
-    tiles_.clear();
-    PlanPrefill(prefill_rows_, prefill_spans_, prefill, &tiles_);
-    plan->tiles_[c].count = static_cast<int32_t>(tiles_.size());
-    plan->tiles_[c].offset = place(tiles_.data(), tiles_.size() * sizeof(QueryTile));
+    PlanTiles(step.spans.subspan(c * sequences, sequences));
+    plan->tiles_[c] = {.offset = writer.at(), .count = static_cast<int32_t>(tiles_.size())};
+    std::copy(tiles_.begin(), tiles_.end(), writer.Place<QueryTile>(tiles_.size()));
   }
   std::memcpy(plan->host_, &header, sizeof(header));
-  std::memcpy(plan->host_ + sizeof(header), step.layer_class.data(), step.layer_class.size());
   plan->layer_class_.assign(step.layer_class.begin(), step.layer_class.end());
   plan->decode_sequences_ = header.decode_sequences;
   plan->has_prefill_ = !prefill_.empty();
-  return at;
+  return writer.at();
+}
+
+void PagedAttention::PlanTiles(std::span<const KeySpan> spans) {
+  prefill_spans_.clear();
+  for (const int32_t s : prefill_) prefill_spans_.push_back(spans[s]);
+  tiles_.clear();
+  PlanPrefill(prefill_rows_, prefill_spans_,
+              {.query_rows = geometry_.query_rows,
+               .key_rows = geometry_.key_rows,
+               .heads = options_.shape.heads,
+               .blocks = hopper_ ? multiprocessors_ : kPortablePrefillBlocks * multiprocessors_,
+               .max_results = MaxPrefillResults(multiprocessors_)},
+              &tiles_);
 }
 
 void PagedAttention::PlanDecode(const AttentionPlan& plan, cudaStream_t stream) const {

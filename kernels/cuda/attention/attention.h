@@ -160,6 +160,8 @@ class PagedAttention {
   absl::Status Prepare();
   // Sorts the step's sequences into decode_, prefill_.
   void Classify(const AttentionStep& step);
+  // Plans the prefill sequences of one class, whose spans of all sequences are given, into tiles_.
+  void PlanTiles(std::span<const KeySpan> spans);
   LaunchOptions LaunchWith(const AttentionLaunch& launch, int32_t blocks) const;
 
   Options options_;

@@ -60,7 +60,7 @@ WorkspaceLayout LayoutWorkspace(const AttentionShape& shape, int32_t multiproces
   int64_t at = 0;
   const auto place = [&at](int64_t bytes) {
     const int64_t here = at;
-    at += Align(bytes, kAlignment);
+    at += AlignUp(bytes, kAlignment);
     return here;
   };
   layout.counter = place(sizeof(int));
@@ -86,8 +86,8 @@ int64_t AttentionPlanBytes(const AttentionShape& shape, int32_t multiprocessors,
   const int64_t tiles = max_rows / query_rows + int64_t{2} * max_sequences +
                         MaxPrefillResults(multiprocessors) / shape.heads;
   const int64_t decode = std::min<int64_t>(max_sequences, kMaxDecodeSequences);
-  return Align(sizeof(StepHeader) + shape.num_layers, 16) + decode * sizeof(SequenceRows) +
-         Align(max_classes * decode * sizeof(KeySpan), 16) +
+  return AlignUp(sizeof(StepHeader) + shape.num_layers, 16) + decode * sizeof(SequenceRows) +
+         AlignUp(max_classes * decode * sizeof(KeySpan), 16) +
          max_classes * tiles * sizeof(QueryTile);
 }
 

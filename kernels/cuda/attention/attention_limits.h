@@ -26,7 +26,7 @@ int32_t DecodeBlocks(int32_t multiprocessors);
 // Results of prefill parts that the workspace holds.
 int32_t MaxPrefillResults(int32_t multiprocessors);
 
-inline int64_t Align(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
+inline int64_t AlignUp(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
 
 }  // namespace swaa::kernels::cuda
 

@@ -179,8 +179,8 @@ absl::Status PrepareHopperDecode(int32_t head_dim, int32_t group) {
 void LaunchHopperDecode(int32_t head_dim, const DecodeParams& params, const PoolMaps& pool,
                         const LaunchOptions& options) {
   ByShape(head_dim, params.group, [&]<class T>(T) {
-    Launch(HopperDecode<T>, options.blocks, kThreads, sizeof(Shared<T>), options, params,
-           std::bit_cast<CUtensorMap>(pool.page));
+    LaunchAttentionKernel(HopperDecode<T>, options.blocks, kThreads, sizeof(Shared<T>), options,
+                          params, std::bit_cast<CUtensorMap>(pool.page));
   });
 }
 

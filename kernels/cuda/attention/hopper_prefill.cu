@@ -87,9 +87,10 @@ absl::Status PrepareHopperPrefill(int32_t head_dim) {
 void LaunchHopperPrefill(int32_t head_dim, const PrefillParams& params, const TensorMap& queries,
                          const PoolMaps& pool, const LaunchOptions& options) {
   ByHeadDim(head_dim, [&]<class T>(T) {
-    Launch(HopperPrefill<T>, std::min(options.blocks, params.item_count), T::kThreads,
-           sizeof(Shared<T>), options, params, std::bit_cast<CUtensorMap>(queries),
-           std::bit_cast<CUtensorMap>(pool.block), std::bit_cast<CUtensorMap>(pool.page));
+    LaunchAttentionKernel(
+        HopperPrefill<T>, std::min(options.blocks, params.item_count), T::kThreads,
+        sizeof(Shared<T>), options, params, std::bit_cast<CUtensorMap>(queries),
+        std::bit_cast<CUtensorMap>(pool.block), std::bit_cast<CUtensorMap>(pool.page));
   });
 }
 

@@ -34,8 +34,8 @@ absl::Status AllowSharedBytes(Kernel kernel, int bytes, const std::string& name)
 }
 
 template <class... Params, class... Arguments>
-void Launch(void (*kernel)(Params...), int grid, int threads, int shared_bytes,
-            const LaunchOptions& options, Arguments&&... arguments) {
+void LaunchAttentionKernel(void (*kernel)(Params...), int grid, int threads, int shared_bytes,
+                           const LaunchOptions& options, Arguments&&... arguments) {
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = threads;

@@ -154,7 +154,8 @@ absl::Status PreparePortableDecode(int32_t head_dim, int32_t group, bool deep) {
 void LaunchPortableDecode(int32_t head_dim, bool deep, const DecodeParams& params,
                           const LaunchOptions& options) {
   ByShape(head_dim, params.group, deep, [&]<class T>(T) {
-    Launch(PortableDecode<T>, options.blocks, kDecodeThreads, sizeof(Shared<T>), options, params);
+    LaunchAttentionKernel(PortableDecode<T>, options.blocks, kDecodeThreads, sizeof(Shared<T>),
+                          options, params);
   });
 }
 

@@ -249,8 +249,8 @@ absl::Status PreparePortablePrefill(int32_t head_dim) {
 void LaunchPortablePrefill(int32_t head_dim, const PrefillParams& params,
                            const LaunchOptions& options) {
   ByHeadDim(head_dim, [&]<int kDim>(std::integral_constant<int, kDim>) {
-    Launch(PortablePrefill<kDim>, params.item_count, kThreads, sizeof(Shared<kDim>), options,
-           params);
+    LaunchAttentionKernel(PortablePrefill<kDim>, params.item_count, kThreads, sizeof(Shared<kDim>),
+                          options, params);
   });
 }
 

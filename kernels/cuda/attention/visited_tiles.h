@@ -69,7 +69,8 @@ SWAA_HOST_DEVICE bool NeedsCausalMask(int32_t first_key, int32_t keys, int32_t f
 }
 
 // Does a row see less than all of these keys because some lie left of its window and behind the
-// sinks? Also true where the sinks end in the tile, right of the window's edge: one comparison less.
+// sinks? Also true where the sinks end in the tile, right of the window's edge: one comparison
+// less.
 SWAA_HOST_DEVICE bool NeedsSpanMask(int32_t first_key, int32_t keys, int32_t last_position,
                                     int32_t window, int32_t sinks) {
   return first_key <= last_position - window && first_key + keys > sinks;

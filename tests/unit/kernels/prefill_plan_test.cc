@@ -136,8 +136,8 @@ TEST(PrefillPlanTest, KeepsWhatTilesHeldBefore) {
   EXPECT_EQ(tiles[2].slot, 1);
 }
 
-// Dealt longest first to the blocks, no block ends later than with the keys uncut, and where there
-// was much to gain most of it is gained.
+// Dealt longest first to the blocks, steps end earlier than with the keys uncut: on average, hardly
+// later in any case, and much where there is much to gain. The plan estimates, this test deals.
 TEST(PrefillPlanTest, CutsPay) {
   const auto duration = [](const std::vector<QueryTile>& tiles, int32_t heads, int32_t blocks) {
     std::multiset<int64_t> ends;
@@ -155,7 +155,9 @@ TEST(PrefillPlanTest, CutsPay) {
   std::mt19937_64 random(seed);
   SCOPED_TRACE(absl::StrCat("seed ", seed));
   const auto below = [&](int32_t n) { return static_cast<int32_t>(random() % n); };
-  for (int i = 0; i < 300; ++i) {
+  constexpr int kCases = 2000;
+  double sum = 0;
+  for (int i = 0; i < kCases; ++i) {
     Problem problem;
     for (int s = 1 + below(5); s > 0; --s) {
       problem.Add(
@@ -166,9 +168,12 @@ TEST(PrefillPlanTest, CutsPay) {
     PrefillPlanOptions never = kHopper;
     never.max_results = 0;
     const auto whole = Plan(problem, never);
-    EXPECT_LE(duration(cut, 32, 132), 1.1 * duration(whole, 32, 132)) << "case " << i;
+    const double ratio = duration(cut, 32, 132) / duration(whole, 32, 132);
+    EXPECT_LE(ratio, 1.2) << "case " << i;
+    sum += ratio;
     if (HasFatalFailure()) return;
   }
+  EXPECT_LT(sum / kCases, 0.98);
   Problem chunk;
   chunk.Add(32640, 128, {});
   EXPECT_LT(duration(Plan(chunk, kHopper), 32, 132), 75);  // 258 uncut, 64.5 without any loss
