@@ -18,6 +18,7 @@
 #include "tests/parity/test_model.h"
 #include "tests/unit/testing/random_recipe.h"
 #include "tests/unit/testing/recording_sink.h"
+#include "tests/unit/testing/seed.h"
 
 namespace swaa {
 namespace {
@@ -72,31 +73,17 @@ class BatchInvariance : public ::testing::TestWithParam<const char*> {
       EXPECT_TRUE(most.ok()) << most.status();
       scheduler.Add(request, sinks.back(), *most);
     }
-    while (!scheduler.idle()) {
-      std::optional<Step> step = scheduler.NextStep(absl::Now());
-      EXPECT_TRUE(step.has_value());
-      device_->Submit(*std::move(step));
-      scheduler.Commit(device_->Collect(), absl::Now());
+    while (!scheduler.idle() || scheduler.steps_in_flight() > 0) {
+      while (scheduler.steps_in_flight() < info.max_steps_in_flight) {
+        std::optional<Step> step = scheduler.NextStep(SteadyClock::now());
+        if (!step.has_value()) break;
+        device_->Submit(*std::move(step));
+      }
+      scheduler.Commit(device_->Collect(), SteadyClock::now());
     }
     EXPECT_EQ(scheduler.Load().used_pages, 0);
     preemptions_ = scheduler.Load().preemptions;
-    // The device's table outlives this scheduler: the zero pages that it still has to be told of.
-    Reset(info);
     return sinks;
-  }
-
-  // A step that only clears the page table.
-  void Reset(const DeviceInfo& info) {
-    Step step;
-    for (int32_t slot = 0; slot < info.num_slots; ++slot) {
-      for (int32_t layer = 0; layer < info.num_layers; ++layer) {
-        for (int32_t block = 0; block < info.max_pages_per_layer; ++block) {
-          step.page_table_updates.push_back({slot, layer, block, kernels::kZeroPage});
-        }
-      }
-    }
-    device_->Submit(std::move(step));
-    EXPECT_TRUE(device_->Collect().status.ok());
   }
 
   std::vector<Case> MakeCases() {
@@ -109,7 +96,8 @@ class BatchInvariance : public ::testing::TestWithParam<const char*> {
     for (int32_t i = 0; i < kRequests; ++i) {
       Case c;
       c.request.id = std::to_string(i);
-      c.request.prompt.assign(document.begin(), document.begin() + 10 + random_() % 180);
+      c.request.prompt = std::make_shared<const std::vector<int32_t>>(
+          document.begin(), document.begin() + 10 + random_() % 180);
       c.request.recipe = testing::RandomRecipe(&random_, layers_);
       c.request.recipe_label = "custom";
       c.request.sampling.temperature = 0;
@@ -152,7 +140,7 @@ class BatchInvariance : public ::testing::TestWithParam<const char*> {
     EXPECT_GT(compared, cases.size()) << "too few tokens were compared to say anything";
   }
 
-  const unsigned seed_ = std::random_device{}();
+  const uint32_t seed_ = testing::Seed();
   std::mt19937 random_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Device> device_;

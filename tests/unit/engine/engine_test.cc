@@ -244,11 +244,13 @@ TEST_P(EngineTest, ALostDeviceEndsAllAndIsReportedOnce) {
   ASSERT_TRUE(engine_->AwaitIdle(absl::Seconds(20)));
   for (const auto& sink : {running, queued}) {
     EXPECT_EQ(sink->status.code(), absl::StatusCode::kInternal);
+    EXPECT_TRUE(IsDeviceLost(sink->status));
     EXPECT_THAT(std::string(sink->status.message()), HasSubstr("illegal address"));
   }
   EXPECT_EQ(lost_.code(), absl::StatusCode::kInternal);
   const absl::Status refused = engine_->Submit(Request("new", 1), queued);
   EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(IsDeviceLost(refused));
   EXPECT_THAT(std::string(refused.message()), HasSubstr("illegal address"));
   EXPECT_EQ(engine_->Load().used_pages, 0);
   engine_.reset();
