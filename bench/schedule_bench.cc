@@ -1,11 +1,15 @@
-// The engine's own work in a step, without the device's: plan, page table, commit. What the GPU
-// would wait for.
+// The engine's own work in a step, without the device's: plan, page table, commit. What a GPU would
+// wait for.
 //
-//   build/bin/schedule_bench        time of one decode step at 1, 16 and 256 running requests
+//   build/bin/schedule_bench        processor time of one decode step, in states that were or could
+//                                   be slow; mean and worst of the steps
+
+#include <algorithm>
+#include <ctime>
+#include <deque>
 
 #include <benchmark/benchmark.h>
 
-#include "absl/time/clock.h"
 #include "base/check.h"
 #include "engine/schedule/scheduler.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -14,6 +18,10 @@ namespace swaa {
 namespace {
 
 constexpr int32_t kLayers = 36;  // Qwen3-4B's
+constexpr int32_t kRunning = 256;
+constexpr int32_t kShort = 4096;  // tokens of a prompt
+constexpr int32_t kLong = 128 * 1024;
+constexpr int32_t kLongest = (1 << 20) - 1024;
 
 class NullSink final : public GenerationSink {
  public:
@@ -38,70 +46,201 @@ Recipe RecipeNumber(int64_t i) {
   return *ResolveRecipe(named[i % static_cast<int64_t>(named.size())].spec, kLayers);
 }
 
-StepResult Answer(const Step& step) {
-  StepResult result{.id = step.id};
-  result.tokens.assign(step.logits.size(), ScoredToken{.token = 1});
-  return result;
+int64_t PagesOf(int64_t tokens) { return (tokens + 63) / 64 * kLayers; }
+
+// Processor time of this thread: what else runs on the machine does not count.
+double ThreadMicroseconds() {
+  timespec now;
+  SWAA_CHECK_EQ(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now), 0);
+  return static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec) * 1e-3;
 }
 
-// range(0) requests with prompts of 4,096 tokens and all built-in recipes decode.
-void BM_DecodeStep(benchmark::State& state) {
-  const auto requests = static_cast<int32_t>(state.range(0));
-  const SchedulerOptions options{
-      .max_batch_tokens = 8192, .max_running_requests = requests, .max_context_tokens = 1 << 20};
-  const DeviceInfo device{.num_layers = kLayers,
-                          .num_pages = requests * 300 * kLayers,
-                          .page_bytes = 1,
-                          .num_slots = requests,
-                          .max_pages_per_layer = 1 << 14,
-                          .max_step_tokens = 8192};
-  const std::unique_ptr<Tokenizer> tokenizer = OneTokenTokenizer();
-  Scheduler scheduler(options, device, tokenizer.get());
-  const auto sink = std::make_shared<NullSink>();
-  for (int32_t i = 0; i < requests; ++i) {
+// A scheduler whose device answers at once, two steps in flight.
+class Engine {
+ public:
+  Engine(int64_t pages, int32_t slots)
+      : tokenizer_(OneTokenTokenizer()),
+        scheduler_({.max_batch_tokens = 8192,
+                    .max_running_requests = slots,
+                    .max_context_tokens = 1 << 20},
+                   {.num_layers = kLayers,
+                    .num_pages = static_cast<int32_t>(pages) + 1,
+                    .page_bytes = 1,
+                    .num_slots = slots,
+                    .max_pages_per_layer = 1 << 14,
+                    .max_step_tokens = 8192,
+                    .max_steps_in_flight = 2},
+                   tokenizer_.get()) {}
+
+  struct Ask {
+    int32_t prefix = 0;  // tokens that all with this prefix have
+    int32_t own = 0;     // tokens behind it that nobody else has
+    int64_t recipe = 0;  // 0: full attention
+    int32_t output = 1 << 14;
+    float frequency_penalty = 0;
+  };
+  // Its id.
+  std::string Add(const Ask& ask) {
     GenerationRequest request;
-    request.id = std::to_string(i);
-    request.prompt.assign(4096, 0);
-    request.prompt[0] = i % 2;
-    request.cache_salt = request.id;
-    request.recipe = RecipeNumber(i);
-    request.recipe_label = BuiltInRecipes()[i % BuiltInRecipes().size()].name;
+    request.id = std::to_string(next_++);
+    std::vector<int32_t> prompt(ask.prefix + ask.own, 0);
+    for (int bit = 0; bit < 16 && ask.own > 0; ++bit) prompt[ask.prefix + bit] = next_ >> bit & 1;
+    request.prompt = std::make_shared<const std::vector<int32_t>>(std::move(prompt));
+    request.recipe = RecipeNumber(ask.recipe);
+    request.recipe_label = BuiltInRecipes()[ask.recipe % BuiltInRecipes().size()].name;
+    request.sampling.frequency_penalty = ask.frequency_penalty;
     request.stopping.ignore_eos = true;
-    request.stopping.max_tokens = 15000;
-    scheduler.Add(std::move(request), sink, 15000);
+    request.stopping.max_tokens = ask.output;
+    std::string id = request.id;
+    scheduler_.Add(std::move(request), sink_, ask.output);
+    return id;
   }
-  while (scheduler.step_prefill_tokens() > 0 || scheduler.Load().running < requests) {
-    std::optional<Step> step = scheduler.NextStep(absl::Now());
-    SWAA_CHECK(step.has_value());
-    scheduler.Commit(Answer(*step), absl::Now());
+
+  // Submits what may be, commits one step; the processor time of all but the device's part.
+  double Step() {
+    const double start = ThreadMicroseconds();
+    while (scheduler_.steps_in_flight() < 2) {
+      std::optional<swaa::Step> step = scheduler_.NextStep(SteadyClock::now());
+      if (!step.has_value()) break;
+      submitted_.push_back(*std::move(step));
+    }
+    const double planned = ThreadMicroseconds();
+    if (submitted_.empty()) return planned - start;
+    StepResult result{.id = submitted_.front().id};
+    result.tokens.assign(submitted_.front().logits.size(), ScoredToken{.token = 1});
+    submitted_.pop_front();
+    const double answered = ThreadMicroseconds();
+    const Scheduler::StepRows rows = scheduler_.Commit(std::move(result), SteadyClock::now());
+    prefilled_ = rows.prefill;
+    benchmark::DoNotOptimize(scheduler_.Snapshot());
+    const double done = ThreadMicroseconds();
+    plan_us_ += planned - start;
+    commit_us_ += done - answered;
+    return planned - start + done - answered;
   }
-  double plan_seconds = 0;
-  double commit_seconds = 0;
-  for (auto _ : state) {
-    const absl::Time start = absl::Now();
-    std::optional<Step> step = scheduler.NextStep(start);
-    const absl::Time planned = absl::Now();
-    StepResult result = Answer(*step);
-    const absl::Time answered = absl::Now();
-    scheduler.Commit(std::move(result), answered);
-    benchmark::DoNotOptimize(scheduler.Load());
-    const absl::Time done = absl::Now();
-    plan_seconds += absl::ToDoubleSeconds(planned - start);
-    commit_seconds += absl::ToDoubleSeconds(done - answered);
-    state.SetIterationTime(absl::ToDoubleSeconds(planned - start + (done - answered)));
+
+  // Until so many run and all of them decode.
+  void Fill(int32_t running) {
+    do {
+      Step();
+    } while (prefilled_ > 0 || scheduler_.Snapshot().totals.running < running);
+    plan_us_ = commit_us_ = 0;
   }
-  state.counters["plan_us"] =
-      benchmark::Counter(plan_seconds * 1e6, benchmark::Counter::kAvgIterations);
-  state.counters["commit_us"] =
-      benchmark::Counter(commit_seconds * 1e6, benchmark::Counter::kAvgIterations);
+
+  void Abort(const std::string& id) { scheduler_.Abort(id); }
+  EngineLoad Load() const { return scheduler_.Load(); }
+  double plan_us() const { return plan_us_; }
+  double commit_us() const { return commit_us_; }
+
+ private:
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::shared_ptr<NullSink> sink_ = std::make_shared<NullSink>();
+  Scheduler scheduler_;
+  std::deque<swaa::Step> submitted_;
+  int32_t next_ = 0;
+  int32_t prefilled_ = 0;
+  double plan_us_ = 0;
+  double commit_us_ = 0;
+};
+
+void Measure(Engine* engine, benchmark::State* state) {
+  double worst = 0;
+  for (auto _ : *state) {
+    const double step = engine->Step();
+    worst = std::max(worst, step);
+    state->SetIterationTime(step * 1e-6);
+  }
+  state->counters["worst_us"] = worst;
+  state->counters["plan_us"] =
+      benchmark::Counter(engine->plan_us(), benchmark::Counter::kAvgIterations);
+  state->counters["commit_us"] =
+      benchmark::Counter(engine->commit_us(), benchmark::Counter::kAvgIterations);
 }
-BENCHMARK(BM_DecodeStep)
-    ->Arg(1)
-    ->Arg(16)
-    ->Arg(256)
-    ->UseManualTime()
-    ->Unit(benchmark::kMicrosecond)
-    ->Iterations(2000);
+
+// `count` requests of all built-in recipes in turn, or of full attention.
+void AddShort(Engine* engine, int32_t count, bool full = false) {
+  for (int32_t i = 0; i < count; ++i) engine->Add({.own = kShort, .recipe = full ? 0 : i});
+}
+
+// The states last for so many steps.
+#define SWAA_STEP_BENCHMARK(name) \
+  BENCHMARK(name)->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(250)
+
+// range(0) requests decode, with prompts of 4,096 tokens and all built-in recipes.
+void BM_Decode(benchmark::State& state) {
+  const auto running = static_cast<int32_t>(state.range(0));
+  Engine engine(running * PagesOf(2 * kShort), running);
+  AddShort(&engine, running);
+  engine.Fill(running);
+  Measure(&engine, &state);
+}
+SWAA_STEP_BENCHMARK(BM_Decode)->Arg(1)->Arg(16)->Arg(kRunning);
+
+// Besides 256 that decode, range(0) wait, whose first 128k tokens a running request holds (all of
+// an experiment's arms share their system prompt) and whose own 512k have no room.
+void BM_WaitingBehindAHeldPrefix(benchmark::State& state) {
+  Engine engine(kRunning * PagesOf(kShort + 512) + PagesOf(kLong + 64), 2 * kRunning);
+  engine.Add({.prefix = kLong, .own = 64});
+  AddShort(&engine, kRunning - 1);
+  engine.Fill(kRunning);
+  for (int64_t i = 0; i < state.range(0); ++i) engine.Add({.prefix = kLong, .own = 4 * kLong});
+  Measure(&engine, &state);
+  SWAA_CHECK_EQ(engine.Load().queued, state.range(0));
+}
+SWAA_STEP_BENCHMARK(BM_WaitingBehindAHeldPrefix)->Arg(1)->Arg(16);
+
+// The same, but nobody holds the prefix, and what decodes takes its pages one after the other.
+void BM_WaitingWhileThePrefixIsEvicted(benchmark::State& state) {
+  Engine engine(kRunning * PagesOf(kShort + 192) + PagesOf(kLong + 64), 2 * kRunning);
+  engine.Add({.prefix = kLong, .own = 64, .output = 2});
+  engine.Fill(0);
+  AddShort(&engine, kRunning, /*full=*/true);
+  engine.Fill(kRunning);
+  for (int64_t i = 0; i < state.range(0); ++i) engine.Add({.prefix = kLong, .own = 4 * kLong});
+  const int64_t cached = engine.Load().evictable_pages;
+  Measure(&engine, &state);
+  SWAA_CHECK_EQ(engine.Load().queued, state.range(0));
+  state.counters["evicted_pages"] = static_cast<double>(cached - engine.Load().evictable_pages);
+}
+SWAA_STEP_BENCHMARK(BM_WaitingWhileThePrefixIsEvicted)->Arg(1)->Arg(16);
+
+// Eight of 256 have 128k tokens, 16 wait, and fewer pages are left than a step might take.
+void BM_ShortOfPages(benchmark::State& state) {
+  Engine engine(8 * PagesOf(kLong) + (kRunning - 8) * PagesOf(kShort + 192), 2 * kRunning);
+  for (int i = 0; i < 8; ++i) engine.Add({.own = kLong - 1024});
+  AddShort(&engine, kRunning - 8, /*full=*/true);
+  engine.Fill(kRunning);
+  for (int i = 0; i < 16; ++i) engine.Add({.own = kLong});
+  const EngineLoad load = engine.Load();
+  state.counters["free_pages"] = static_cast<double>(load.total_pages - load.used_pages);
+  Measure(&engine, &state);
+  SWAA_CHECK_EQ(engine.Load().queued, 16);
+}
+SWAA_STEP_BENCHMARK(BM_ShortOfPages)->Iterations(100);
+
+// One of 256 has a million tokens, and its sampling counts them all; 16 wait.
+void BM_PenaltiesAtAMillion(benchmark::State& state) {
+  Engine engine(PagesOf(1 << 20) + kRunning * PagesOf(2 * kShort), kRunning);
+  engine.Add({.own = kLongest, .output = 1000, .frequency_penalty = 1});
+  AddShort(&engine, kRunning - 1);
+  engine.Fill(kRunning);
+  for (int i = 0; i < 16; ++i) engine.Add({.own = kShort});
+  Measure(&engine, &state);
+}
+SWAA_STEP_BENCHMARK(BM_PenaltiesAtAMillion);
+
+// One of 257 had a million tokens and has ended; 16 as long wait that have no room beside the rest.
+void BM_AfterAMillionEnded(benchmark::State& state) {
+  Engine engine(PagesOf(1 << 20) + kRunning * PagesOf(kShort + 192), kRunning + 1);
+  const std::string longest = engine.Add({.own = kLongest, .output = 1000});
+  AddShort(&engine, kRunning, /*full=*/true);
+  engine.Fill(kRunning + 1);
+  for (int i = 0; i < 16; ++i) engine.Add({.own = kLongest + 1000, .output = 20});
+  engine.Abort(longest);
+  Measure(&engine, &state);
+  SWAA_CHECK_EQ(engine.Load().queued, 16);
+}
+SWAA_STEP_BENCHMARK(BM_AfterAMillionEnded);
 
 }  // namespace
 }  // namespace swaa
