@@ -15,14 +15,15 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "tests/unit/checkpoint/gguf_builder.h"
 #include "tests/unit/checkpoint/test_files.h"
+#include "tests/unit/testing/seed.h"
 
 namespace swaa {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
-class GgufTest : public testing::Test {
+class GgufTest : public ::testing::Test {
  protected:
   absl::StatusOr<Checkpoint> Load(const std::string& bytes, LoadFormat format = LoadFormat::kAuto) {
     return LoadCheckpoint(folder_.Write("tiny.gguf", bytes), format);
@@ -56,7 +57,7 @@ TEST_F(GgufTest, ReadsConfigurationAndTokenizer) {
     EXPECT_THAT(tokenizer.tokens, ElementsAre("<|end|>", "a", "b", "ab"));
     EXPECT_THAT(tokenizer.kinds, ElementsAre(TokenKind::kSpecial, TokenKind::kNormal,
                                              TokenKind::kNormal, TokenKind::kNormal));
-    EXPECT_THAT(tokenizer.merges, ElementsAre(testing::Pair("a", "b")));
+    EXPECT_THAT(tokenizer.merges, ElementsAre(::testing::Pair("a", "b")));
     EXPECT_THAT(tokenizer.eos_ids, ElementsAre(0));
     EXPECT_FALSE(tokenizer.bos_id.has_value());
     EXPECT_FALSE(tokenizer.add_bos);
@@ -412,7 +413,7 @@ TEST_F(GgufTest, RefusesEveryTruncation) {
 TEST_F(GgufTest, SurvivesFlippedBytes) {
   const std::string whole = TinyGguf().Build();
   const size_t data_bytes = 4 * (32 + 3 * 8 + 5 * 64 + 2 * 32);
-  const uint32_t seed = std::random_device()();
+  const uint32_t seed = testing::Seed();
   std::cout << "seed " << seed << std::endl;
   std::mt19937 random(seed);
   int sound = 0;

@@ -18,12 +18,13 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "tests/unit/checkpoint/gguf_builder.h"
 #include "tests/unit/checkpoint/test_files.h"
+#include "tests/unit/testing/seed.h"
 
 namespace swaa {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using Json = nlohmann::json;
 
 constexpr const char* kTiny = "tests/data/tiny-llama";
@@ -32,7 +33,7 @@ constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 constexpr auto kUnimplemented = absl::StatusCode::kUnimplemented;
 
 // A copy of a model's folder, to be spoiled.
-class HfFolderTest : public testing::Test {
+class HfFolderTest : public ::testing::Test {
  protected:
   void Copy(const std::string& from) {
     for (const auto& entry : std::filesystem::directory_iterator(from)) {
@@ -76,7 +77,7 @@ TEST_F(HfFolderTest, ReadsASingleFile) {
   EXPECT_FALSE(checkpoint->generation.min_p.has_value());
   EXPECT_EQ(checkpoint->tokenizer.tokens.size(), 320u);
   EXPECT_EQ(checkpoint->tokenizer.pre_tokenizer, PreTokenizer::kSmolLm);
-  EXPECT_THAT(checkpoint->tokenizer.eos_ids, testing::UnorderedElementsAre(2, 0));
+  EXPECT_THAT(checkpoint->tokenizer.eos_ids, ::testing::UnorderedElementsAre(2, 0));
   EXPECT_THAT(checkpoint->tokenizer.chat_template, HasSubstr("<|im_start|>"));
   EXPECT_EQ(ReadEverything(*checkpoint),
             320 * 32 + 32 + 2 * (2 * 32 + 2 * 128 * 32 + 2 * 64 * 32 + 3 * 64 * 32));
@@ -146,7 +147,7 @@ TEST_F(HfFolderTest, EndTokensComeFromTheConfigurationWithoutGenerationConfig) {
   folder_.Write("config.json", config.dump());
   const auto checkpoint = Load();
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  EXPECT_THAT(checkpoint->tokenizer.eos_ids, testing::UnorderedElementsAre(2, 7));
+  EXPECT_THAT(checkpoint->tokenizer.eos_ids, ::testing::UnorderedElementsAre(2, 7));
   EXPECT_FALSE(checkpoint->generation.temperature.has_value());
 }
 
@@ -281,7 +282,7 @@ TEST_F(HfFolderTest, DropsWhatNothingNeeds) {
 
 TEST_F(HfFolderTest, SurvivesFlippedBytes) {
   Copy(kTiny);
-  const uint32_t seed = std::random_device()();
+  const uint32_t seed = testing::Seed();
   std::cout << "seed " << seed << std::endl;
   std::mt19937 random(seed);
   for (const char* name :

@@ -13,13 +13,14 @@
 #include "engine/checkpoint/text_checks.h"
 #include "tests/unit/checkpoint/gguf_builder.h"
 #include "tests/unit/checkpoint/test_files.h"
+#include "tests/unit/testing/seed.h"
 
 namespace swaa {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
-class SafetensorsTest : public testing::Test {
+class SafetensorsTest : public ::testing::Test {
  protected:
   absl::StatusOr<StoredTensors> Parse(const std::string& bytes) {
     absl::StatusOr<std::shared_ptr<const MappedFile>> file =
@@ -150,7 +151,7 @@ TEST_F(SafetensorsTest, RefusesEveryTruncation) {
 
 TEST_F(SafetensorsTest, SurvivesFlippedBytes) {
   const std::string whole = File(kGood, 32);
-  const uint32_t seed = std::random_device()();
+  const uint32_t seed = testing::Seed();
   std::cout << "seed " << seed << std::endl;
   std::mt19937 random(seed);
   int sound = 0;

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/unit/testing/random_recipe.h"
+#include "tests/unit/testing/seed.h"
 
 namespace swaa {
 namespace {
@@ -22,7 +23,7 @@ bool Visible(const Recipe& recipe, int32_t prompt, int32_t layer, int64_t i, int
 }
 
 TEST(Visibility, IsTheFormula) {
-  const unsigned seed = std::random_device{}();
+  const uint32_t seed = testing::Seed();
   SCOPED_TRACE(seed);
   std::mt19937 random(seed);
   for (int round = 0; round < 30; ++round) {
@@ -50,7 +51,7 @@ TEST(Visibility, IsTheFormula) {
 }
 
 TEST(Visibility, PagesHeldAreTheKeptPositions) {
-  const unsigned seed = std::random_device{}();
+  const uint32_t seed = testing::Seed();
   SCOPED_TRACE(seed);
   std::mt19937 random(seed);
   for (int round = 0; round < 200; ++round) {
