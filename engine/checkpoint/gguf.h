@@ -51,6 +51,9 @@ class GgufFile {
   static absl::StatusOr<GgufFile> Parse(std::shared_ptr<const MappedFile> file);
 
   bool Has(std::string_view key) const { return metadata_.contains(key); }
+  bool IsArray(std::string_view key) const;
+  // In order; valid as long as the file.
+  std::vector<std::string_view> KeysWithPrefix(std::string_view prefix) const;
   absl::StatusOr<std::optional<int64_t>> Int(std::string_view key) const;
   absl::StatusOr<std::optional<double>> Number(std::string_view key) const;  // float or integer
   absl::StatusOr<std::optional<bool>> Bool(std::string_view key) const;

@@ -2,6 +2,7 @@
 
 #include "engine/checkpoint/gguf.h"
 
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <iostream>
@@ -13,6 +14,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/rope_frequencies.h"
 #include "tests/unit/checkpoint/gguf_builder.h"
 #include "tests/unit/checkpoint/test_files.h"
 
@@ -102,6 +104,59 @@ TEST_F(GgufTest, TellsWhereRowsLieAsTheyAreAsked) {
   EXPECT_EQ(std::memcmp(f32->stored, spec.Tensor("blk.0.ffn_up.weight")->data.data(), 64 * 4), 0);
   // Rows that are not in the order of the file.
   EXPECT_EQ(checkpoint->weights->Find({WeightRole::kQuery, 0})->stored, nullptr);
+}
+
+TEST_F(GgufTest, ReadsScalingOfRotaryFrequencies) {
+  using Keys = std::vector<std::pair<std::string, std::string>>;
+  const auto config = [this](const Keys& keys) {
+    GgufSpec spec = TinyGguf();
+    for (const auto& [key, value] : keys) *spec.Key("llama.rope." + key) = value;
+    auto checkpoint = Load(spec.Build());
+    EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+    return checkpoint->config;
+  };
+  const std::vector<float> plain = RopeInverseFrequencies(config({}));
+  const std::string four = GgufF32(4);
+  const struct {
+    Keys keys;
+    float divisor;
+  } cases[] = {
+      // A factor without a type is linear, and so is the old key.
+      {{{"scaling.factor", four}}, 4},
+      {{{"scale_linear", four}}, 4},
+      {{{"scaling.type", GgufString("linear")}, {"scaling.factor", four}}, 4},
+      {{{"scaling.factor", GgufF32(2)}, {"scale_linear", four}}, 2},
+      {{{"scaling.type", GgufString("none")}, {"scaling.factor", four}}, 1},
+      {{{"scaling.type", GgufString("linear")}}, 1},
+      {{{"scaling.factor", GgufF32(0)}}, 1},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.keys.front().first);
+    const ModelConfig got = config(c.keys);
+    const std::vector<float> frequencies = RopeInverseFrequencies(got);
+    for (size_t i = 0; i < plain.size(); ++i) {
+      EXPECT_FLOAT_EQ(frequencies[i], plain[i] / c.divisor);
+    }
+    EXPECT_EQ(RopeAttentionFactor(got), 1);
+  }
+  const ModelConfig yarn = config({{"scaling.type", GgufString("yarn")},
+                                   {"scaling.factor", four},
+                                   {"scaling.original_context_length", GgufU32(32)},
+                                   {"scaling.attn_factor", GgufF32(0.5)}});
+  EXPECT_EQ(std::get<YarnRopeScaling>(yarn.rope_scaling).original_context, 32);
+  EXPECT_FLOAT_EQ(RopeAttentionFactor(yarn), 0.5f * (1 + 0.1f * std::log(4.0f)));
+}
+
+TEST_F(GgufTest, ListsThatAreTheSameForEveryLayerAreOneNumber) {
+  GgufSpec spec = TinyGguf();
+  *spec.Key("llama.attention.head_count") = GgufInts({2});
+  *spec.Key("llama.attention.head_count_kv") = GgufInts({1});
+  *spec.Key("llama.feed_forward_length") = GgufInts({8});
+  const auto checkpoint = Load(spec.Build());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ(checkpoint->config.heads, 2);
+  EXPECT_EQ(checkpoint->config.kv_heads, 1);
+  EXPECT_EQ(checkpoint->config.ffn_width, 8);
 }
 
 TEST_F(GgufTest, KnowsWhatItsFamiliesDoNotSay) {
@@ -326,14 +381,29 @@ const std::vector<BadCase>& BadCases() {
       {"epsilon zero", With("llama.attention.layer_norm_rms_epsilon", GgufF32(0)), kInvalid,
        "norm epsilon 0"},
       {"rope base", With("llama.rope.freq_base", GgufF32(-1)), kInvalid, "rope base -1"},
-      {"rope scaling", With("llama.rope.scaling.type", GgufString("yarn")), kUnimplemented,
-       "'yarn' is not supported"},
       {"experts", With("llama.expert_count", GgufU32(8)), kUnimplemented,
        "llama.expert_count: 8 is not supported"},
       {"vocabulary size", With("llama.vocab_size", GgufU32(5)), kInvalid,
        "5 differs from the 4 rows of token_embd.weight"},
       {"missing tensor", [](GgufSpec* s) { s->tensors.pop_back(); }, kInvalid,
        "'blk.0.ffn_down.weight' of shape [8, 8] is missing"},
+      {"scaling of another kind",
+       [](GgufSpec* s) { *s->Key("llama.rope.scaling.type") = GgufString("longrope"); },
+       kUnimplemented, "llama.rope.scaling.type: 'longrope' is not supported; none, linear"},
+      {"negative scaling", [](GgufSpec* s) { *s->Key("llama.rope.scaling.factor") = GgufF32(-2); },
+       kInvalid, "llama.rope.scaling.factor: -2 is not above zero"},
+      {"a key that nobody knows",
+       [](GgufSpec* s) { *s->Key("llama.attention.sinks") = GgufU32(4); }, kUnimplemented,
+       "llama.attention.sinks: is not understood"},
+      {"layers that differ",
+       [](GgufSpec* s) {
+         *s->Key("llama.block_count") = GgufU32(2);
+         *s->Key("llama.feed_forward_length") = GgufInts({8, 16});
+       },
+       kUnimplemented, "llama.feed_forward_length: 8 in layer 0 and 16 in layer 1"},
+      {"a list of another length",
+       [](GgufSpec* s) { *s->Key("llama.attention.head_count") = GgufInts({2, 2}); }, kInvalid,
+       "has 2 elements for 1 layers"},
       {"left-over tensor",
        [](GgufSpec* s) { s->tensors.push_back({"blk.0.post_attention_norm.weight", {1}, 0, "1234", {}}); },
        kUnimplemented, "'blk.0.post_attention_norm.weight' is no part of architecture llama"},
