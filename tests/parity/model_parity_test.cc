@@ -221,6 +221,16 @@ TEST_P(ModelParityTest, TinyModelsFromFolders) {
   }
 }
 
+TEST_P(ModelParityTest, TinyModelsOfEachFamily) {
+  const std::vector<GoldenCase> cases = ReadFullCases("families.json");
+  ASSERT_EQ(cases.size(), 7u);
+  for (const GoldenCase& c : cases) {
+    ModelUnderTest model("tests/data/" + c.model, GetParam().dtype);
+    ASSERT_TRUE(model.ok());
+    CheckFullCase(&model, c, GetParam());
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Precisions, ModelParityTest, testing::ValuesIn(kPrecisions),
                          [](const auto& info) { return std::string(info.param.dtype); });
 
