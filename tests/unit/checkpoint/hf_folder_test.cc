@@ -211,7 +211,8 @@ TEST_F(HfFolderTest, RefusesGenerationConfigurations) {
       {R"({"min_p":2})", "min_p: 2"},
       {R"({"eos_token_id":320})", "'320' is no token"},
       {R"({"eos_token_id":[1,"x"]})", "is no token"},
-      {R"({"repetition_penalty":0})", "repetition"},
+      {R"({"repetition_penalty":0})", "repetition_penalty: 0 is outside (0, 2]"},
+      {R"({"repetition_penalty":2.5})", "repetition_penalty: 2.5 is outside (0, 2]"},
       {R"({"top_k":1,"top_k":2})", "'top_k' twice"},
       {R"([])", "not an object"},
       {R"({"a":)", "offset"},
@@ -254,29 +255,127 @@ TEST_F(HfFolderTest, RefusesIndicesThatDoNotFit) {
   ExpectRefusal(kInvalid, "names no file of the folder");
   with("other", index["weight_map"][norm]);
   ExpectRefusal(kInvalid, "tensor 'other' is missing, but the index names it");
-  Json less = index;
-  less["weight_map"].erase(norm);
-  folder_.Write("model.safetensors.index.json", less.dump());
-  ExpectRefusal(kInvalid, "'model.norm.weight' is not in the index");
   folder_.Write("model.safetensors.index.json", "{}");
   ExpectRefusal(kInvalid, "weight_map: is missing");
 }
 
 TEST_F(HfFolderTest, DropsWhatNothingNeeds) {
   Copy(kTiny);
-  // A frequency tensor of early conversions, and an output matrix that is the embedding.
-  const std::string file = ReadWhole(folder_.File("model.safetensors"));
-  uint64_t length = 0;
-  std::memcpy(&length, file.data(), sizeof(length));
-  Json header = Json::parse(file.substr(8, length));
-  const std::string data = file.substr(8 + length);
-  const auto begin = data.size();
-  header["model.layers.0.self_attn.rotary_emb.inv_freq"] = {
-      {"dtype", "F32"}, {"shape", {1}}, {"data_offsets", {begin, begin + 4}}};
-  header["lm_head.weight"] = {
-      {"dtype", "F32"}, {"shape", {1}}, {"data_offsets", {begin + 4, begin + 8}}};
-  folder_.Write("model.safetensors", RawString(header.dump()) + data + std::string(8, '\0'));
-  EXPECT_TRUE(Load().ok()) << Load().status();
+  SafetensorsText file(ReadWhole(folder_.File("model.safetensors")));
+  // A frequency tensor of early conversions, a tensor without elements, and an output matrix that
+  // is the embedding.
+  file.Add("model.layers.0.self_attn.rotary_emb.inv_freq", {1}, std::string(4, '\0'));
+  file.Add("model.layers.0.self_attn.nothing", {0, 7}, "");
+  file.Add("lm_head.weight", {320, 32}, file.Data("model.embed_tokens.weight"));
+  folder_.Write("model.safetensors", file.Build());
+  const auto checkpoint = Load();
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_TRUE(checkpoint->config.tied_embeddings);
+  EXPECT_THAT(checkpoint->warnings, ElementsAre());
+}
+
+TEST_F(HfFolderTest, AnOutputMatrixOfItsOwnIsUsedWhateverTheConfigurationTies) {
+  Copy(kTiny);
+  SafetensorsText file(ReadWhole(folder_.File("model.safetensors")));
+  const std::string embedding = file.Data("model.embed_tokens.weight");
+  file.Add("lm_head.weight", {320, 32}, std::string(embedding.rbegin(), embedding.rend()));
+  folder_.Write("model.safetensors", file.Build());
+  auto checkpoint = Load();
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_FALSE(checkpoint->config.tied_embeddings);
+  EXPECT_THAT(checkpoint->warnings, ElementsAre(HasSubstr("lm_head.weight is there and differs")));
+  EXPECT_NE(ReadAll(*checkpoint, WeightRole::kOutput, 0),
+            ReadAll(*checkpoint, WeightRole::kTokenEmbedding, 0));
+  // Of another shape it is no output matrix.
+  SafetensorsText other(ReadWhole(folder_.File("model.safetensors")));
+  other.Add("lm_head.weight", {1}, std::string(4, '\0'));
+  folder_.Write("model.safetensors", other.Build());
+  ExpectRefusal(kInvalid, "'lm_head.weight' has shape [1]");
+}
+
+TEST_F(HfFolderTest, TiedWeightsMayBearTheOutputsName) {
+  Copy(kTiny);
+  SafetensorsText file(ReadWhole(folder_.File("model.safetensors")));
+  const std::string embedding = file.Data("model.embed_tokens.weight");
+  file.Remove("model.embed_tokens.weight");
+  file.Add("lm_head.weight", {320, 32}, embedding);
+  folder_.Write("model.safetensors", file.Build());
+  const auto checkpoint = Load();
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_TRUE(checkpoint->config.tied_embeddings);
+  EXPECT_EQ(ReadAll(*checkpoint, WeightRole::kTokenEmbedding, 0),
+            ReadAll(*LoadCheckpoint(kTiny, LoadFormat::kAuto), WeightRole::kTokenEmbedding, 0));
+}
+
+TEST_F(HfFolderTest, ShardsMayHoldMoreThanTheIndexNames) {
+  Copy(kSharded);
+  Json index = ReadJson("model.safetensors.index.json");
+  const std::string norm = "model.norm.weight";
+  const std::string shard = index["weight_map"][norm];
+  index["weight_map"].erase(norm);
+  folder_.Write("model.safetensors.index.json", index.dump());
+  auto checkpoint = Load();
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ(ReadAll(*checkpoint, WeightRole::kOutputNorm, 0),
+            ReadAll(*LoadCheckpoint(kSharded, LoadFormat::kAuto), WeightRole::kOutputNorm, 0));
+  // A tensor that two shards hold is the one that the index means.
+  const std::string elsewhere = "model-00001-of-00003.safetensors";
+  ASSERT_NE(shard, elsewhere);
+  SafetensorsText file(ReadWhole(folder_.File(elsewhere)));
+  file.Add(norm, {32}, std::string(32 * 2, '\0'), "BF16");
+  folder_.Write(elsewhere, file.Build());
+  index["weight_map"][norm] = shard;
+  folder_.Write("model.safetensors.index.json", index.dump());
+  checkpoint = Load();
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_NE(ReadAll(*checkpoint, WeightRole::kOutputNorm, 0)[0], 0);
+  index["weight_map"][norm] = elsewhere;
+  folder_.Write("model.safetensors.index.json", index.dump());
+  checkpoint = Load();
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ(ReadAll(*checkpoint, WeightRole::kOutputNorm, 0)[0], 0);
+}
+
+TEST_F(HfFolderTest, NamesWhatADownloadLeft) {
+  const struct {
+    const char* content;
+    const char* message;
+  } cases[] = {
+      {"version https://git-lfs.example/spec/v1\noid sha256:0\nsize 12\n", "a git-lfs pointer"},
+      {"<!DOCTYPE html>\n<html><body>Not found", "an HTML page"},
+      {"\n <HTML lang=\"en\">", "an HTML page"},
+  };
+  for (const char* name : {"config.json", "tokenizer.json", "model.safetensors"}) {
+    for (const auto& c : cases) {
+      Copy(kTiny);
+      folder_.Write(name, c.content);
+      ExpectRefusal(kInvalid, c.message);
+      ExpectRefusal(kInvalid, name);
+    }
+  }
+}
+
+TEST_F(HfFolderTest, DoSampleFalseIsGreedy) {
+  Copy(kTiny);
+  folder_.Write("generation_config.json", R"({"do_sample":false,"temperature":0.6,"top_p":0.9})");
+  EXPECT_EQ(Load()->generation.temperature, 0.0f);
+  folder_.Write("generation_config.json", R"({"do_sample":true,"temperature":0.6})");
+  EXPECT_EQ(Load()->generation.temperature, 0.6f);
+}
+
+TEST_F(HfFolderTest, WarnsOfSettingsThatItDoesNotHeed) {
+  Copy(kTiny);
+  folder_.Write("generation_config.json",
+                R"({"suppress_tokens":[1],"bad_words_ids":[[2,3]],"stop_strings":["x"],)"
+                R"("max_new_tokens":7,"num_beams":1,"no_repeat_ngram_size":0,"typical_p":1.0,)"
+                R"("forced_bos_token_id":null,"begin_suppress_tokens":[],"use_cache":true})");
+  const auto checkpoint = Load();
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_THAT(checkpoint->warnings,
+              ElementsAre(HasSubstr("suppress_tokens: '[1]' is not heeded; forbid"),
+                          HasSubstr("bad_words_ids: '[[2,3]]' is not heeded"),
+                          HasSubstr("stop_strings: '[\\\"x\\\"]' is not heeded"),
+                          HasSubstr("max_new_tokens: '7' is not heeded; set a request's")));
 }
 
 TEST_F(HfFolderTest, SurvivesFlippedBytes) {
