@@ -41,8 +41,8 @@ enum class GgufType : uint32_t {
 // Of a value of fixed size; 0 for strings, arrays and numbers that are no type.
 size_t GgufTypeBytes(GgufType type);
 
-// Immutable; any thread. The getters give nullopt where the key is absent and INVALID_ARGUMENT,
-// with the file, the key and where it is, where its value is of another type.
+// Immutable but for AddTensors; any thread. The getters give nullopt where the key is absent and
+// INVALID_ARGUMENT, with the file, the key and where it is, where its value is of another type.
 class GgufFile {
  public:
   // Checks everything that the file's header says against the file: INVALID_ARGUMENT names file,
@@ -64,6 +64,8 @@ class GgufFile {
   absl::StatusOr<std::optional<std::vector<int64_t>>> IntArray(std::string_view key) const;
 
   const StoredTensors& tensors() const { return tensors_; }
+  // Those of another part of the same model; INVALID_ARGUMENT where one is here already.
+  absl::Status AddTensors(GgufFile part);
   const std::shared_ptr<const MappedFile>& file() const { return file_; }
 
   // INVALID_ARGUMENT about a metadata key: "<file>: offset <n>: <key>: <problem>", without the

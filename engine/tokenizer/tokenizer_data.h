@@ -12,7 +12,13 @@
 
 namespace swaa {
 
-enum class PreTokenizer { kSmolLm, kLlamaBpe, kQwen2 };
+enum class PreTokenizer {
+  kGpt2,    // the ByteLevel pre-tokeniser alone
+  kSmolLm,  // each digit by itself, the rest as kGpt2
+  kLlamaBpe,
+  kQwen2,
+  kLlamaCppDefault,  // llama.cpp's, for files that name none
+};
 
 enum class TokenKind : uint8_t {
   kNormal,

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <iostream>
 #include <random>
@@ -145,6 +146,121 @@ TEST_F(GgufTest, ReadsScalingOfRotaryFrequencies) {
                                    {"scaling.attn_factor", GgufF32(0.5)}});
   EXPECT_EQ(std::get<YarnRopeScaling>(yarn.rope_scaling).original_context, 32);
   EXPECT_FLOAT_EQ(RopeAttentionFactor(yarn), 0.5f * (1 + 0.1f * std::log(4.0f)));
+}
+
+// Tensors of the tiny model in parts, the metadata in the first.
+class GgufSplitTest : public GgufTest {
+ protected:
+  static constexpr int kParts = 3;
+
+  GgufSplitTest() {
+    const GgufSpec whole = TinyGguf();
+    for (int i = 0; i < kParts; ++i) {
+      GgufSpec& part = parts_.emplace_back();
+      if (i == 0) part.keys = whole.keys;
+      for (size_t t = i; t < whole.tensors.size(); t += kParts) {
+        part.tensors.push_back(whole.tensors[t]);
+      }
+      *part.Key("split.no") = Raw<uint32_t>(2) + Raw<uint16_t>(i);
+      *part.Key("split.count") = Raw<uint32_t>(2) + Raw<uint16_t>(kParts);
+      *part.Key("split.tensors.count") = GgufU32(whole.tensors.size());
+    }
+  }
+  static std::string Name(int i) { return "tiny-0000" + std::to_string(i + 1) + "-of-00003.gguf"; }
+  absl::StatusOr<Checkpoint> LoadParts() {
+    for (int i = 0; i < kParts; ++i) folder_.Write(Name(i), parts_[i].Build());
+    return LoadCheckpoint(folder_.File(Name(0)), LoadFormat::kAuto);
+  }
+  void ExpectRefusal(const absl::Status& status, absl::StatusCode code, const char* message) {
+    EXPECT_EQ(status.code(), code) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(message));
+  }
+
+  std::vector<GgufSpec> parts_;
+};
+
+TEST_F(GgufSplitTest, PartsAreOneModel) {
+  const auto checkpoint = LoadParts();
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const auto whole = Load(TinyGguf().Build());
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  for (const WeightSpec& spec : WeightSpecs()) {
+    if (!spec.present(whole->config)) continue;
+    EXPECT_EQ(ReadAll(*checkpoint, spec.role, 0), ReadAll(*whole, spec.role, 0)) << spec.gguf;
+  }
+  EXPECT_GT(checkpoint->weights->mapped_bytes(), whole->weights->mapped_bytes());
+}
+
+TEST_F(GgufSplitTest, RefusesWhatIsNoWholeModel) {
+  using absl::StatusCode;
+  ASSERT_TRUE(LoadParts().ok());
+  ExpectRefusal(LoadCheckpoint(folder_.File(Name(1)), LoadFormat::kAuto).status(),
+                StatusCode::kInvalidArgument, "part 2 of 3; name part 1");
+  std::filesystem::remove(folder_.File(Name(2)));
+  ExpectRefusal(LoadCheckpoint(folder_.File(Name(0)), LoadFormat::kAuto).status(),
+                StatusCode::kNotFound, "part 1 of 3; part 3 is missing");
+  ExpectRefusal(Load(parts_[0].Build()).status(), StatusCode::kInvalidArgument,
+                "its name does not end with -00001-of-00003.gguf");
+  *parts_[1].Key("split.no") = Raw<uint32_t>(2) + Raw<uint16_t>(2);
+  ExpectRefusal(LoadParts().status(), StatusCode::kInvalidArgument,
+                "split.no: says part 3 of 3, its name part 2 of 3");
+  *parts_[1].Key("split.no") = Raw<uint32_t>(2) + Raw<uint16_t>(1);
+  parts_[1].tensors.push_back(parts_[0].tensors[0]);
+  ExpectRefusal(LoadParts().status(), StatusCode::kInvalidArgument, "is in another part already");
+  parts_[1].tensors.pop_back();
+  *parts_[0].Key("split.tensors.count") = GgufU32(12);
+  ExpectRefusal(LoadParts().status(), StatusCode::kInvalidArgument,
+                "split.tensors.count: 12, but the parts hold 11");
+  *parts_[0].Key("split.no") = Raw<uint32_t>(2) + Raw<uint16_t>(7);
+  ExpectRefusal(LoadParts().status(), StatusCode::kInvalidArgument, "7 of 3 parts is no part");
+}
+
+TEST_F(GgufSplitTest, OfTwoTheOtherIsMissingForDummyWeightsToo) {
+  GgufSpec spec = TinyGguf();
+  *spec.Key("split.no") = Raw<uint32_t>(2) + Raw<uint16_t>(0);
+  *spec.Key("split.count") = Raw<uint32_t>(2) + Raw<uint16_t>(2);
+  const std::string path = folder_.Write("split-00001-of-00002.gguf", spec.Build());
+  ExpectRefusal(LoadCheckpoint(path, LoadFormat::kDummy).status(), absl::StatusCode::kNotFound,
+                "part 1 of 2; the other part is missing");
+}
+
+TEST_F(GgufTest, FilesWithoutAPreTokeniserHaveLlamaCppsDefault) {
+  GgufSpec spec = TinyGguf();
+  *spec.Key("tokenizer.ggml.pre") = GgufString("default");
+  auto checkpoint = Load(spec.Build());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ(checkpoint->tokenizer.pre_tokenizer, PreTokenizer::kLlamaCppDefault);
+  EXPECT_THAT(checkpoint->warnings, ElementsAre());
+  spec.Drop("tokenizer.ggml.pre");
+  checkpoint = Load(spec.Build());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ(checkpoint->tokenizer.pre_tokenizer, PreTokenizer::kLlamaCppDefault);
+  EXPECT_THAT(checkpoint->warnings, ElementsAre(HasSubstr("tokenizer.ggml.pre: is missing")));
+}
+
+TEST_F(GgufTest, MinusOneIsNoToken) {
+  GgufSpec spec = TinyGguf();
+  *spec.Key("tokenizer.ggml.bos_token_id") = GgufU32(0xffffffff);
+  *spec.Key("tokenizer.ggml.eot_token_id") = Raw<uint32_t>(5) + Raw<int32_t>(-1);
+  const auto checkpoint = Load(spec.Build());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_FALSE(checkpoint->tokenizer.bos_id.has_value());
+  EXPECT_THAT(checkpoint->tokenizer.eos_ids, ElementsAre(0));
+}
+
+TEST_F(GgufTest, EndsAreAlsoThoseThatTheirTextSays) {
+  GgufSpec spec = TinyGguf();
+  *spec.Key("tokenizer.ggml.tokens") = GgufStrings({"<|endoftext|>", "<|im_end|>", "a", "b"});
+  *spec.Key("tokenizer.ggml.token_type") = GgufInts({3, 3, 1, 1});
+  *spec.Key("tokenizer.ggml.merges") = GgufStrings({});
+  auto checkpoint = Load(spec.Build());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_THAT(checkpoint->tokenizer.eos_ids, ElementsAre(0, 1));
+  // Text that the model may write is no end.
+  *spec.Key("tokenizer.ggml.token_type") = GgufInts({3, 1, 1, 1});
+  checkpoint = Load(spec.Build());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_THAT(checkpoint->tokenizer.eos_ids, ElementsAre(0));
 }
 
 TEST_F(GgufTest, ListsThatAreTheSameForEveryLayerAreOneNumber) {
@@ -422,7 +538,7 @@ const std::vector<BadCase>& BadCases() {
       {"other tokenizer", With("tokenizer.ggml.model", GgufString("llama")), kUnimplemented,
        "'llama' is not supported; gpt2"},
       {"other pre-tokenizer", With("tokenizer.ggml.pre", GgufString("tekken")), kUnimplemented,
-       "'tekken' is not supported; supported: smollm"},
+       "'tekken' is not supported; supported: default, gpt-2, smollm"},
       {"no tokens", [](GgufSpec* s) { s->Drop("tokenizer.ggml.tokens"); }, kInvalid,
        "is missing or empty"},
       {"tokens are numbers", With("tokenizer.ggml.tokens", GgufInts({1, 2})), kInvalid,
