@@ -34,9 +34,9 @@ FAMILIES = {
     "tiny-qwen2": (transformers.Qwen2Config, {"hidden_size": 64, "rope_parameters": YARN}),
     "tiny-qwen3": (transformers.Qwen3Config, {
         "head_dim": 32, "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 3.0}}),
-    # Biases everywhere: no GGUF file of llama.cpp's has them.
+    # One layer, and biases everywhere: no GGUF file of llama.cpp's has them.
     "tiny-qwen3-biased": (transformers.Qwen3Config, {
-        "head_dim": 32, "attention_bias": True, "tie_word_embeddings": False,
+        "head_dim": 32, "num_hidden_layers": 1, "attention_bias": True, "tie_word_embeddings": False,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
 }
 PARTS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
