@@ -11,6 +11,7 @@
 #include "engine/checkpoint/family.h"
 #include "engine/checkpoint/gguf.h"
 #include "engine/checkpoint/gguf_model.h"
+#include "engine/checkpoint/gguf_split.h"
 #include "engine/checkpoint/hf_folder.h"
 #include "engine/checkpoint/tensor_weights.h"
 
@@ -36,11 +37,11 @@ absl::Status PadVocabulary(const ModelConfig& config, const std::string& place,
 }
 
 absl::StatusOr<Checkpoint> LoadGguf(const std::string& path, LoadFormat format) {
-  SWAA_ASSIGN_OR_RETURN(std::shared_ptr<const MappedFile> file, MappedFile::Open(path));
-  SWAA_ASSIGN_OR_RETURN(const GgufFile gguf, GgufFile::Parse(file));
+  SWAA_ASSIGN_OR_RETURN(const GgufModel model, OpenGguf(path));
+  const GgufFile& gguf = model.gguf;
   Checkpoint checkpoint;
   SWAA_ASSIGN_OR_RETURN(checkpoint.config, ReadGgufConfig(gguf));
-  SWAA_ASSIGN_OR_RETURN(checkpoint.tokenizer, ReadGgufTokenizer(gguf));
+  SWAA_ASSIGN_OR_RETURN(checkpoint.tokenizer, ReadGgufTokenizer(gguf, &checkpoint.warnings));
   if (format == LoadFormat::kDummy) {
     checkpoint.weights = MakeDummyWeights(checkpoint.config);
     return checkpoint;
@@ -51,7 +52,7 @@ absl::StatusOr<Checkpoint> LoadGguf(const std::string& path, LoadFormat format) 
       checkpoint.weights,
       MakeTensorWeights(checkpoint.config, WeightNaming::kGguf,
                         FindGgufFamily(checkpoint.config.architecture)->gguf_rope_rows,
-                        std::move(tensors), static_cast<int64_t>(file->bytes().size()), path));
+                        std::move(tensors), model.mapped_bytes, path));
   return checkpoint;
 }
 

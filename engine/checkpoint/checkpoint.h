@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/dequantize.h"
@@ -75,6 +76,8 @@ struct Checkpoint {
   ModelConfig config;
   TokenizerData tokenizer;
   GenerationDefaults generation;
+  // What the files say and is not done, or is done otherwise; each a sentence with its file.
+  std::vector<std::string> warnings;
   std::shared_ptr<const WeightSource> weights;
 };
 

@@ -8,7 +8,7 @@ namespace swaa {
 namespace {
 
 constexpr Family kFamilies[] = {
-    // Llama 2 and 3, and all that took their shape (SmolLM2, ...).
+    // Llama 3, and all that have its shape (SmolLM2, ...).
     {.hf_name = "llama",
      .gguf_arch = "llama",
      .gguf_rope_rows = RopeRows::kInterleaved,

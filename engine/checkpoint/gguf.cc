@@ -271,6 +271,18 @@ class GgufFile::Parser {
   std::vector<Entry> entries_;
 };
 
+absl::Status GgufFile::AddTensors(GgufFile part) {
+  for (auto& [name, tensor] : part.tensors_) {
+    if (tensors_.contains(name)) {
+      return absl::InvalidArgumentError(absl::StrCat(part.file_->path(), ": offset ",
+                                                     FileOffset(tensor), ": tensor ", Quoted(name),
+                                                     " is in another part already"));
+    }
+    tensors_.emplace(name, std::move(tensor));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<GgufFile> GgufFile::Parse(std::shared_ptr<const MappedFile> file) {
   return Parser(std::move(file)).Run();
 }

@@ -41,8 +41,8 @@ enum class GgufType : uint32_t {
 // Of a value of fixed size; 0 for strings, arrays and numbers that are no type.
 size_t GgufTypeBytes(GgufType type);
 
-// Immutable; any thread. The getters give nullopt where the key is absent and INVALID_ARGUMENT,
-// with the file, the key and where it is, where its value is of another type.
+// Immutable but for AddTensors; any thread. The getters give nullopt where the key is absent and
+// INVALID_ARGUMENT, with the file, the key and where it is, where its value is of another type.
 class GgufFile {
  public:
   // Checks everything that the file's header says against the file: INVALID_ARGUMENT names file,
@@ -51,6 +51,9 @@ class GgufFile {
   static absl::StatusOr<GgufFile> Parse(std::shared_ptr<const MappedFile> file);
 
   bool Has(std::string_view key) const { return metadata_.contains(key); }
+  bool IsArray(std::string_view key) const;
+  // In order; valid as long as the file.
+  std::vector<std::string_view> KeysWithPrefix(std::string_view prefix) const;
   absl::StatusOr<std::optional<int64_t>> Int(std::string_view key) const;
   absl::StatusOr<std::optional<double>> Number(std::string_view key) const;  // float or integer
   absl::StatusOr<std::optional<bool>> Bool(std::string_view key) const;
@@ -61,6 +64,8 @@ class GgufFile {
   absl::StatusOr<std::optional<std::vector<int64_t>>> IntArray(std::string_view key) const;
 
   const StoredTensors& tensors() const { return tensors_; }
+  // Those of another part of the same model; INVALID_ARGUMENT where one is here already.
+  absl::Status AddTensors(GgufFile part);
   const std::shared_ptr<const MappedFile>& file() const { return file_; }
 
   // INVALID_ARGUMENT about a metadata key: "<file>: offset <n>: <key>: <problem>", without the

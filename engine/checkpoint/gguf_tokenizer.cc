@@ -25,9 +25,15 @@ constexpr std::string_view kBos = "tokenizer.ggml.bos_token_id";
 constexpr std::string_view kAddBos = "tokenizer.ggml.add_bos_token";
 constexpr std::string_view kAddEos = "tokenizer.ggml.add_eos_token";
 constexpr std::string_view kChatTemplate = "tokenizer.chat_template";
+constexpr int64_t kNoToken = 0xffffffff;  // -1 of an unsigned number
 // End of sequence, of turn, and of message: after each the model is done.
 constexpr std::string_view kEnds[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                                       "tokenizer.ggml.eom_token_id"};
+
+// Special tokens after which no model goes on, whatever the keys above say.
+constexpr std::string_view kEndTexts[] = {
+    "<|eot_id|>",      "<|im_end|>", "<|end|>",      "<end_of_turn>",      "<|endoftext|>",
+    "<|end_of_text|>", "<|eom_id|>", "<|end_turn|>", "<end_of_utterance>", "<EOT>"};
 
 // What the names of pre-tokenisers stand for. Llama 3's writers leave add_bos_token out.
 struct PreTokenizerName {
@@ -38,6 +44,8 @@ struct PreTokenizerName {
   bool add_bos;
 };
 constexpr PreTokenizerName kPreTokenizers[] = {
+    {"default", PreTokenizer::kLlamaCppDefault, false, false, false},
+    {"gpt-2", PreTokenizer::kGpt2, false, false, false},
     {"smollm", PreTokenizer::kSmolLm, false, false, false},
     {"llama-bpe", PreTokenizer::kLlamaBpe, false, true, true},
     {"llama3", PreTokenizer::kLlamaBpe, false, true, true},
@@ -50,7 +58,8 @@ absl::Status Unsupported(const GgufFile& gguf, std::string_view key, std::string
   return absl::UnimplementedError(gguf.KeyError(key, problem).message());
 }
 
-absl::Status ReadKind(const GgufFile& gguf, TokenizerData* data) {
+absl::Status ReadKind(const GgufFile& gguf, TokenizerData* data,
+                      std::vector<std::string>* warnings) {
   SWAA_ASSIGN_OR_RETURN(const std::optional<std::string_view> model, gguf.String(kModel));
   if (!model.has_value()) return gguf.KeyError(kModel, "is missing");
   if (*model != "gpt2") {
@@ -58,7 +67,14 @@ absl::Status ReadKind(const GgufFile& gguf, TokenizerData* data) {
                        absl::StrCat(Quoted(*model), " is not supported; gpt2 (byte-level BPE) is"));
   }
   SWAA_ASSIGN_OR_RETURN(const std::optional<std::string_view> pre, gguf.String(kPre));
-  if (!pre.has_value()) return gguf.KeyError(kPre, "is missing");
+  if (!pre.has_value()) {
+    data->pre_tokenizer = PreTokenizer::kLlamaCppDefault;
+    warnings->push_back(
+        absl::StrCat(gguf.file()->path(), ": ", std::string(kPre),
+                     ": is missing, so prompts are cut by llama.cpp's default rule, "
+                     "which may not be the model's; convert the model again"));
+    return absl::OkStatus();
+  }
   std::string known;
   for (const PreTokenizerName& entry : kPreTokenizers) {
     absl::StrAppend(&known, known.empty() ? "" : ", ", std::string(entry.name));
@@ -135,11 +151,16 @@ absl::Status ReadMerges(const GgufFile& gguf, TokenizerData* data) {
 absl::StatusOr<std::optional<int32_t>> ReadTokenId(const GgufFile& gguf, std::string_view key,
                                                    const TokenizerData& data) {
   SWAA_ASSIGN_OR_RETURN(const std::optional<int64_t> id, gguf.Int(key));
-  if (!id.has_value()) return std::nullopt;
+  if (!id.has_value() || *id == -1 || *id == kNoToken) return std::nullopt;
   if (*id < 0 || *id >= static_cast<int64_t>(data.tokens.size())) {
     return gguf.KeyError(key, absl::StrCat(*id, " is no token; there are ", data.tokens.size()));
   }
   return static_cast<int32_t>(*id);
+}
+
+void AddEnd(int32_t id, TokenizerData* data) {
+  std::vector<int32_t>& ids = data->eos_ids;
+  if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
 }
 
 absl::Status ReadSpecialTokens(const GgufFile& gguf, TokenizerData* data) {
@@ -155,19 +176,22 @@ absl::Status ReadSpecialTokens(const GgufFile& gguf, TokenizerData* data) {
   }
   for (const std::string_view key : kEnds) {
     SWAA_ASSIGN_OR_RETURN(const std::optional<int32_t> id, ReadTokenId(gguf, key, *data));
-    if (!id.has_value()) continue;
-    if (std::find(data->eos_ids.begin(), data->eos_ids.end(), *id) == data->eos_ids.end()) {
-      data->eos_ids.push_back(*id);
-    }
+    if (id.has_value()) AddEnd(*id, data);
+  }
+  for (size_t id = 0; id < data->tokens.size(); ++id) {
+    const bool ends = std::find(std::begin(kEndTexts), std::end(kEndTexts), data->tokens[id]) !=
+                      std::end(kEndTexts);
+    if (ends && data->kinds[id] == TokenKind::kSpecial) AddEnd(static_cast<int32_t>(id), data);
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<TokenizerData> ReadGgufTokenizer(const GgufFile& gguf) {
+absl::StatusOr<TokenizerData> ReadGgufTokenizer(const GgufFile& gguf,
+                                                std::vector<std::string>* warnings) {
   TokenizerData data;
-  SWAA_RETURN_IF_ERROR(ReadKind(gguf, &data));
+  SWAA_RETURN_IF_ERROR(ReadKind(gguf, &data, warnings));
   SWAA_RETURN_IF_ERROR(ReadTokens(gguf, &data));
   SWAA_RETURN_IF_ERROR(ReadMerges(gguf, &data));
   SWAA_RETURN_IF_ERROR(ReadSpecialTokens(gguf, &data));

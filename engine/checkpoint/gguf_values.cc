@@ -57,6 +57,20 @@ const GgufFile::Value* GgufFile::FindValue(std::string_view key) const {
   return found == metadata_.end() ? nullptr : &found->second;
 }
 
+bool GgufFile::IsArray(std::string_view key) const {
+  const Value* value = FindValue(key);
+  return value != nullptr && value->type == GgufType::kArray;
+}
+
+std::vector<std::string_view> GgufFile::KeysWithPrefix(std::string_view prefix) const {
+  std::vector<std::string_view> keys;
+  for (auto at = metadata_.lower_bound(prefix);
+       at != metadata_.end() && at->first.starts_with(prefix); ++at) {
+    keys.push_back(at->first);
+  }
+  return keys;
+}
+
 absl::Status GgufFile::KeyError(std::string_view key, std::string_view problem) const {
   const Value* value = FindValue(key);
   const std::string place = value == nullptr ? "" : absl::StrCat("offset ", value->offset, ": ");

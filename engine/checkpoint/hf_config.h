@@ -19,9 +19,15 @@ namespace swaa {
 // another model_type, or a feature that this build does not have, by name.
 absl::StatusOr<ModelConfig> ReadHfConfig(const nlohmann::json& json, const std::string& file);
 
-// Sampling defaults; INVALID_ARGUMENT for a value out of its range.
+// Sampling defaults; do_sample false is temperature 0. INVALID_ARGUMENT for a value that a request
+// could not name either.
 absl::StatusOr<GenerationDefaults> ReadGenerationDefaults(const nlohmann::json& json,
+                                                          int32_t vocab_size,
                                                           const std::string& file);
+
+// A sentence for each key that would change what is generated and is not heeded.
+std::vector<std::string> UnheededGenerationKeys(const nlohmann::json& json,
+                                                const std::string& file);
 
 // eos_token_id of either file: a number, a list, or absent. Each below vocab_size.
 absl::StatusOr<std::vector<int32_t>> ReadEosIds(const nlohmann::json& json, int32_t vocab_size,

@@ -3,6 +3,7 @@
 #include "engine/checkpoint/hf_folder.h"
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -116,21 +117,21 @@ struct FolderTensors {
   int64_t mapped_bytes = 0;
 };
 
-absl::Status AddShard(const std::string& path, const std::set<std::string>* wanted,
+// Of a shard, `shards` and `name` say what the index says of it; tensors that the index gives to no
+// shard are read as well, as transformers does.
+absl::Status AddShard(const std::string& path, const Shards& shards, const std::string& name,
                       FolderTensors* result) {
   SWAA_ASSIGN_OR_RETURN(const FilePtr file, MappedFile::Open(path));
   SWAA_ASSIGN_OR_RETURN(StoredTensors tensors, ParseSafetensors(file));
   result->mapped_bytes += static_cast<int64_t>(file->bytes().size());
-  if (wanted != nullptr) {
-    for (const std::string& name : *wanted) {
-      if (tensors.contains(name)) continue;
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, ": tensor ", Quoted(name), " is missing, but the index names it"));
-    }
-    for (const auto& [name, tensor] : tensors) {
-      if (wanted->contains(name)) continue;
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, ": tensor ", Quoted(name), " is not in the index"));
+  for (const auto& [shard, wanted] : shards) {
+    for (const std::string& tensor : wanted) {
+      if (shard != name) {
+        tensors.erase(tensor);
+      } else if (!tensors.contains(tensor)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(path, ": tensor ", Quoted(tensor), " is missing, but the index names it"));
+      }
     }
   }
   result->tensors.merge(tensors);
@@ -142,7 +143,7 @@ absl::StatusOr<FolderTensors> ReadTensors(const std::string& folder) {
   const std::string single = InFolder(folder, "model.safetensors");
   std::error_code error;
   if (std::filesystem::exists(single, error)) {
-    SWAA_RETURN_IF_ERROR(AddShard(single, nullptr, &result));
+    SWAA_RETURN_IF_ERROR(AddShard(single, {}, "", &result));
     return result;
   }
   const std::string index = InFolder(folder, "model.safetensors.index.json");
@@ -152,19 +153,40 @@ absl::StatusOr<FolderTensors> ReadTensors(const std::string& folder) {
   }
   SWAA_ASSIGN_OR_RETURN(const Shards shards, ReadIndex(index));
   for (const auto& [name, wanted] : shards) {
-    SWAA_RETURN_IF_ERROR(AddShard(InFolder(folder, name), &wanted, &result));
+    SWAA_RETURN_IF_ERROR(AddShard(InFolder(folder, name), shards, name, &result));
   }
   return result;
 }
 
-// What makers leave in the files and nothing needs: the rotary frequencies of early conversions,
-// and the output matrix where it is the embedding.
-void DropUnneeded(const ModelConfig& config, StoredTensors* tensors) {
-  constexpr std::string_view kFrequencies = ".rotary_emb.inv_freq";
-  std::erase_if(*tensors, [&](const auto& item) {
-    const std::string& name = item.first;
-    return name.ends_with(kFrequencies) || (config.tied_embeddings && name == "lm_head.weight");
-  });
+// The rotary frequencies of early conversions, which nothing needs.
+void DropFrequencies(StoredTensors* tensors) {
+  std::erase_if(*tensors,
+                [](const auto& item) { return item.first.ends_with(".rotary_emb.inv_freq"); });
+}
+
+bool AreEqual(const StoredTensor& a, const StoredTensor& b) {
+  return a.type == b.type && a.shape == b.shape && std::memcmp(a.data, b.data, a.bytes) == 0;
+}
+
+// What the configuration ties may be in the files twice, or under the other's name. As transformers
+// 5, the files have the last word.
+void SettleOutput(const std::string& folder, StoredTensors* tensors, Checkpoint* checkpoint) {
+  constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
+  constexpr std::string_view kOutput = "lm_head.weight";
+  const auto output = tensors->find(kOutput);
+  if (!checkpoint->config.tied_embeddings || output == tensors->end()) return;
+  const auto embedding = tensors->find(kEmbedding);
+  if (embedding == tensors->end()) {
+    tensors->emplace(kEmbedding, output->second);
+    tensors->erase(output);
+  } else if (AreEqual(embedding->second, output->second)) {
+    tensors->erase(output);
+  } else {
+    checkpoint->config.tied_embeddings = false;
+    checkpoint->warnings.push_back(absl::StrCat(
+        folder, ": config.json ties the output to the embedding, but ", std::string(kOutput),
+        " is there and differs: it is used; set ", "tie_word_embeddings to false to say so"));
+  }
 }
 
 }  // namespace
@@ -184,7 +206,10 @@ absl::StatusOr<Checkpoint> LoadHfFolder(const std::string& folder, LoadFormat fo
   std::vector<int32_t> ends;
   if (generation.has_value()) {
     SWAA_ASSIGN_OR_RETURN(checkpoint.generation,
-                          ReadGenerationDefaults(*generation, generation_path));
+                          ReadGenerationDefaults(*generation, vocab_size, generation_path));
+    for (std::string& warning : UnheededGenerationKeys(*generation, generation_path)) {
+      checkpoint.warnings.push_back(std::move(warning));
+    }
     SWAA_ASSIGN_OR_RETURN(ends, ReadEosIds(*generation, vocab_size, generation_path));
   }
   // generation_config.json is the later word; config.json speaks where it is silent.
@@ -194,7 +219,8 @@ absl::StatusOr<Checkpoint> LoadHfFolder(const std::string& folder, LoadFormat fo
     return checkpoint;
   }
   SWAA_ASSIGN_OR_RETURN(FolderTensors tensors, ReadTensors(folder));
-  DropUnneeded(checkpoint.config, &tensors.tensors);
+  DropFrequencies(&tensors.tensors);
+  SettleOutput(folder, &tensors.tensors, &checkpoint);
   SWAA_ASSIGN_OR_RETURN(
       checkpoint.weights,
       MakeTensorWeights(checkpoint.config, WeightNaming::kHuggingFace, RopeRows::kHalves,

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <string>
+#include <string_view>
 #include <unistd.h>
 #include <utility>
 
@@ -12,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace swaa {
@@ -32,6 +34,25 @@ class Descriptor {
   int fd_;
 };
 
+// What a download may leave under a file's name.
+absl::Status CheckDownloaded(std::string_view text, const std::string& path) {
+  if (absl::StartsWith(std::string(text.substr(0, 64)), "version https://git-lfs.")) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path,
+        ": a git-lfs pointer, not the file that it stands for; fetch that with git lfs pull"));
+  }
+  const size_t begin = text.find_first_not_of(" \t\r\n");
+  const std::string head(begin == std::string_view::npos ? "" : text.substr(begin, 64));
+  if (absl::StartsWithIgnoreCase(head, "<!doctype html") ||
+      absl::StartsWithIgnoreCase(head, "<html")) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path,
+                     ": an HTML page, not a model's file: the download was answered with a "
+                     "page (an error, or a sign-in); download it again"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::string& path) {
@@ -51,8 +72,10 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::st
   if (address == MAP_FAILED) {
     return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot be mapped"));
   }
-  return std::shared_ptr<const MappedFile>(
+  std::shared_ptr<const MappedFile> mapped(
       new MappedFile(path, {static_cast<const std::byte*>(address), size}));
+  if (absl::Status status = CheckDownloaded(mapped->text(), path); !status.ok()) return status;
+  return mapped;
 }
 
 MappedFile::~MappedFile() { munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size()); }

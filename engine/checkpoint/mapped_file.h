@@ -17,8 +17,9 @@ namespace swaa {
 // not be truncated while it is mapped: the system answers a read past its new end with SIGBUS.
 class MappedFile {
  public:
-  // NOT_FOUND: no such file. INVALID_ARGUMENT: empty, or not a regular file. PERMISSION_DENIED and
-  // others as the system reports them.
+  // NOT_FOUND: no such file. INVALID_ARGUMENT: empty, not a regular file, or what a download leaves
+  // in place of one: a git-lfs pointer, an HTML page. PERMISSION_DENIED and others as the system
+  // reports them.
   static absl::StatusOr<std::shared_ptr<const MappedFile>> Open(const std::string& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;

@@ -27,6 +27,7 @@ using Json = nlohmann::json;
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 constexpr size_t kMaxDimensions = 8;
+constexpr uint64_t kMaxDimension = uint64_t{1} << 56;  // of a tensor without elements, too
 
 struct Element {
   std::string_view name;
@@ -205,7 +206,7 @@ class Builder {
     uint64_t bytes = InfoOf(tensor.type).block_bytes;
     for (const uint64_t size : *entry.shape) {
       // What is larger than the file cannot be right, and everything below it cannot overflow.
-      if (size == 0 || size > data_bytes_ / bytes) {
+      if (size > kMaxDimension || (bytes != 0 && size > data_bytes_ / bytes)) {
         return Wrong(absl::StrCat(what, " has an impossible dimension ", size));
       }
       bytes *= size;

@@ -128,7 +128,7 @@ absl::StatusOr<std::shared_ptr<const WeightSource>> MakeTensorWeights(
     }
   }
   for (const auto& [name, tensor] : tensors) {
-    if (used.contains(name)) continue;
+    if (used.contains(name) || tensor.bytes == 0) continue;
     return absl::UnimplementedError(
         absl::StrCat(tensor.file->path(), ": offset ", FileOffset(tensor), ": tensor ",
                      Quoted(name), " is no part of architecture ", config.architecture,

@@ -17,9 +17,9 @@
 namespace swaa {
 
 // Checks that every weight of `config` is among `tensors` with the shape that the configuration
-// asks for, and that no tensor is left over: what is not understood would be missing from the
-// result. `place` names the file or folder in messages. INVALID_ARGUMENT: missing or of another
-// shape; UNIMPLEMENTED: left over.
+// asks for, and that no tensor with elements is left over: what is not understood would be missing
+// from the result. `place` names the file or folder in messages. INVALID_ARGUMENT: missing or of
+// another shape; UNIMPLEMENTED: left over.
 absl::StatusOr<std::shared_ptr<const WeightSource>> MakeTensorWeights(
     const ModelConfig& config, WeightNaming naming, RopeRows rope_rows, StoredTensors tensors,
     int64_t mapped_bytes, const std::string& place);

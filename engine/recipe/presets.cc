@@ -23,7 +23,7 @@ const std::vector<NamedRecipeSpec>& BuiltInRecipes() {
     const LayerSelection all = LayerSelection::All();
     const LayerSelection odd = LayerSelection::Stride(1, 2);
     const LayerSelection every_fourth = LayerSelection::Stride(1, 4);
-    return new std::vector<NamedRecipeSpec>{
+    auto* recipes = new std::vector<NamedRecipeSpec>{
         {"full", RecipeSpec{}, "Full attention: the reference."},
         {"quality", Windowed(4096, 100, odd, all),
          "Half the layers slide over 4096 tokens; full attention while decoding."},
@@ -38,6 +38,8 @@ const std::vector<NamedRecipeSpec>& BuiltInRecipes() {
         {"window", Windowed(2048, std::nullopt, std::nullopt, std::nullopt),
          "The window alone, as a baseline."},
     };
+    for (NamedRecipeSpec& recipe : *recipes) recipe.built_in = true;
+    return recipes;
   }();
   return *kRecipes;
 }

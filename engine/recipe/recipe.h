@@ -68,6 +68,7 @@ struct NamedRecipeSpec {
   std::string name;
   RecipeSpec spec;
   std::string description;
+  bool built_in = false;  // left out, not refused, where it does not fit a model
 };
 
 // The built-in recipes: full, quality, balanced, fast, memory, decode, window.

@@ -4,6 +4,7 @@
 
 #include <limits>
 #include <string>
+#include <vector>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -63,31 +64,47 @@ absl::StatusOr<Code> Compile(std::string_view pattern) {
   return code;
 }
 
+// Expressions that cut one after the other: what one has cut, the matches and what lies between
+// them, the next cuts further.
+std::vector<std::string_view> ExpressionsOf(PreTokenizer kind) {
+  switch (kind) {
+    case PreTokenizer::kGpt2:
+      return {kGpt2};
+    case PreTokenizer::kSmolLm:
+      return {R"(\p{N})", kGpt2};
+    case PreTokenizer::kLlamaBpe:
+      return {kLlama3};
+    case PreTokenizer::kQwen2:
+      return {kQwen2};
+    case PreTokenizer::kLlamaCppDefault:
+      return {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2, R"(\p{N}+)", "[0-9][0-9][0-9]"};
+  }
+  return {};
+}
+
 }  // namespace
 
 std::string_view SplitRegexOf(PreTokenizer kind) {
-  switch (kind) {
-    case PreTokenizer::kSmolLm:
-      return "";
-    case PreTokenizer::kLlamaBpe:
-      return kLlama3;
-    case PreTokenizer::kQwen2:
-      return kQwen2;
-  }
-  return "";
+  const bool is_split = kind == PreTokenizer::kLlamaBpe || kind == PreTokenizer::kQwen2;
+  return is_split ? ExpressionsOf(kind).front() : "";
 }
 
 struct PieceSplitter::Impl {
-  Code code;
-  Code digit;  // kSmolLm: every number character is cut out first
+  std::vector<Code> expressions;
   std::unique_ptr<pcre2_match_context, FreeMatchContext> context;
 
   using Visitor = std::function<void(std::string_view)>;
 
+  // Cuts by the expressions from `first` on.
+  void Cut(size_t first, std::string_view text, const Visitor& visit) const {
+    if (first == expressions.size()) return visit(text);
+    Scan(expressions[first].get(), text,
+         [&](std::string_view part) { Cut(first + 1, part, visit); });
+  }
+
   // Visits the matches in `text` and what lies between them.
-  template <typename Match, typename Between>
-  void Scan(const pcre2_code* pattern, std::string_view text, const Match& on_match,
-            const Between& on_rest) const {
+  template <typename Visit>
+  void Scan(const pcre2_code* pattern, std::string_view text, const Visit& visit) const {
     const MatchData data(pcre2_match_data_create_from_pattern(pattern, nullptr));
     SWAA_CHECK(data != nullptr) << "out of memory";
     const PCRE2_SIZE* range = pcre2_get_ovector_pointer(data.get());
@@ -101,11 +118,11 @@ struct PieceSplitter::Impl {
       const size_t begin = count > 0 ? range[0] : done;
       const size_t end = count > 0 ? range[1] : done + FirstUtf8Unit(text.substr(done)).length;
       SWAA_CHECK(end > begin && begin >= done) << "empty match at " << begin;
-      if (begin > done) on_rest(text.substr(done, begin - done));
-      on_match(text.substr(begin, end - begin));
+      if (begin > done) visit(text.substr(done, begin - done));
+      visit(text.substr(begin, end - begin));
       done = end;
     }
-    if (done < text.size()) on_rest(text.substr(done));
+    if (done < text.size()) visit(text.substr(done));
   }
 };
 
@@ -114,13 +131,10 @@ PieceSplitter::~PieceSplitter() = default;
 
 absl::StatusOr<std::unique_ptr<PieceSplitter>> PieceSplitter::Create(PreTokenizer kind) {
   auto impl = std::make_unique<Impl>();
-  absl::StatusOr<Code> code = Compile(kind == PreTokenizer::kSmolLm ? kGpt2 : SplitRegexOf(kind));
-  if (!code.ok()) return code.status();
-  impl->code = *std::move(code);
-  if (kind == PreTokenizer::kSmolLm) {
-    absl::StatusOr<Code> digit = Compile(R"(\p{N})");
-    if (!digit.ok()) return digit.status();
-    impl->digit = *std::move(digit);
+  for (const std::string_view expression : ExpressionsOf(kind)) {
+    absl::StatusOr<Code> code = Compile(expression);
+    if (!code.ok()) return code.status();
+    impl->expressions.push_back(*std::move(code));
   }
   impl->context.reset(pcre2_match_context_create(nullptr));
   if (impl->context == nullptr) return absl::InternalError("PCRE2 is out of memory");
@@ -131,12 +145,7 @@ absl::StatusOr<std::unique_ptr<PieceSplitter>> PieceSplitter::Create(PreTokenize
 
 void PieceSplitter::Split(std::string_view text,
                           const std::function<void(std::string_view)>& visit) const {
-  const auto words = [&](std::string_view part) {
-    impl_->Scan(impl_->code.get(), part, visit, visit);
-  };
-  if (impl_->digit == nullptr) return words(text);
-  // Each digit is a piece of its own, and what lies between is split as if it stood alone.
-  impl_->Scan(impl_->digit.get(), text, visit, words);
+  impl_->Cut(0, text, visit);
 }
 
 }  // namespace swaa

@@ -14,7 +14,7 @@
 namespace swaa {
 
 // The regular expression of Hugging Face's `Split` pre-tokeniser for kLlamaBpe and kQwen2, as their
-// tokenizer.json spells it. Empty for kSmolLm.
+// tokenizer.json spells it. Empty for the others.
 std::string_view SplitRegexOf(PreTokenizer kind);
 
 // Immutable; any thread.

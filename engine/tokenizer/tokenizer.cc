@@ -12,7 +12,7 @@
 #include "base/status_macros.h"
 #include "engine/tokenizer/bpe.h"
 #include "engine/tokenizer/byte_alphabet.h"
-#include "engine/tokenizer/literal_matcher.h"
+#include "engine/tokenizer/literal_splitter.h"
 #include "engine/tokenizer/normalize.h"
 #include "engine/tokenizer/piece_splitter.h"
 #include "engine/tokenizer/utf8.h"
@@ -96,8 +96,9 @@ struct Tokenizer::Impl {
 
   std::unique_ptr<PieceSplitter> splitter;
   Bpe bpe;
-  LiteralMatcher literals;
-  std::vector<std::string> bytes;  // id -> what it stands for
+  LiteralSplitter literals;
+  LiteralSplitter normalized_literals;  // looked for in normalised text that `literals` left
+  std::vector<std::string> bytes;       // id -> what it stands for
   std::vector<TokenKind> kinds;
   bool normalize_nfc = false;
   TextMap words;  // bytes -> id; keys look into `bytes`; filled when merges are ignored
@@ -116,25 +117,46 @@ struct Tokenizer::Impl {
     bpe.Encode(piece, out);
   }
 
-  // Tokens of text that holds no token by its literal.
-  void EncodeText(std::string_view text, std::vector<int32_t>& out) const {
-    const auto encode_piece = [&](std::string_view piece) { EncodePiece(piece, out); };
+  // Tokens of text that is whole and normalised.
+  void EncodeNormalized(std::string_view text, SpecialTokens special_tokens,
+                        std::vector<int32_t>& out) const {
+    const auto encode = [&](std::string_view part) {
+      splitter->Split(part, [&](std::string_view piece) { EncodePiece(piece, out); });
+    };
+    if (special_tokens == SpecialTokens::kAsText || normalized_literals.empty()) {
+      return encode(text);
+    }
+    normalized_literals.Split(text, encode, [&](int32_t token) { out.push_back(token); });
+  }
+
+  // Tokens of text that holds none of `literals`.
+  void EncodeText(std::string_view text, SpecialTokens special_tokens,
+                  std::vector<int32_t>& out) const {
     while (!text.empty()) {
       const size_t valid = ValidUtf8Prefix(text);
       const std::string_view whole = text.substr(0, valid);
       if (normalize_nfc) {
-        splitter->Split(NormalizeNfc(whole), encode_piece);
+        EncodeNormalized(NormalizeNfc(whole), special_tokens, out);
       } else {
-        splitter->Split(whole, encode_piece);
+        EncodeNormalized(whole, special_tokens, out);
       }
       text.remove_prefix(valid);
       while (!text.empty() && FirstUtf8Unit(text).kind != Utf8Unit::Kind::kCharacter) {
-        encode_piece(text.substr(0, 1));
+        EncodePiece(text.substr(0, 1), out);
         text.remove_prefix(1);
       }
     }
   }
 };
+
+void Tokenizer::AddLiteral(const TokenizerData& data, int32_t id, const std::string& text,
+                           Impl& impl) {
+  const auto found = data.literal_options.find(id);
+  const LiteralOptions options =
+      found == data.literal_options.end() ? LiteralOptions() : found->second;
+  if (!options.normalized) return impl.literals.Add(text, id, options);
+  impl.normalized_literals.Add(data.normalize_nfc ? NormalizeNfc(text) : text, id, options);
+}
 
 Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Tokenizer::~Tokenizer() = default;
@@ -157,7 +179,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(TokenizerData data)
     const std::string& bytes = impl->bytes.back();
     if (bytes.empty()) continue;
     if (kind == TokenKind::kSpecial || kind == TokenKind::kAdded) {
-      impl->literals.Add(bytes, static_cast<int32_t>(id));
+      AddLiteral(data, static_cast<int32_t>(id), bytes, *impl);
     } else if (data.ignore_merges && kind == TokenKind::kNormal) {
       impl->words.try_emplace(bytes, static_cast<int32_t>(id));
     }
@@ -172,15 +194,12 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(TokenizerData data)
 
 std::vector<int32_t> Tokenizer::Encode(std::string_view text, SpecialTokens special_tokens) const {
   std::vector<int32_t> out;
-  size_t at = 0;
-  while (special_tokens == SpecialTokens::kParse) {
-    const std::optional<LiteralMatcher::Match> match = impl_->literals.Find(text, at);
-    if (!match.has_value()) break;
-    impl_->EncodeText(text.substr(at, match->begin - at), out);
-    out.push_back(match->token);
-    at = match->begin + match->length;
+  const auto encode = [&](std::string_view part) { impl_->EncodeText(part, special_tokens, out); };
+  if (special_tokens == SpecialTokens::kAsText) {
+    encode(text);
+  } else {
+    impl_->literals.Split(text, encode, [&](int32_t token) { out.push_back(token); });
   }
-  impl_->EncodeText(text.substr(at), out);
   return out;
 }
 
@@ -195,7 +214,8 @@ bool Tokenizer::IsSpecial(int32_t id) const {
 }
 
 std::optional<int32_t> Tokenizer::SpecialTokenId(std::string_view text) const {
-  return impl_->literals.Lookup(text);
+  const std::optional<int32_t> id = impl_->literals.Lookup(text);
+  return id.has_value() ? id : impl_->normalized_literals.Lookup(text);
 }
 
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(impl_->bytes.size()); }

@@ -49,6 +49,8 @@ class Tokenizer {
  private:
   struct Impl;
   explicit Tokenizer(std::unique_ptr<Impl> impl);
+  static void AddLiteral(const TokenizerData& data, int32_t id, const std::string& text,
+                         Impl& impl);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -5,6 +5,7 @@
 #define SWAA_ENGINE_TOKENIZER_TOKENIZER_DATA_H_
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -12,7 +13,13 @@
 
 namespace swaa {
 
-enum class PreTokenizer { kSmolLm, kLlamaBpe, kQwen2 };
+enum class PreTokenizer {
+  kGpt2,    // the ByteLevel pre-tokeniser alone
+  kSmolLm,  // each digit by itself, the rest as kGpt2
+  kLlamaBpe,
+  kQwen2,
+  kLlamaCppDefault,  // llama.cpp's, for files that name none
+};
 
 enum class TokenKind : uint8_t {
   kNormal,
@@ -21,12 +28,22 @@ enum class TokenKind : uint8_t {
   kUnused,   // stands for nothing
 };
 
+// How the literal of a special or added token is found in text.
+struct LiteralOptions {
+  bool lstrip = false;       // it takes the white space before it along
+  bool rstrip = false;       // and that behind it
+  bool single_word = false;  // not inside a word
+  bool normalized = false;   // it is looked for after normalisation, in what the others left
+  bool operator==(const LiteralOptions&) const = default;
+};
+
 struct TokenizerData {
   PreTokenizer pre_tokenizer = PreTokenizer::kSmolLm;
   bool normalize_nfc = false;       // Qwen2
   bool ignore_merges = false;       // Llama 3: whole-word lookups first
   std::vector<std::string> tokens;  // id -> text, normal ones in GPT-2's byte alphabet
   std::vector<TokenKind> kinds;     // id -> kind
+  std::map<int32_t, LiteralOptions> literal_options;        // of tokens that have any
   std::vector<std::pair<std::string, std::string>> merges;  // by rank
   std::optional<int32_t> bos_id;
   bool add_bos = false;  // raw prompts begin with bos_id

@@ -95,6 +95,7 @@ class Reader {
   absl::Status ReadAddedToken(const Json& token, size_t index);
   absl::Status ReadMerges();
   absl::Status ReadNormalizer();
+  absl::Status ReadNormalizer(const Json& normalizer, int depth);
   absl::Status ReadPreTokenizer();
   absl::Status ReadPostProcessor(const Json& processor);
   absl::Status ReadTemplate(const Json& single);
@@ -141,9 +142,6 @@ absl::Status Reader::ReadModel() {
     return Unsupported(absl::StrCat("model.type is ", Shown(Member(model, "type")),
                                     "; this build has BPE, byte-level"));
   }
-  if (IsTrue(Member(model, "byte_fallback"))) {
-    return Unsupported("model.byte_fallback is true; this build has byte-level BPE only");
-  }
   const Json& dropout = Member(model, "dropout");
   if (dropout.is_number() && dropout.get<double>() > 0) {
     return Unsupported(absl::StrCat("model.dropout is ", Shown(dropout), "; it must be null"));
@@ -173,11 +171,15 @@ absl::Status Reader::ReadVocabulary(const Json& vocab) {
     }
     SWAA_RETURN_IF_ERROR(SetToken(value, text, TokenKind::kNormal));
   }
-  const Json& unknown = Member(Member(root_, "model"), "unk_token");
-  for (int byte = 0; byte < 256 && unknown.is_string(); ++byte) {
+  // Both say what a character that is no token becomes; where every byte is one there is none.
+  const Json& model = Member(root_, "model");
+  const Json& unknown = Member(model, "unk_token");
+  const bool falls_back = IsTrue(Member(model, "byte_fallback"));
+  for (int byte = 0; byte < 256 && (unknown.is_string() || falls_back); ++byte) {
     if (vocab.contains(std::string(ByteToAlphabet(static_cast<uint8_t>(byte))))) continue;
-    return Unsupported(absl::StrCat("model.unk_token is ", Shown(unknown), " and byte ", byte,
-                                    " is no token; byte-level BPE without all bytes has null"));
+    return Unsupported(absl::StrCat("model.unk_token is ", Shown(unknown), ", byte_fallback ",
+                                    falls_back ? "true" : "false", ", and byte ", byte,
+                                    " is no token; byte-level BPE without all bytes has neither"));
   }
   return absl::OkStatus();
 }
@@ -197,14 +199,15 @@ absl::Status Reader::ReadAddedToken(const Json& token, size_t index) {
     return Malformed(
         absl::StrCat("added_tokens[", index, "] has no id or content: ", Shown(token)));
   }
-  for (const char* key : {"lstrip", "rstrip", "single_word"}) {
-    if (IsTrue(Member(token, key))) {
-      return Unsupported(absl::StrCat("added_tokens[", index, "], \"", content, "\", has ", key,
-                                      ", which this build does not have"));
-    }
-  }
   const bool special = IsTrue(Member(token, "special"));
-  return SetToken(id.get<int64_t>(), content, special ? TokenKind::kSpecial : TokenKind::kAdded);
+  SWAA_RETURN_IF_ERROR(
+      SetToken(id.get<int64_t>(), content, special ? TokenKind::kSpecial : TokenKind::kAdded));
+  const LiteralOptions options = {.lstrip = IsTrue(Member(token, "lstrip")),
+                                  .rstrip = IsTrue(Member(token, "rstrip")),
+                                  .single_word = IsTrue(Member(token, "single_word")),
+                                  .normalized = IsTrue(Member(token, "normalized"))};
+  if (options != LiteralOptions()) data_.literal_options[id.get<int32_t>()] = options;
+  return absl::OkStatus();
 }
 
 absl::Status Reader::ReadMerges() {
@@ -232,10 +235,17 @@ absl::Status Reader::ReadMerges() {
   return absl::OkStatus();
 }
 
-absl::Status Reader::ReadNormalizer() {
-  const Json& normalizer = Member(root_, "normalizer");
+absl::Status Reader::ReadNormalizer() { return ReadNormalizer(Member(root_, "normalizer"), 0); }
+
+absl::Status Reader::ReadNormalizer(const Json& normalizer, int depth) {
   if (normalizer.is_null()) return absl::OkStatus();
-  if (StringOr(Member(normalizer, "type"), "") != "NFC") {
+  const std::string type = StringOr(Member(normalizer, "type"), "");
+  const Json& steps = Member(normalizer, "normalizers");
+  if (type == "Sequence" && steps.is_array() && depth < kMaxDepth) {
+    for (const Json& step : steps) SWAA_RETURN_IF_ERROR(ReadNormalizer(step, depth + 1));
+    return absl::OkStatus();
+  }
+  if (type != "NFC") {
     return Unsupported(
         absl::StrCat("normalizer is ", Shown(normalizer), "; this build has null and NFC"));
   }
@@ -254,7 +264,12 @@ bool IsByteLevel(const Json& step, bool use_regex) {
 absl::Status Reader::ReadPreTokenizer() {
   const Json& pre = Member(root_, "pre_tokenizer");
   const Json& steps = Member(pre, "pretokenizers");
-  if (StringOr(Member(pre, "type"), "") == "Sequence" && steps.is_array() && steps.size() == 2) {
+  const bool is_sequence = StringOr(Member(pre, "type"), "") == "Sequence" && steps.is_array();
+  if (IsByteLevel(is_sequence && steps.size() == 1 ? steps[0] : pre, /*use_regex=*/true)) {
+    data_.pre_tokenizer = PreTokenizer::kGpt2;
+    return absl::OkStatus();
+  }
+  if (is_sequence && steps.size() == 2) {
     const Json& first = steps[0];
     const std::string type = StringOr(Member(first, "type"), "");
     if (type == "Digits" && IsTrue(Member(first, "individual_digits")) &&
@@ -275,7 +290,7 @@ absl::Status Reader::ReadPreTokenizer() {
     }
   }
   return Unsupported(absl::StrCat("pre_tokenizer is ", Shown(pre),
-                                  "; this build has those of SmolLM, Llama 3 and Qwen2"));
+                                  "; this build has those of GPT-2, SmolLM, Llama 3 and Qwen2"));
 }
 
 absl::Status Reader::ReadPostProcessor(const Json& processor) {
@@ -338,14 +353,8 @@ absl::Status Reader::ReadConfig() {
   SWAA_RETURN_IF_ERROR(ReadConfigToken("eos_token", eos));
   if (!data_.bos_id.has_value()) data_.bos_id = bos;
   if (eos.has_value()) data_.eos_ids.push_back(*eos);
-  const Json& add_bos = Member(config_, "add_bos_token");
-  if (IsFalse(add_bos)) data_.add_bos = false;
-  if (IsTrue(add_bos)) {
-    if (!data_.bos_id.has_value()) {
-      return Malformed("tokenizer_config.json: add_bos_token is true, but there is no bos_token");
-    }
-    data_.add_bos = true;
-  }
+  // add_bos_token says nothing: with a tokenizer.json, its post-processor decides what a prompt
+  // begins with (transformers 5).
   return ReadChatTemplate(Member(config_, "chat_template"));
 }
 

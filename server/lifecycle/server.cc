@@ -103,6 +103,7 @@ absl::Status Server::CheckAddresses() const {
 absl::Status Server::LoadModel() {
   LogInfo(absl::StrCat("loading ", options_.model_path));
   SWAA_ASSIGN_OR_RETURN(checkpoint_, LoadCheckpoint(options_.model_path, options_.load_format));
+  for (const std::string& warning : checkpoint_.warnings) LogWarning(warning);
   SWAA_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::Create(checkpoint_.tokenizer));
   absl::StatusOr<std::unique_ptr<ChatFormat>> chat = ChatFormatFor(*tokenizer_);
   ServingModel& model = serving_.model;

@@ -123,8 +123,10 @@ absl::StatusOr<RecipeCatalog> RecipeCatalog::Create(const std::vector<NamedRecip
     if (named.spec.thinking_mode != ThinkingMode::kDefault && !supports_thinking) {
       return RefuseThinking(path, named.spec.thinking_mode, kModelHasNoSwitch);
     }
-    SWAA_ASSIGN_OR_RETURN(Recipe recipe, ResolveRecipe(named.spec, num_layers, path));
-    catalog.recipes_.push_back({named.name, std::move(recipe), named.description});
+    absl::StatusOr<Recipe> recipe = ResolveRecipe(named.spec, num_layers, path);
+    if (!recipe.ok() && named.built_in && named.name != default_name) continue;
+    if (!recipe.ok()) return recipe.status();
+    catalog.recipes_.push_back({named.name, *std::move(recipe), named.description});
   }
   const NamedRecipe* chosen = catalog.Find(default_name);
   if (chosen == nullptr) {

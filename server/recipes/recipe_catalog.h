@@ -40,8 +40,9 @@ v1::Recipe RecipeToProto(const Recipe& recipe);
 // The registered recipes of one model. Immutable; any thread.
 class RecipeCatalog {
  public:
-  // Resolves `specs` for the model. INVALID_ARGUMENT names the recipe at fault; NOT_FOUND if
-  // `default_name` is none of them.
+  // Resolves `specs` for the model. A built-in recipe that does not fit it (odd layers of a model
+  // of one) is left out, unless it is the default. INVALID_ARGUMENT names the recipe at fault;
+  // NOT_FOUND if `default_name` is none of them.
   static absl::StatusOr<RecipeCatalog> Create(const std::vector<NamedRecipeSpec>& specs,
                                               int32_t num_layers, bool supports_thinking,
                                               const std::string& default_name);

@@ -1,4 +1,4 @@
-// The goldens of tests/parity/goldens/make_model_goldens.py, read.
+// The goldens of tests/parity/goldens/make_model_goldens.py and make_family_goldens.py, read.
 
 #ifndef SWAA_TESTS_PARITY_GOLDEN_CASES_H_
 #define SWAA_TESTS_PARITY_GOLDEN_CASES_H_
@@ -23,7 +23,7 @@ struct GoldenGreedy {
 // logprobs[i] belongs to tokens[i + 1] after tokens[0..i].
 struct GoldenCase {
   std::string name;
-  std::string model;  // of tiny models: folder under tests/data
+  std::string model;  // of tiny models: file or folder under tests/data
   std::vector<int32_t> tokens;
   std::vector<float> logprobs;
   std::vector<float> best;
@@ -44,7 +44,7 @@ inline nlohmann::json ReadGolden(const std::string& name) {
   return nlohmann::json::parse(file, nullptr, false);
 }
 
-// full_attention.json or tiny.json.
+// full_attention.json, tiny.json or families.json.
 inline std::vector<GoldenCase> ReadFullCases(const std::string& name) {
   std::vector<GoldenCase> cases;
   const nlohmann::json golden = ReadGolden(name);

@@ -94,6 +94,7 @@ class ModelUnderTest {
                        .first_position = position}};
     const int32_t end = position + static_cast<int32_t>(tokens.size());
     for (int32_t layer = 0; layer < info.num_layers; ++layer) {
+      step.layer_class.push_back(static_cast<uint8_t>(layer));
       step.spans.push_back(Span(c, layer, position >= c.prompt_tokens));
       for (int32_t block = position / kernels::kPageTokens; block * kernels::kPageTokens < end;
            ++block) {
@@ -103,15 +104,16 @@ class ModelUnderTest {
                                            .page = 1 + block * info.num_layers + layer});
       }
     }
+    if (position == 0) {
+      step.setups.push_back({.slot = 0,
+                             .sampling = std::make_shared<kernels::SamplingParams>(
+                                 kernels::SamplingParams{.temperature = 0})});
+    }
     for (size_t row = 0; row < tokens.size(); ++row) {
       LogitsRow& logits = step.logits.emplace_back();
       logits.row = static_cast<int32_t>(row);
       logits.alternatives = 2;
-      if (row < following.size()) {
-        logits.known_token = following[row];
-      } else {
-        logits.sampling = std::make_shared<SamplingParams>(SamplingParams{.temperature = 0});
-      }
+      if (row < following.size()) logits.known_token = following[row];
     }
     device_->Submit(std::move(step));
     StepResult result = device_->Collect();
@@ -214,6 +216,16 @@ TEST_P(ModelParityTest, DefaultModelUnderRecipes) {
 TEST_P(ModelParityTest, TinyModelsFromFolders) {
   const std::vector<GoldenCase> cases = ReadFullCases("tiny.json");
   ASSERT_EQ(cases.size(), 2u);
+  for (const GoldenCase& c : cases) {
+    ModelUnderTest model("tests/data/" + c.model, GetParam().dtype);
+    ASSERT_TRUE(model.ok());
+    CheckFullCase(&model, c, GetParam());
+  }
+}
+
+TEST_P(ModelParityTest, TinyModelsOfEachFamily) {
+  const std::vector<GoldenCase> cases = ReadFullCases("families.json");
+  ASSERT_EQ(cases.size(), 7u);
   for (const GoldenCase& c : cases) {
     ModelUnderTest model("tests/data/" + c.model, GetParam().dtype);
     ASSERT_TRUE(model.ok());

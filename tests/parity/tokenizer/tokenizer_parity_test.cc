@@ -64,6 +64,24 @@ class TokenizerParityTest : public testing::TestWithParam<std::string> {
   Json goldens_;
 };
 
+// compare_tokenizers.py --goldens made them.
+TEST(TokenizerAdversarialTest, TextsOfEveryKind) {
+  const Json goldens = Goldens("adversarial");
+  ASSERT_GE(goldens.size(), 5u);
+  for (const auto& [name, cases] : goldens.items()) {
+    SCOPED_TRACE(name);
+    const auto tokenizer = Tokenizer::Create(LoadData(name));
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    ASSERT_GT(cases.size(), 100u);
+    for (const Json& golden : cases) {
+      EXPECT_EQ(
+          (*tokenizer)->Encode(golden[0].get<std::string>(), Tokenizer::SpecialTokens::kParse),
+          golden[1].get<std::vector<int32_t>>())
+          << golden[0].dump();
+    }
+  }
+}
+
 TEST_P(TokenizerParityTest, Texts) {
   ASSERT_GT(goldens_["texts"].size(), 100u);
   for (const Json& golden : goldens_["texts"]) {
@@ -132,7 +150,7 @@ TEST(TokenizerDataTest, DefaultModelSaysWhatItsFileSays) {
   EXPECT_EQ(data.pre_tokenizer, PreTokenizer::kSmolLm);
   EXPECT_EQ(data.bos_id, 1);
   EXPECT_FALSE(data.add_bos);
-  EXPECT_EQ(data.eos_ids, std::vector<int32_t>{2});
+  EXPECT_EQ(data.eos_ids, (std::vector<int32_t>{2, 0}));
 }
 
 TEST(TokenizerDataTest, TokenizerJsonSaysWhatItsFilesSay) {

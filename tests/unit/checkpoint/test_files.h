@@ -3,14 +3,18 @@
 #ifndef SWAA_TESTS_UNIT_CHECKPOINT_TEST_FILES_H_
 #define SWAA_TESTS_UNIT_CHECKPOINT_TEST_FILES_H_
 
+#include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/weight_table.h"
@@ -48,6 +52,47 @@ inline std::string ReadWhole(const std::string& path) {
   EXPECT_TRUE(file.good()) << path;
   return std::string(std::istreambuf_iterator<char>(file), {});
 }
+
+// A safetensors file taken apart, to be changed.
+class SafetensorsText {
+ public:
+  explicit SafetensorsText(const std::string& file) {
+    uint64_t length = 0;
+    std::memcpy(&length, file.data(), sizeof(length));
+    header_ = nlohmann::json::parse(file.substr(sizeof(length), length));
+    const std::string data = file.substr(sizeof(length) + length);
+    for (const auto& [name, entry] : header_.items()) {
+      if (!entry.contains("data_offsets")) continue;
+      const uint64_t begin = entry["data_offsets"][0], end = entry["data_offsets"][1];
+      data_[name] = data.substr(begin, end - begin);
+    }
+  }
+
+  const std::string& Data(const std::string& name) { return data_.at(name); }
+  void Add(const std::string& name, const std::vector<int64_t>& shape, const std::string& data,
+           const std::string& dtype = "F32") {
+    header_[name] = {{"dtype", dtype}, {"shape", shape}};
+    data_[name] = data;
+  }
+  void Remove(const std::string& name) {
+    header_.erase(name);
+    data_.erase(name);
+  }
+  std::string Build() {
+    std::string data;
+    for (const auto& [name, bytes] : data_) {
+      header_[name]["data_offsets"] = {data.size(), data.size() + bytes.size()};
+      data += bytes;
+    }
+    const std::string header = header_.dump();
+    const uint64_t length = header.size();
+    return std::string(reinterpret_cast<const char*>(&length), sizeof(length)) + header + data;
+  }
+
+ private:
+  nlohmann::json header_;
+  std::map<std::string, std::string> data_;
+};
 
 // Rows of a weight that must be there, row by row.
 inline std::vector<float> ReadAll(const Checkpoint& checkpoint, WeightRole role, int32_t layer) {

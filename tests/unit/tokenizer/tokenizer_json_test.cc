@@ -44,7 +44,12 @@ TEST(TokenizerJsonTest, RefusesWhatItDoesNotKnow) {
       {[](Json& j) { j.erase("model"); }, kMalformed, "no object \"model\""},
       {[](Json& j) { j["model"]["type"] = "Unigram"; }, kUnsupported, "model.type is \"Unigram\""},
       {[](Json& j) { j["model"].erase("type"); }, kUnsupported, "model.type is null"},
-      {[](Json& j) { j["model"]["byte_fallback"] = true; }, kUnsupported, "byte_fallback"},
+      {[](Json& j) {
+         j["model"]["byte_fallback"] = true;
+         j["model"]["vocab"]["ZZ"] = j["model"]["vocab"]["A"];
+         j["model"]["vocab"].erase("A");
+       },
+       kUnsupported, "byte_fallback true, and byte 65 is no token"},
       {[](Json& j) { j["model"]["dropout"] = 0.1; }, kUnsupported, "model.dropout is 0.1"},
       {[](Json& j) { j["model"]["end_of_word_suffix"] = "</w>"; }, kUnsupported,
        "end_of_word_suffix"},
@@ -69,12 +74,11 @@ TEST(TokenizerJsonTest, RefusesWhatItDoesNotKnow) {
          j["model"]["vocab"]["ZZ"] = j["model"]["vocab"]["A"];
          j["model"]["vocab"].erase("A");
        },
-       kUnsupported, "model.unk_token is \"<unk>\" and byte 65 is no token"},
+       kUnsupported, "model.unk_token is \"<unk>\", byte_fallback false, and byte 65 is no token"},
       {[](Json& j) { j["added_tokens"] = 1; }, kMalformed, "added_tokens is no array"},
       {[](Json& j) { j["added_tokens"][1].erase("id"); }, kMalformed, "added_tokens[1] has no id"},
       {[](Json& j) { j["added_tokens"][1]["content"] = ""; }, kMalformed,
        "added_tokens[1] has no id"},
-      {[](Json& j) { j["added_tokens"][1]["lstrip"] = true; }, kUnsupported, "has lstrip"},
       {[](Json& j) {
          j["normalizer"] = {{"type", "Lowercase"}};
        },
@@ -138,15 +142,18 @@ TEST(TokenizerJsonTest, ReadsTheFormsThatExist) {
   json["added_tokens"].push_back(
       {{"id", json["model"]["vocab"].size() + 9}, {"content", "<tool>"}, {"special", false}});
   Json config = LlamaConfig();
-  config["add_bos_token"] = false;
+  config["add_bos_token"] = false;  // the post-processor says otherwise
+  json["model"]["byte_fallback"] = true;
+  json["normalizer"] = {{"type", "Sequence"}, {"normalizers", Json::array()}};
   config["chat_template"] = {{{"name", "rag"}, {"template", "r"}},
                              {{"name", "default"}, {"template", "d"}}};
   auto data = ParseTokenizerJson(json.dump(), config.dump(), kFile);
   ASSERT_TRUE(data.ok()) << data.status();
   EXPECT_EQ(data->kinds.back(), TokenKind::kAdded);
   EXPECT_EQ(data->kinds[data->kinds.size() - 2], TokenKind::kUnused);
-  EXPECT_FALSE(data->add_bos);
+  EXPECT_TRUE(data->add_bos);
   EXPECT_TRUE(data->bos_id.has_value());
+  EXPECT_FALSE(data->normalize_nfc);
   EXPECT_EQ(data->chat_template, "d");
 
   json["post_processor"] = nullptr;
@@ -156,11 +163,23 @@ TEST(TokenizerJsonTest, ReadsTheFormsThatExist) {
   data = ParseTokenizerJson(json.dump(), config.dump(), kFile);
   ASSERT_TRUE(data.ok()) << data.status();
   EXPECT_EQ(data->pre_tokenizer, PreTokenizer::kSmolLm);
-  EXPECT_TRUE(data->add_bos);
+  EXPECT_FALSE(data->add_bos);  // likewise
   EXPECT_TRUE(data->eos_ids.empty());
+  json["normalizer"] = {
+      {"type", "Sequence"},
+      {"normalizers", {{{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}}}}}}};
   data = ParseTokenizerJson(json.dump(), "", kFile);
   ASSERT_TRUE(data.ok()) << data.status();
   EXPECT_FALSE(data->add_bos);
+  EXPECT_TRUE(data->normalize_nfc);
+  const Json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
+  for (const Json& pre :
+       {byte_level, Json{{"type", "Sequence"}, {"pretokenizers", {byte_level}}}}) {
+    json["pre_tokenizer"] = pre;
+    data = ParseTokenizerJson(json.dump(), "", kFile);
+    ASSERT_TRUE(data.ok()) << data.status();
+    EXPECT_EQ(data->pre_tokenizer, PreTokenizer::kGpt2);
+  }
 }
 
 // What is refused is shown in the message, and showing goes as deep as the value.

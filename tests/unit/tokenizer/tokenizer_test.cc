@@ -222,6 +222,10 @@ TEST(NormalizeTest, NfcAndItsLimit) {
   EXPECT_EQ(NormalizeNfc("\xE2\x84\xAB"), "Å");  // the angstrom sign
   EXPECT_EQ(NormalizeNfc("plain"), "plain");
   EXPECT_EQ(NormalizeNfc(""), "");
+  // Marks sort by their class, but to Unicode 9's tables U+08D3 (2018) is none.
+  EXPECT_EQ(NormalizeNfc("q\xCC\x87\xCC\xA3"), "q\xCC\xA3\xCC\x87");
+  EXPECT_EQ(NormalizeNfc("q\xCC\x87\xE0\xA3\x93"), "q\xCC\x87\xE0\xA3\x93");
+  EXPECT_EQ(NormalizeNfc("e\xE0\xA3\x93\xCC\x81"), "e\xE0\xA3\x93\xCC\x81");
   // Marks in the wrong order: sorted within parts, in time that does not explode.
   std::string marks = "a";
   for (int i = 0; i < 200000; ++i) marks += "\xCC\x81";  // class 230

@@ -34,6 +34,20 @@ v1::GenerateRequest Raw() {
   return request;
 }
 
+TEST(RecipeCatalogTest, BuiltInRecipesThatDoNotFitAreLeftOut) {
+  const auto one_layer = RecipeCatalog::Create(BuiltInRecipes(), 1, false, "full");
+  ASSERT_TRUE(one_layer.ok()) << one_layer.status();
+  EXPECT_EQ(one_layer->Names(), "full, decode, window");
+  // Not in silence where it was asked for, by its name or by a recipe of one's own.
+  const absl::Status asked = RecipeCatalog::Create(BuiltInRecipes(), 1, false, "fast").status();
+  EXPECT_TRUE(absl::IsInvalidArgument(asked));
+  EXPECT_THAT(std::string(asked.message()), HasSubstr("recipes[fast].full_attention_layers"));
+  std::vector<NamedRecipeSpec> specs = BuiltInRecipes();
+  specs.push_back({"mine", specs[1].spec, ""});
+  EXPECT_THAT(std::string(RecipeCatalog::Create(specs, 1, false, "full").status().message()),
+              HasSubstr("recipes[mine]"));
+}
+
 TEST(RecipeCatalogTest, InFullBeforeNameBeforeDefault) {
   const RecipeCatalog catalog = Thinking("balanced");
   EXPECT_EQ(catalog.Choose(Raw())->name, "balanced");
