@@ -41,7 +41,14 @@ __device__ __forceinline__ float BlockSum(float value) {
 // kVectors: a thread's share of the row, kVectors * blockDim.x * 8 elements at least.
 template <typename Residual, int kVectors, bool kAdd>
 __global__ void __launch_bounds__(kMaxThreads) AddNormKernel(const Arguments a) {
-  BeginKernel();
+  LetNextBegin();
+  Vector8 weight[kVectors];
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    const int at = threadIdx.x + i * blockDim.x;
+    if (at < a.vectors) weight[i] = Load8(a.weight + at * 8);
+  }
+  WaitForPrevious();
   const int64_t row = int64_t{blockIdx.x} * a.vectors * 8;
   Residual* residual = static_cast<Residual*>(a.residual) + row;
   Vector8 x[kVectors];
@@ -65,10 +72,9 @@ __global__ void __launch_bounds__(kMaxThreads) AddNormKernel(const Arguments a) 
   for (int i = 0; i < kVectors; ++i) {
     const int at = threadIdx.x + i * blockDim.x;
     if (at >= a.vectors) continue;
-    const Vector8 weight = Load8(a.weight + at * 8);
     Vector8 out;
 #pragma unroll
-    for (int j = 0; j < 8; ++j) out.v[j] = x[i].v[j] * inverse * weight.v[j];
+    for (int j = 0; j < 8; ++j) out.v[j] = x[i].v[j] * inverse * weight[i].v[j];
     Store8(a.out + row + at * 8, out);
   }
 }

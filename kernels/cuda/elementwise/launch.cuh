@@ -11,14 +11,26 @@
 
 namespace swaa::kernels::cuda {
 
-// The first thing a kernel does: lets the next one of the stream be scheduled, then waits until all
-// before it are done. The next one waits too, so that letting it begin early is always right, for
-// what it reads and for what it overwrites.
-__device__ __forceinline__ void BeginKernel() {
+// Lets the next kernel of the stream be scheduled. It waits in its turn, so letting it begin early
+// is always right, for what it reads and for what it overwrites.
+__device__ __forceinline__ void LetNextBegin() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Waits until all kernels before this one are done and their writes are seen. Only weights, which
+// no kernel writes, may be read before.
+__device__ __forceinline__ void WaitForPrevious() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+}
+
+// The first thing a kernel does that has nothing to read in advance.
+__device__ __forceinline__ void BeginKernel() {
+  LetNextBegin();
+  WaitForPrevious();
 }
 
 template <typename... Parameters, typename... Arguments>

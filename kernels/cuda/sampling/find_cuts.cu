@@ -35,8 +35,6 @@ template <typename Reached>
 __device__ __forceinline__ void FindBin(const uint32_t* counts, const uint64_t* masses,
                                         const Reached& reached, RowState* filter, int32_t* found) {
   constexpr int kShare = kBins / kTileThreads;
-  __shared__ uint32_t count_before[kTileThreads];
-  __shared__ uint64_t mass_before[kTileThreads];
   const int first = threadIdx.x * kShare;
   uint32_t count = 0;
   uint64_t mass = 0;
@@ -44,15 +42,8 @@ __device__ __forceinline__ void FindBin(const uint32_t* counts, const uint64_t* 
     count += counts[i];
     mass += masses[i];
   }
-  count_before[threadIdx.x] = count;
-  mass_before[threadIdx.x] = mass;
-  __syncthreads();
-  uint32_t count_to = 0;
-  uint64_t mass_to = 0;
-  for (unsigned i = 0; i < threadIdx.x; ++i) {
-    count_to += count_before[i];
-    mass_to += mass_before[i];
-  }
+  uint32_t count_to = BlockSumBefore(count, &count);
+  uint64_t mass_to = BlockSumBefore(mass, &mass);
   bool before = reached(count_to, mass_to);
   for (int i = first; i < first + kShare; ++i) {
     const uint32_t count_next = count_to + counts[i];
@@ -178,7 +169,6 @@ __device__ __forceinline__ void SortDescending(uint64_t* codes, int size) {
 // How many of the sorted candidates top-p keeps of the first `count`; at least one.
 __device__ __forceinline__ int CountByMass(const uint64_t* codes, int count, const SlotState& slot,
                                            const RowState& filter) {
-  __shared__ double before[kTileThreads];
   __shared__ int kept;
   const int share = (count + kTileThreads - 1) / kTileThreads;
   const int first = min(count, static_cast<int>(threadIdx.x) * share);
@@ -190,14 +180,9 @@ __device__ __forceinline__ int CountByMass(const uint64_t* codes, int count, con
   };
   double sum = 0;
   for (int i = first; i < end; ++i) sum += weight(i);
-  before[threadIdx.x] = sum;
   if (threadIdx.x == 0) kept = count;
-  __syncthreads();
-  double passed = static_cast<double>(filter.above_mass), total = 0;
-  for (unsigned i = 0; i < kTileThreads; ++i) {
-    if (i < threadIdx.x) passed += before[i];
-    total += before[i];
-  }
+  double total;
+  double passed = static_cast<double>(filter.above_mass) + BlockSumBefore(sum, &total);
   const double enough = filter.enough_mass >= 0
                             ? filter.enough_mass
                             : exact::Mul(static_cast<double>(slot.top_p), total);

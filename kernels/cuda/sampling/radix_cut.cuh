@@ -89,18 +89,12 @@ __device__ __forceinline__ int32_t FindTie(const Row& row, int32_t tiles, uint32
     for (int group = 0; group < kGroups; ++group) {
       float logits[4];
       const int32_t first = GroupFirst(tile, group);
-      LoadAdjusted(row, first, logits);
+      Adjust(row, first, LoadFour(row.logits, first, row.vocab), logits);
       uint32_t mine = 0;
       for (int i = 0; i < 4; ++i) mine += logits[i] != NoLogit() && KeyOf(logits[i]) == key;
-      __shared__ uint32_t counts[kTileThreads];
-      __syncthreads();
-      counts[threadIdx.x] = mine;
-      __syncthreads();
-      uint32_t rank = before;
-      for (unsigned i = 0; i < kTileThreads; ++i) {
-        if (i < threadIdx.x) rank += counts[i];
-        before += counts[i];
-      }
+      uint32_t all;
+      uint32_t rank = before + BlockSumBefore(mine, &all);
+      before += all;
       for (int i = 0; i < 4; ++i) {
         if (logits[i] == NoLogit() || KeyOf(logits[i]) != key) continue;
         if (++rank == needed) found = first + i;

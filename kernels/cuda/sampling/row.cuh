@@ -91,10 +91,9 @@ __device__ __forceinline__ uint32_t BitsOfFour(const uint32_t* bitmap, int32_t f
   return bitmap[first / 32] >> (first % 32) & 15u;
 }
 
-// Four logits from `first` after bias and penalties; NoLogit where forbidden or beyond the
-// vocabulary.
-__device__ __forceinline__ void LoadAdjusted(const Row& row, int32_t first, float out[4]) {
-  const float4 raw = LoadFour(row.logits, first, row.vocab);
+// The four logits `raw` from `first` after bias and penalties; NoLogit where forbidden or beyond
+// the vocabulary.
+__device__ __forceinline__ void Adjust(const Row& row, int32_t first, float4 raw, float out[4]) {
   const float logits[4] = {raw.x, raw.y, raw.z, raw.w};
   const uint32_t biased = BitsOfFour(row.biased, first, row.vocab);
   const uint32_t forbidden = BitsOfFour(row.forbidden, first, row.vocab);
@@ -116,8 +115,11 @@ __device__ __forceinline__ int32_t GroupFirst(int32_t tile, int group) {
 }
 
 __device__ __forceinline__ void LoadTile(const Row& row, int32_t tile, float out[4 * kGroups]) {
+  float4 raw[kGroups];  // all under way before the first is looked at
 #pragma unroll
-  for (int g = 0; g < kGroups; ++g) LoadAdjusted(row, GroupFirst(tile, g), out + 4 * g);
+  for (int g = 0; g < kGroups; ++g) raw[g] = LoadFour(row.logits, GroupFirst(tile, g), row.vocab);
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) Adjust(row, GroupFirst(tile, g), raw[g], out + 4 * g);
 }
 
 __device__ __forceinline__ int32_t TileToken(int32_t tile, int i) {

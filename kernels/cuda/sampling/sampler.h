@@ -29,8 +29,8 @@ struct Alternatives {
   float logprobs[kMaxAlternatives];
 };
 
-// What the rows of one launch want, so that kernels that nobody needs are not launched. In a graph
-// that is to serve any rows, all are set.
+// What the rows of one launch want, so that kernels that nobody needs are not launched. No row may
+// want what is not set here; in a graph that is to serve any rows, all are set.
 struct SamplingFeatures {
   bool filters = true;       // a row draws with top-k, top-p or min-p
   bool logprobs = true;      // a row asks for log-probabilities
