@@ -13,16 +13,16 @@ MODEL = pathlib.Path.home() / ".cache/swaa/smollm2-135m-instruct.gguf"
 
 
 @contextlib.contextmanager
-def serving(*flags, model=MODEL):
+def serving(*flags, model=MODEL, binary=BINARY):
     """Gives the server's HOST:PORT once it answers, and stops it at the end."""
-    for needed, command in ((BINARY, "cmake --build build --target swaa"), (model, "tools/setup")):
+    for needed, command in ((binary, "cmake --build build --target swaa"), (model, "tools/setup")):
         if not needed.exists():
             sys.exit(f"{needed} is missing: {command}")
     with tempfile.TemporaryDirectory() as folder:
         port_file, log = pathlib.Path(folder) / "port", pathlib.Path(folder) / "log"
         with open(log, "w") as output:
             process = subprocess.Popen(
-                [BINARY, "serve", "--model", model, "--listen-address", "127.0.0.1:0",
+                [binary, "serve", "--model", model, "--listen-address", "127.0.0.1:0",
                  "--metrics-address", "127.0.0.1:0", "--port-file", port_file, *map(str, flags)],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:

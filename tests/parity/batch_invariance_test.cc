@@ -15,6 +15,7 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/model/model_device.h"
 #include "engine/schedule/scheduler.h"
+#include "tests/parity/devices_under_test.h"
 #include "tests/parity/test_model.h"
 #include "tests/unit/testing/random_recipe.h"
 #include "tests/unit/testing/recording_sink.h"
@@ -34,7 +35,7 @@ struct Case {
   size_t compared = 0;            // of them, those that another run must give
 };
 
-class BatchInvariance : public ::testing::TestWithParam<const char*> {
+class BatchInvariance : public ::testing::TestWithParam<DeviceUnderTest> {
  protected:
   void SetUp() override {
     absl::StatusOr<Checkpoint> checkpoint = LoadCheckpoint(TestModelPath(), LoadFormat::kAuto);
@@ -43,7 +44,7 @@ class BatchInvariance : public ::testing::TestWithParam<const char*> {
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
     tokenizer_ = *std::move(tokenizer);
     ModelDeviceOptions options;
-    options.operators.dtype = GetParam();
+    options.operators = GetParam().operators;
     options.kv_cache_bytes = int64_t{1} << 30;
     options.max_step_tokens = 512;
     options.num_slots = kRequests;
@@ -108,7 +109,7 @@ class BatchInvariance : public ::testing::TestWithParam<const char*> {
       for (const OutputToken& token : alone->events) {
         ++c.compared;
         const auto& top = token.scored.top;
-        if (std::string(GetParam()) != "f32" && top[0].second - top[1].second < kNearTie) {
+        if (!GetParam().f32 && top[0].second - top[1].second < kNearTie) {
           --c.compared;  // this one may differ already
           break;
         }
@@ -169,8 +170,8 @@ TEST_P(BatchInvariance, GreedyTokensDoNotDependOnCompany) {
   Expect(cases, Run(Requests(cases), 128, false, 1 + 4 * layers_), "short of pages");
 }
 
-INSTANTIATE_TEST_SUITE_P(Dtype, BatchInvariance, ::testing::Values("f32", "auto"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Devices, BatchInvariance, ::testing::ValuesIn(DevicesUnderTest()),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace swaa

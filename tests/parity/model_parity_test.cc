@@ -12,6 +12,7 @@
 
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/model/model_device.h"
+#include "tests/parity/devices_under_test.h"
 #include "tests/parity/golden_cases.h"
 #include "tests/parity/test_model.h"
 
@@ -20,18 +21,6 @@ namespace {
 
 constexpr int32_t kChunk =
     100;  // rows of a step; no multiple of a page, so that pages are written in parts
-
-// How far log-probabilities may be from float32's.
-struct Tolerance {
-  double mean;
-  double worst;
-};
-
-struct Precision {
-  const char* dtype;
-  Tolerance tolerance;
-};
-constexpr Precision kPrecisions[] = {{"f32", {0.001, 0.001}}, {"auto", {0.05, 0.35}}};
 
 // Differences over a case.
 class Differences {
@@ -42,12 +31,13 @@ class Differences {
     worst_ = std::max(worst_, difference);
     ++count_;
   }
-  void Check(const Tolerance& tolerance, const std::string& name) const {
+  void Check(const DeviceUnderTest& device, const std::string& case_name) const {
+    const std::string name = case_name + ", " + device.name;
     ASSERT_GT(count_, 0) << name;
     std::cout << name << ": " << count_ << " log-probabilities, mean difference " << sum_ / count_
               << ", worst " << worst_ << std::endl;
-    EXPECT_LE(sum_ / count_, tolerance.mean) << name;
-    EXPECT_LE(worst_, tolerance.worst) << name;
+    EXPECT_LE(sum_ / count_, device.mean_tolerance) << name;
+    EXPECT_LE(worst_, device.worst_tolerance) << name;
   }
 
  private:
@@ -63,12 +53,12 @@ bool Contains(const std::vector<int32_t>& list, int32_t value) {
 // One sequence at a time in slot 0, its pages in order from 1.
 class ModelUnderTest {
  public:
-  ModelUnderTest(const std::string& path, const std::string& dtype) {
+  ModelUnderTest(const std::string& path, const DeviceUnderTest& under_test) {
     absl::StatusOr<Checkpoint> checkpoint = LoadCheckpoint(path, LoadFormat::kAuto);
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
     if (!checkpoint.ok()) return;
     ModelDeviceOptions options;
-    options.operators.dtype = dtype;
+    options.operators = under_test.operators;
     options.kv_cache_bytes = int64_t{512} << 20;
     options.max_step_tokens = kChunk;
     options.num_slots = 1;
@@ -156,20 +146,20 @@ class ModelUnderTest {
 
 // Feeds the golden's own tokens, so that one near tie does not end the comparison.
 void CheckGreedy(ModelUnderTest* model, const GoldenCase& c, ScoredToken drawn,
-                 const Tolerance& tolerance, Differences* differences) {
+                 const DeviceUnderTest& device, Differences* differences) {
   auto position = static_cast<int32_t>(c.tokens.size());
   for (size_t t = 0; t < c.greedy.tokens.size(); ++t) {
     ASSERT_EQ(drawn.top.size(), 2u);
     differences->Add(drawn.top[0].second, c.greedy.best[t]);
     differences->Add(drawn.top[1].second, c.greedy.second[t]);
-    if (c.greedy.best[t] - c.greedy.second[t] > tolerance.worst) {
+    if (c.greedy.best[t] - c.greedy.second[t] > device.worst_tolerance) {
       EXPECT_EQ(drawn.token, c.greedy.tokens[t]) << c.name << ": continuation, token " << t;
     }
     drawn = model->Run(c, position++, {c.greedy.tokens[t]}, {}).front();
   }
 }
 
-void CheckFullCase(ModelUnderTest* model, const GoldenCase& c, const Precision& precision) {
+void CheckFullCase(ModelUnderTest* model, const GoldenCase& c, const DeviceUnderTest& device) {
   const std::vector<ScoredToken> scored = model->RunAll(c);
   ASSERT_EQ(scored.size(), c.tokens.size());
   Differences differences;
@@ -179,14 +169,14 @@ void CheckFullCase(ModelUnderTest* model, const GoldenCase& c, const Precision& 
     differences.Add(scored[i].top[0].second, c.best[i]);
     differences.Add(scored[i].top[1].second, c.second[i]);
   }
-  CheckGreedy(model, c, scored.back(), precision.tolerance, &differences);
-  differences.Check(precision.tolerance, c.name + ", " + precision.dtype);
+  CheckGreedy(model, c, scored.back(), device, &differences);
+  differences.Check(device, c.name);
 }
 
-class ModelParityTest : public testing::TestWithParam<Precision> {};
+class ModelParityTest : public testing::TestWithParam<DeviceUnderTest> {};
 
 TEST_P(ModelParityTest, DefaultModelUnderFullAttention) {
-  ModelUnderTest model(TestModelPath(), GetParam().dtype);
+  ModelUnderTest model(TestModelPath(), GetParam());
   ASSERT_TRUE(model.ok());
   const std::vector<GoldenCase> cases = ReadFullCases("full_attention.json");
   ASSERT_GE(cases.size(), 6u);
@@ -194,7 +184,7 @@ TEST_P(ModelParityTest, DefaultModelUnderFullAttention) {
 }
 
 TEST_P(ModelParityTest, DefaultModelUnderRecipes) {
-  ModelUnderTest model(TestModelPath(), GetParam().dtype);
+  ModelUnderTest model(TestModelPath(), GetParam());
   ASSERT_TRUE(model.ok());
   const std::vector<GoldenCase> cases = ReadRecipeCases();
   ASSERT_GE(cases.size(), 8u);
@@ -208,33 +198,35 @@ TEST_P(ModelParityTest, DefaultModelUnderRecipes) {
       // prompt.
       (i < c.prompt_tokens ? prompt : forced).Add(scored[i].logprob, c.logprobs[i]);
     }
-    prompt.Check(GetParam().tolerance, c.name + ", prompt, " + GetParam().dtype);
-    forced.Check(GetParam().tolerance, c.name + ", forced, " + GetParam().dtype);
+    prompt.Check(GetParam(), c.name + ", prompt");
+    forced.Check(GetParam(), c.name + ", forced");
   }
 }
 
 TEST_P(ModelParityTest, TinyModelsFromFolders) {
+  if (!GetParam().small_heads) GTEST_SKIP() << "no attention for heads of 32 dimensions";
   const std::vector<GoldenCase> cases = ReadFullCases("tiny.json");
   ASSERT_EQ(cases.size(), 2u);
   for (const GoldenCase& c : cases) {
-    ModelUnderTest model("tests/data/" + c.model, GetParam().dtype);
+    ModelUnderTest model("tests/data/" + c.model, GetParam());
     ASSERT_TRUE(model.ok());
     CheckFullCase(&model, c, GetParam());
   }
 }
 
 TEST_P(ModelParityTest, TinyModelsOfEachFamily) {
+  if (!GetParam().small_heads) GTEST_SKIP() << "no attention for heads of 32 dimensions";
   const std::vector<GoldenCase> cases = ReadFullCases("families.json");
   ASSERT_EQ(cases.size(), 7u);
   for (const GoldenCase& c : cases) {
-    ModelUnderTest model("tests/data/" + c.model, GetParam().dtype);
+    ModelUnderTest model("tests/data/" + c.model, GetParam());
     ASSERT_TRUE(model.ok());
     CheckFullCase(&model, c, GetParam());
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Precisions, ModelParityTest, testing::ValuesIn(kPrecisions),
-                         [](const auto& info) { return std::string(info.param.dtype); });
+INSTANTIATE_TEST_SUITE_P(Devices, ModelParityTest, testing::ValuesIn(DevicesUnderTest()),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace swaa
