@@ -13,7 +13,7 @@ MODEL = pathlib.Path.home() / ".cache/swaa/smollm2-135m-instruct.gguf"
 
 
 @contextlib.contextmanager
-def serving(*flags, model=MODEL, binary=BINARY):
+def serving(*flags, model=MODEL, binary=BINARY, metrics=True):
     """Gives the server's HOST:PORT once it answers, and stops it at the end."""
     for needed, command in ((binary, "cmake --build build --target swaa"), (model, "tools/setup")):
         if not needed.exists():
@@ -23,7 +23,8 @@ def serving(*flags, model=MODEL, binary=BINARY):
         with open(log, "w") as output:
             process = subprocess.Popen(
                 [binary, "serve", "--model", model, "--listen-address", "127.0.0.1:0",
-                 "--metrics-address", "127.0.0.1:0", "--port-file", port_file, *map(str, flags)],
+                 *(["--metrics-address", "127.0.0.1:0"] if metrics else []),
+                 "--port-file", port_file, *map(str, flags)],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
             while not port_file.exists():

@@ -59,7 +59,7 @@ class ModelGpuTest : public ::testing::Test {
     ModelDeviceOptions options;
     options.operators = {.device = device, .dtype = dtype};
     options.kv_cache_bytes = int64_t{64} << 20;
-    options.max_step_tokens = 600;
+    options.max_step_tokens = 2 * kSlots * 100;
     options.num_slots = kSlots;
     auto created = CreateModelDevice(checkpoint_, options);
     EXPECT_TRUE(created.ok()) << created.status();
