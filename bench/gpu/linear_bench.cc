@@ -1,5 +1,5 @@
-// Matrix products on the GPU: few rows by our own kernel beside cuBLASLt and the time that reading
-// the weights takes, alone and as the chain of a Qwen3-4B decode step; rates of prefill.
+// Matrix products on the GPU: skinny ones by our own kernel beside cuBLASLt and the time that
+// reading the weights takes, alone and as the chain of a Qwen3-4B decode step; rates of prefill.
 
 #include <cmath>
 #include <cstdint>
@@ -22,9 +22,9 @@ namespace {
 using kernels::Bf16;
 using kernels::DataType;
 using kernels::cuda::CublasLtProducts;
-using kernels::cuda::FewRowsTuning;
 using kernels::cuda::LinearArguments;
 using kernels::cuda::Products;
+using kernels::cuda::SkinnyTuning;
 using linear_bench::DeviceMemory;
 using linear_bench::FillUniform;
 
@@ -47,7 +47,7 @@ constexpr Shape kShapes[] = {{"qkv 2560->6144", 6144, 2560},
 
 struct Variant {
   const char* name;
-  FewRowsTuning tuning;
+  SkinnyTuning tuning;
 };
 const Variant kVariants[] = {
     {"default", {}},
@@ -73,7 +73,7 @@ T OrThrow(absl::StatusOr<T> value) {
 class Workspace {
  public:
   Workspace() : memory_(Products::kWorkspaceBytes) {}
-  std::unique_ptr<Products> MakeProducts(const FewRowsTuning& tuning) {
+  std::unique_ptr<Products> MakeProducts(const SkinnyTuning& tuning) {
     return OrThrow(Products::Create(memory_.as<void>(), Products::kWorkspaceBytes, tuning));
   }
   // In a workspace of its own: the other's counters must stay zero.
@@ -154,7 +154,7 @@ void CompareShape(const Shape& shape, Workspace& workspace, cudaStream_t stream)
       product.weight = weights.at(run);
       cublaslt->Run(product, stream);
     });
-    if (!products->IsForFewRows(product)) continue;
+    if (!products->IsSkinny(product)) continue;
     time("ours", [&](int run) {
       product.weight = weights.at(run);
       products->Run(product, stream, /*dependent=*/run > 0);

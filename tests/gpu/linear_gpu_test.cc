@@ -39,7 +39,7 @@ uint32_t Seed() {
 
 struct Tuning {
   const char* name;
-  FewRowsTuning tuning;
+  SkinnyTuning tuning;
 };
 
 std::vector<Tuning> Tunings() {
@@ -247,7 +247,7 @@ class Chain {
       product.x = from->as<Bf16>();
       product.out = to->as<void>();
       product.rows = rows_;
-      product.silu_mul = products.IsForFewRows(product) && out == 3072;
+      product.silu_mul = products.IsSkinny(product) && out == 3072;
       if (out == 3072 && !product.silu_mul) product.out_features = out / 2;
       products.Run(product, stream, dependent && i > 0);
       std::swap(from, to);

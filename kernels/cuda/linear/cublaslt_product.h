@@ -1,4 +1,4 @@
-// Matrix products by cuBLASLt: everything that is not for few rows. An algorithm is chosen once for
+// Matrix products by cuBLASLt: everything that is not skinny. An algorithm is chosen once for
 // a shape and a range of row counts, by timing where Prepare was called, else by the library's own
 // guess, and kept.
 

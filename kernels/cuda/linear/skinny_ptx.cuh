@@ -1,7 +1,7 @@
-// Thin wrappers over the PTX that the product for few rows uses.
+// Thin wrappers over the PTX that the skinny product uses.
 
-#ifndef SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_PTX_CUH_
-#define SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_PTX_CUH_
+#ifndef SWAA_KERNELS_CUDA_LINEAR_SKINNY_PTX_CUH_
+#define SWAA_KERNELS_CUDA_LINEAR_SKINNY_PTX_CUH_
 
 #include <cstdint>
 #include <cuda.h>
@@ -153,4 +153,4 @@ __device__ __forceinline__ void PrefetchBox(const CUtensorMap& map, int x, int y
 
 }  // namespace swaa::kernels::cuda::ptx
 
-#endif  // SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_PTX_CUH_
+#endif  // SWAA_KERNELS_CUDA_LINEAR_SKINNY_PTX_CUH_

@@ -1,15 +1,15 @@
-// The kernel for few rows that runs on every GPU since Ampere; few_rows_product.h says what it
-// computes, few_rows_partition.h how the weight is dealt to blocks. Tiles of weight and x pass
+// The kernel of skinny products that runs on every GPU since Ampere; skinny_product.h says what it
+// computes, skinny_partition.h how the weight is dealt to blocks. Tiles of weight and x pass
 // through a ring of kStages in shared memory by cp.async. The next kernel may start as soon as the
 // first copies are on their way: two blocks of different launches fit a multiprocessor.
 
-#ifndef SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_KERNEL_CUH_
-#define SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_KERNEL_CUH_
+#ifndef SWAA_KERNELS_CUDA_LINEAR_SKINNY_KERNEL_CUH_
+#define SWAA_KERNELS_CUDA_LINEAR_SKINNY_KERNEL_CUH_
 
 #include <cstdint>
 
-#include "kernels/cuda/linear/few_rows_ptx.cuh"
-#include "kernels/cuda/linear/few_rows_tile.cuh"
+#include "kernels/cuda/linear/skinny_ptx.cuh"
+#include "kernels/cuda/linear/skinny_tile.cuh"
 
 namespace swaa::kernels::cuda {
 
@@ -19,7 +19,7 @@ namespace swaa::kernels::cuda {
 template <int kRows, int kTileK>
 class TileCopier {
  public:
-  __device__ TileCopier(const FewRowsKernelParams& params, uint32_t shared, int32_t first_tile)
+  __device__ TileCopier(const SkinnyKernelParams& params, uint32_t shared, int32_t first_tile)
       : params_(params),
         tile_(params.partition, first_tile),
         k_(tile_.k_tile * kTileK + threadIdx.x % kPieces * 8) {
@@ -31,7 +31,7 @@ class TileCopier {
     const int32_t halves = params.silu_mul ? 2 : 1;
     pass_features_ = kPassRows / halves;
     const int32_t in_tile = params.silu_mul ? row / 16 * 8 + row % 8 : row;
-    feature_ = tile_.row_tile * (kFewRowsTileRows / halves) + in_tile;
+    feature_ = tile_.row_tile * (kSkinnyTileRows / halves) + in_tile;
     const int64_t weight_row = feature_ + (params.silu_mul && (row & 8) != 0 ? params.features : 0);
     weight_ = params.weight + weight_row * params.in_features;
     x_ = params.x + row * params.x_stride;
@@ -50,7 +50,7 @@ class TileCopier {
 
   __device__ void CopyX(int stage) const {
     const int32_t row = threadIdx.x / kPieces;
-    const uint32_t to = to_ + stage * kStageBytes + kFewRowsTileRows * kRowBytes;
+    const uint32_t to = to_ + stage * kStageBytes + kSkinnyTileRows * kRowBytes;
 #pragma unroll
     for (int pass = 0; pass < kRows; pass += kPassRows) {
       if (row + pass >= kRows) break;
@@ -83,13 +83,13 @@ class TileCopier {
 
  private:
   static constexpr int kRowBytes = kTileK * 2;
-  static constexpr int kPieces = kTileK / 8;                   // of a row
-  static constexpr int kPassRows = kFewRowsThreads / kPieces;  // rows copied at once
-  static constexpr int kPasses = kFewRowsTileRows / kPassRows;
-  static constexpr int kStageBytes = FewRowsStageBytes<kRows, kTileK>();
+  static constexpr int kPieces = kTileK / 8;                  // of a row
+  static constexpr int kPassRows = kSkinnyThreads / kPieces;  // rows copied at once
+  static constexpr int kPasses = kSkinnyTileRows / kPassRows;
+  static constexpr int kStageBytes = SkinnyStageBytes<kRows, kTileK>();
   static_assert(kPassRows % 16 == 0);
 
-  const FewRowsKernelParams& params_;
+  const SkinnyKernelParams& params_;
   TileCursor tile_;
   int32_t k_;              // first of this thread's eight input features
   uint32_t to_;            // shared memory, in stage 0
@@ -100,12 +100,12 @@ class TileCopier {
 };
 
 template <int kRows, int kTileK, int kStages>
-__global__ void __launch_bounds__(kFewRowsThreads, 2)
-    FewRowsKernel(const __grid_constant__ FewRowsKernelParams params) {
-  constexpr int kStageBytes = FewRowsStageBytes<kRows, kTileK>();
+__global__ void __launch_bounds__(kSkinnyThreads, 2)
+    SkinnyKernel(const __grid_constant__ SkinnyKernelParams params) {
+  constexpr int kStageBytes = SkinnyStageBytes<kRows, kTileK>();
   extern __shared__ __align__(128) uint8_t shared_memory[];
   const uint32_t shared = ptx::SharedAddress(shared_memory);
-  const FewRowsPartition& partition = params.partition;
+  const SkinnyPartition& partition = params.partition;
   const int32_t begin = partition.Begin(blockIdx.x);
   const int32_t count = partition.Begin(blockIdx.x + 1) - begin;
   TileCopier<kRows, kTileK> copier(params, shared, begin);
@@ -168,4 +168,4 @@ __global__ void __launch_bounds__(kFewRowsThreads, 2)
 
 }  // namespace swaa::kernels::cuda
 
-#endif  // SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_KERNEL_CUH_
+#endif  // SWAA_KERNELS_CUDA_LINEAR_SKINNY_KERNEL_CUH_

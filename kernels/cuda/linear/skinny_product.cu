@@ -1,4 +1,4 @@
-// Which instance of the kernel for few rows computes a product, and its launch.
+// Which instance of the kernel of skinny products computes a product, and its launch.
 
 #include <algorithm>
 #include <array>
@@ -7,10 +7,10 @@
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "kernels/cuda/cuda_check.h"
-#include "kernels/cuda/linear/few_rows_kernel.cuh"
-#include "kernels/cuda/linear/few_rows_product.h"
-#include "kernels/cuda/linear/few_rows_tensor_map.h"
-#include "kernels/cuda/linear/few_rows_tma_kernel.cuh"
+#include "kernels/cuda/linear/skinny_kernel.cuh"
+#include "kernels/cuda/linear/skinny_product.h"
+#include "kernels/cuda/linear/skinny_tensor_map.h"
+#include "kernels/cuda/linear/skinny_tma_kernel.cuh"
 
 namespace swaa::kernels::cuda {
 namespace {
@@ -21,8 +21,8 @@ struct Instance {
   int32_t stages;
   int32_t shared_bytes;
   // One of these.
-  void (*kernel)(FewRowsKernelParams) = nullptr;
-  void (*tma_kernel)(FewRowsKernelParams, FewRowsTensorMaps) = nullptr;
+  void (*kernel)(SkinnyKernelParams) = nullptr;
+  void (*tma_kernel)(SkinnyKernelParams, SkinnyTensorMaps) = nullptr;
 
   const void* function() const {
     return kernel != nullptr ? reinterpret_cast<const void*>(kernel)
@@ -32,17 +32,17 @@ struct Instance {
 
 template <int kRows, int kTileK, int kStages>
 constexpr Instance MakeInstance() {
-  return {kRows, kTileK, kStages, kStages * FewRowsStageBytes<kRows, kTileK>(),
-          FewRowsKernel<kRows, kTileK, kStages>};
+  return {kRows, kTileK, kStages, kStages * SkinnyStageBytes<kRows, kTileK>(),
+          SkinnyKernel<kRows, kTileK, kStages>};
 }
 
 template <int kRows, int kStages>
 constexpr Instance MakeTmaInstance() {
   return {.rows = kRows,
-          .k_tile = kFewRowsBoxColumns,
+          .k_tile = kSkinnyBoxColumns,
           .stages = kStages,
-          .shared_bytes = FewRowsTmaSharedBytes<kRows, kStages>(),
-          .tma_kernel = FewRowsTmaKernel<kRows, kStages>};
+          .shared_bytes = SkinnyTmaSharedBytes<kRows, kStages>(),
+          .tma_kernel = SkinnyTmaKernel<kRows, kStages>};
 }
 
 // By rows, then the deepest first. Two blocks of the deepest fill the shared memory of a Hopper
@@ -60,18 +60,17 @@ constexpr std::array kInstances = {
 // Shared memory that the system keeps of each block.
 constexpr int64_t kReservedSharedBytes = 1024;
 
-int32_t MaxBlocks(const FewRowsDevice& device, const FewRowsTuning& tuning) {
+int32_t MaxBlocks(const SkinnyDevice& device, const SkinnyTuning& tuning) {
   return device.multiprocessors * tuning.blocks_per_multiprocessor;
 }
 
 // The instance of the fewest rows that suffice; of these the deepest of which as many blocks fit a
 // multiprocessor as shall be resident, else the shallowest. Null: none fits.
-const Instance* FindInstance(const FewRowsDevice& device, const FewRowsTuning& tuning,
-                             int64_t rows) {
+const Instance* FindInstance(const SkinnyDevice& device, const SkinnyTuning& tuning, int64_t rows) {
   // This launch's blocks and the next one's.
   const int64_t resident = tuning.blocks_per_multiprocessor * (device.programmatic_launch ? 2 : 1);
   const int64_t share = device.shared_bytes_per_multiprocessor / resident - kReservedSharedBytes;
-  const bool tma = tuning.tma && device.programmatic_launch && tuning.k_tile == kFewRowsBoxColumns;
+  const bool tma = tuning.tma && device.programmatic_launch && tuning.k_tile == kSkinnyBoxColumns;
   const Instance* shallowest = nullptr;
   for (const Instance& instance : kInstances) {
     if (instance.rows < rows || instance.k_tile != tuning.k_tile) continue;
@@ -90,21 +89,21 @@ int64_t OutFeatures(const LinearArguments& arguments) {
   return arguments.silu_mul ? arguments.out_features / 2 : arguments.out_features;
 }
 
-FewRowsPartition Partition(const FewRowsDevice& device, const FewRowsTuning& tuning,
-                           const LinearArguments& arguments) {
-  return MakeFewRowsPartition(OutFeatures(arguments), arguments.in_features, arguments.silu_mul,
-                              tuning.k_tile, MaxBlocks(device, tuning), tuning.min_tiles_per_block);
+SkinnyPartition Partition(const SkinnyDevice& device, const SkinnyTuning& tuning,
+                          const LinearArguments& arguments) {
+  return MakeSkinnyPartition(OutFeatures(arguments), arguments.in_features, arguments.silu_mul,
+                             tuning.k_tile, MaxBlocks(device, tuning), tuning.min_tiles_per_block);
 }
 
 }  // namespace
 
-absl::StatusOr<FewRowsDevice> InitializeFewRows() {
+absl::StatusOr<SkinnyDevice> InitializeSkinnyProduct() {
   int device = 0;
   cudaDeviceProp properties;
   SWAA_RETURN_IF_ERROR(CudaStatus(cudaGetDevice(&device), "current CUDA device"));
   SWAA_RETURN_IF_ERROR(
       CudaStatus(cudaGetDeviceProperties(&properties, device), "properties of the CUDA device"));
-  const FewRowsDevice result = {
+  const SkinnyDevice result = {
       .multiprocessors = properties.multiProcessorCount,
       .shared_bytes_per_block = static_cast<int64_t>(properties.sharedMemPerBlockOptin),
       .shared_bytes_per_multiprocessor =
@@ -118,39 +117,39 @@ absl::StatusOr<FewRowsDevice> InitializeFewRows() {
     SWAA_RETURN_IF_ERROR(
         CudaStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         instance.shared_bytes),
-                   "shared memory of the product for few rows"));
+                   "shared memory of the skinny product"));
     // Blocks of two launches shall be resident; a multiprocessor divides its memory between shared
     // memory and L1 anew only when it is idle.
     SWAA_RETURN_IF_ERROR(
         CudaStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                         cudaSharedmemCarveoutMaxShared),
-                   "shared memory of the product for few rows"));
+                   "shared memory of the skinny product"));
   }
   return result;
 }
 
-int64_t FewRowsPartialBytes(const FewRowsDevice& device, const FewRowsTuning& tuning) {
-  return int64_t{2} * MaxBlocks(device, tuning) * kFewRowsTileRows * kMaxFewRows *
+int64_t SkinnyPartialBytes(const SkinnyDevice& device, const SkinnyTuning& tuning) {
+  return int64_t{2} * MaxBlocks(device, tuning) * kSkinnyTileRows * kMaxSkinnyRows *
          static_cast<int64_t>(sizeof(float));
 }
 
-bool FewRowsFits(const FewRowsDevice& device, const FewRowsTuning& tuning,
-                 const FewRowsWorkspace& workspace, const LinearArguments& arguments) {
-  if (arguments.rows < 1 || arguments.rows > kMaxFewRows) return false;
-  if (workspace.partial_bytes < FewRowsPartialBytes(device, tuning)) return false;
+bool SkinnyProductFits(const SkinnyDevice& device, const SkinnyTuning& tuning,
+                       const SkinnyWorkspace& workspace, const LinearArguments& arguments) {
+  if (arguments.rows < 1 || arguments.rows > kMaxSkinnyRows) return false;
+  if (workspace.partial_bytes < SkinnyPartialBytes(device, tuning)) return false;
   const int64_t row_tiles = Partition(device, tuning, arguments).row_tiles;
-  return row_tiles * kFewRowsWarps <= workspace.arrival_count &&
+  return row_tiles * kSkinnyWarps <= workspace.arrival_count &&
          FindInstance(device, tuning, arguments.rows) != nullptr;
 }
 
-void LaunchFewRows(const FewRowsDevice& device, const FewRowsTuning& tuning,
-                   const FewRowsWorkspace& workspace, const LinearArguments& arguments,
-                   cudaStream_t stream, bool dependent) {
-  SWAA_CHECK(FewRowsFits(device, tuning, workspace, arguments))
+void LaunchSkinnyProduct(const SkinnyDevice& device, const SkinnyTuning& tuning,
+                         const SkinnyWorkspace& workspace, const LinearArguments& arguments,
+                         cudaStream_t stream, bool dependent) {
+  SWAA_CHECK(SkinnyProductFits(device, tuning, workspace, arguments))
       << "rows " << arguments.rows << ", " << arguments.in_features << " -> "
       << arguments.out_features;
   const Instance& instance = *FindInstance(device, tuning, arguments.rows);
-  const FewRowsKernelParams params = {
+  const SkinnyKernelParams params = {
       .weight = arguments.weight,
       .x = arguments.x,
       .bias = arguments.bias,
@@ -172,7 +171,7 @@ void LaunchFewRows(const FewRowsDevice& device, const FewRowsTuning& tuning,
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(params.partition.blocks);
-  config.blockDim = dim3(instance.kernel != nullptr ? kFewRowsThreads : kFewRowsTmaThreads);
+  config.blockDim = dim3(instance.kernel != nullptr ? kSkinnyThreads : kSkinnyTmaThreads);
   config.dynamicSmemBytes = instance.shared_bytes;
   config.stream = stream;
   config.attrs = &attribute;
@@ -181,7 +180,7 @@ void LaunchFewRows(const FewRowsDevice& device, const FewRowsTuning& tuning,
     SWAA_CUDA_CHECK(cudaLaunchKernelEx(&config, instance.kernel, params));
   } else {
     SWAA_CUDA_CHECK(cudaLaunchKernelEx(&config, instance.tma_kernel, params,
-                                       MakeFewRowsTensorMaps(arguments, instance.rows)));
+                                       MakeSkinnyTensorMaps(arguments, instance.rows)));
   }
 }
 

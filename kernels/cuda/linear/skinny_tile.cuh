@@ -1,28 +1,28 @@
-// What the kernels for few rows share, however their tiles arrive: parameters, the product of a
-// tile, and what becomes of a warp's sums.
+// What the kernels of skinny products share, however their tiles arrive: parameters, the product of
+// a tile, and what becomes of a warp's sums.
 //
 // Eight warps share a tile of 128 output features: each multiplies its 16, the rows of A of
 // mma.m16n8k16, by the rows of x, eight to a tile of B. A block that leaves a row of tiles to
 // others as well writes its sums to memory; of those warps that share 16 features the last to
 // arrive adds them up in the order of their blocks.
 
-#ifndef SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_TILE_CUH_
-#define SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_TILE_CUH_
+#ifndef SWAA_KERNELS_CUDA_LINEAR_SKINNY_TILE_CUH_
+#define SWAA_KERNELS_CUDA_LINEAR_SKINNY_TILE_CUH_
 
 #include <cstdint>
 #include <cuda_bf16.h>
 
-#include "kernels/cuda/linear/few_rows_partition.h"
-#include "kernels/cuda/linear/few_rows_ptx.cuh"
+#include "kernels/cuda/linear/skinny_partition.h"
+#include "kernels/cuda/linear/skinny_ptx.cuh"
 #include "kernels/types.h"
 
 namespace swaa::kernels::cuda {
 
-inline constexpr int kFewRowsThreads = 256;
-inline constexpr int kFewRowsWarps = kFewRowsThreads / 32;
-static_assert(kFewRowsTileRows == 16 * kFewRowsWarps);
+inline constexpr int kSkinnyThreads = 256;
+inline constexpr int kSkinnyWarps = kSkinnyThreads / 32;
+static_assert(kSkinnyTileRows == 16 * kSkinnyWarps);
 
-struct FewRowsKernelParams {
+struct SkinnyKernelParams {
   const Bf16* weight;
   const Bf16* x;
   const float* bias;
@@ -34,15 +34,15 @@ struct FewRowsKernelParams {
   int32_t in_features;
   int32_t rows;
   int32_t l2_prefetch_tiles;
-  FewRowsPartition partition;
+  SkinnyPartition partition;
   bool out_is_f32;
   bool silu_mul;
   bool dependent;
 };
 
 template <int kRows, int kTileK>
-constexpr int FewRowsStageBytes() {
-  return (kFewRowsTileRows + kRows) * kTileK * 2;
+constexpr int SkinnyStageBytes() {
+  return (kSkinnyTileRows + kRows) * kTileK * 2;
 }
 
 // A position in the sequence of tiles.
@@ -50,9 +50,9 @@ struct TileCursor {
   int32_t row_tile;
   int32_t k_tile;
 
-  __device__ TileCursor(const FewRowsPartition& partition, int32_t tile)
+  __device__ TileCursor(const SkinnyPartition& partition, int32_t tile)
       : row_tile(tile / partition.k_tiles), k_tile(tile % partition.k_tiles) {}
-  __device__ void Next(const FewRowsPartition& partition) {
+  __device__ void Next(const SkinnyPartition& partition) {
     if (++k_tile == partition.k_tiles) {
       k_tile = 0;
       ++row_tile;
@@ -84,7 +84,7 @@ __device__ __forceinline__ void MultiplyTile(uint32_t stage, WarpSums<kRows>& su
   const int matrix = lane / 8;
   const int row = lane % 8;
   const uint32_t a_row = stage + (warp * 16 + (matrix & 1) * 8 + row) * kRowBytes;
-  const uint32_t b_row = stage + (kFewRowsTileRows + row) * kRowBytes;
+  const uint32_t b_row = stage + (kSkinnyTileRows + row) * kRowBytes;
 #pragma unroll
   for (int k = 0; k < kTileK / 8; k += 4) {  // 16-byte pieces; two steps of the product
     uint32_t a[2][4];
@@ -100,7 +100,7 @@ __device__ __forceinline__ void MultiplyTile(uint32_t stage, WarpSums<kRows>& su
   }
 }
 
-__device__ __forceinline__ void Store(const FewRowsKernelParams& params, int32_t row,
+__device__ __forceinline__ void Store(const SkinnyKernelParams& params, int32_t row,
                                       int32_t feature, float value) {
   const int64_t at = int64_t{row} * params.features + feature;
   if (params.out_is_f32) {
@@ -116,12 +116,12 @@ __device__ __forceinline__ float SiluMul(float gate, float up) {
 
 // Writes a warp's finished sums.
 template <int kRows>
-__device__ __forceinline__ void StoreSums(const FewRowsKernelParams& params, int32_t row_tile,
+__device__ __forceinline__ void StoreSums(const SkinnyKernelParams& params, int32_t row_tile,
                                           const WarpSums<kRows>& sums) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const int per_warp = params.silu_mul ? 8 : 16;
-  const int32_t feature = (row_tile * kFewRowsWarps + warp) * per_warp + lane / 4;
+  const int32_t feature = (row_tile * kSkinnyWarps + warp) * per_warp + lane / 4;
   if (feature >= params.features) return;
   const int32_t second = params.silu_mul ? params.features + feature : feature + 8;  // of the bias
   const bool has_second = params.silu_mul || second < params.features;
@@ -148,7 +148,7 @@ __device__ __forceinline__ void StoreSums(const FewRowsKernelParams& params, int
 // Hands a warp's share of a row of tiles in. True for the last of those that share it, whose sums
 // are then those of all.
 template <int kRows>
-__device__ __forceinline__ bool CombineShares(const FewRowsKernelParams& params, int32_t row_tile,
+__device__ __forceinline__ bool CombineShares(const SkinnyKernelParams& params, int32_t row_tile,
                                               WarpSums<kRows>& sums) {
   constexpr int kRowTiles = WarpSums<kRows>::kRowTiles;
   const int32_t first = params.partition.FirstBlock(row_tile);
@@ -158,7 +158,7 @@ __device__ __forceinline__ bool CombineShares(const FewRowsKernelParams& params,
   const int warp = threadIdx.x / 32;
   const auto share = [&](int32_t block) {
     const int64_t slot = PartialSlot(block, first);
-    return params.partials + (slot * kFewRowsWarps + warp) * (kRowTiles * 32) + lane;
+    return params.partials + (slot * kSkinnyWarps + warp) * (kRowTiles * 32) + lane;
   };
   float4* mine = share(blockIdx.x);
 #pragma unroll
@@ -167,7 +167,7 @@ __device__ __forceinline__ bool CombineShares(const FewRowsKernelParams& params,
     if (j * 8 < params.rows) __stcg(mine + j * 32, make_float4(v[0], v[1], v[2], v[3]));
   }
   __syncwarp();
-  uint32_t* arrivals = params.arrivals + row_tile * kFewRowsWarps + warp;
+  uint32_t* arrivals = params.arrivals + row_tile * kSkinnyWarps + warp;
   uint32_t arrived = 0;
   // Releases what the warp has written and acquires what those before it have.
   if (lane == 0) arrived = ptx::AddAcquireRelease(arrivals, 1);
@@ -195,4 +195,4 @@ __device__ __forceinline__ bool CombineShares(const FewRowsKernelParams& params,
 
 }  // namespace swaa::kernels::cuda
 
-#endif  // SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_TILE_CUH_
+#endif  // SWAA_KERNELS_CUDA_LINEAR_SKINNY_TILE_CUH_

@@ -1,8 +1,8 @@
-// Tensor maps of the product for few rows: how the copy engine of Hopper finds boxes of a weight
+// Tensor maps of the skinny product: how the copy engine of Hopper finds boxes of a weight
 // and of x.
 
-#ifndef SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_TENSOR_MAP_H_
-#define SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_TENSOR_MAP_H_
+#ifndef SWAA_KERNELS_CUDA_LINEAR_SKINNY_TENSOR_MAP_H_
+#define SWAA_KERNELS_CUDA_LINEAR_SKINNY_TENSOR_MAP_H_
 
 #include <cstdint>
 #include <cuda.h>
@@ -13,9 +13,9 @@ namespace swaa::kernels::cuda {
 
 // Input features of a box: 128 bytes, the span of the engine's swizzle, which lays the 16-byte
 // piece c of row r at piece c ^ (r & 7).
-inline constexpr int kFewRowsBoxColumns = 64;
+inline constexpr int kSkinnyBoxColumns = 64;
 
-struct FewRowsTensorMaps {
+struct SkinnyTensorMaps {
   // [1, out_features, in_features] in boxes of a tile; with silu_mul [gate or up, out_features / 2,
   // in_features] in boxes of [2, 8, 64].
   CUtensorMap weight;
@@ -23,8 +23,8 @@ struct FewRowsTensorMaps {
 };
 
 // Throws CudaError.
-FewRowsTensorMaps MakeFewRowsTensorMaps(const LinearArguments& product, int32_t box_rows);
+SkinnyTensorMaps MakeSkinnyTensorMaps(const LinearArguments& product, int32_t box_rows);
 
 }  // namespace swaa::kernels::cuda
 
-#endif  // SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_TENSOR_MAP_H_
+#endif  // SWAA_KERNELS_CUDA_LINEAR_SKINNY_TENSOR_MAP_H_
