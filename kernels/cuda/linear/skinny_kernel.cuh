@@ -28,11 +28,12 @@ class TileCopier {
     to_ = shared + row * kRowBytes + (piece ^ (row & 7)) * 16;
     // With silu_mul a warp's 16 rows are 8 of gate and the same 8 of up. A pass has a multiple of
     // 16 rows, so that a thread's are all of gate or all of up.
-    const int32_t halves = params.silu_mul ? 2 : 1;
+    const int32_t halves = params.out.silu_mul ? 2 : 1;
     pass_features_ = kPassRows / halves;
-    const int32_t in_tile = params.silu_mul ? row / 16 * 8 + row % 8 : row;
+    const int32_t in_tile = params.out.silu_mul ? row / 16 * 8 + row % 8 : row;
     feature_ = tile_.row_tile * (kSkinnyTileRows / halves) + in_tile;
-    const int64_t weight_row = feature_ + (params.silu_mul && (row & 8) != 0 ? params.features : 0);
+    const int64_t weight_row =
+        feature_ + (params.out.silu_mul && (row & 8) != 0 ? params.out.features : 0);
     weight_ = params.weight + weight_row * params.in_features;
     x_ = params.x + row * params.x_stride;
   }
@@ -43,7 +44,7 @@ class TileCopier {
 #pragma unroll
     for (int pass = 0; pass < kPasses; ++pass) {
       const bool valid =
-          k_ < params_.in_features && feature_ + pass * pass_features_ < params_.features;
+          k_ < params_.in_features && feature_ + pass * pass_features_ < params_.out.features;
       ptx::CopyAsync(to + pass * kPassRows * kRowBytes, weight_ + pass * pass_elements + k_, valid);
     }
   }
@@ -54,7 +55,7 @@ class TileCopier {
 #pragma unroll
     for (int pass = 0; pass < kRows; pass += kPassRows) {
       if (row + pass >= kRows) break;
-      const bool valid = k_ < params_.in_features && row + pass < params_.rows;
+      const bool valid = k_ < params_.in_features && row + pass < params_.out.rows;
       ptx::CopyAsync(to + pass * kRowBytes, x_ + pass * params_.x_stride + k_, valid);
     }
   }
@@ -65,7 +66,7 @@ class TileCopier {
     if (threadIdx.x % 8 != 0 || k_ >= params_.in_features) return;
     const int64_t pass_elements = int64_t{pass_features_} * params_.in_features;
     for (int pass = 0; pass < kPasses; ++pass) {
-      if (feature_ + pass * pass_features_ >= params_.features) break;
+      if (feature_ + pass * pass_features_ >= params_.out.features) break;
       ptx::PrefetchL2(weight_ + pass * pass_elements + k_);
     }
   }
@@ -158,7 +159,7 @@ __global__ void __launch_bounds__(kSkinnyThreads, 2)
     }
     MultiplyTile<kRows, kTileK>(shared + stage * kStageBytes, sums);
     if (tile.k_tile == partition.k_tiles - 1 || i == count - 1) {
-      if (CombineShares(params, tile.row_tile, sums)) StoreSums(params, tile.row_tile, sums);
+      if (CombineShares(params, tile.row_tile, sums)) StoreSums(params.out, tile.row_tile, sums);
       sums.Clear();
     }
     tile.Next(partition);

@@ -7,10 +7,9 @@
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/linear/skinny_hopper_product.h"
 #include "kernels/cuda/linear/skinny_kernel.cuh"
 #include "kernels/cuda/linear/skinny_product.h"
-#include "kernels/cuda/linear/skinny_tensor_map.h"
-#include "kernels/cuda/linear/skinny_tma_kernel.cuh"
 
 namespace swaa::kernels::cuda {
 namespace {
@@ -20,14 +19,7 @@ struct Instance {
   int32_t k_tile;
   int32_t stages;
   int32_t shared_bytes;
-  // One of these.
-  void (*kernel)(SkinnyKernelParams) = nullptr;
-  void (*tma_kernel)(SkinnyKernelParams, SkinnyTensorMaps) = nullptr;
-
-  const void* function() const {
-    return kernel != nullptr ? reinterpret_cast<const void*>(kernel)
-                             : reinterpret_cast<const void*>(tma_kernel);
-  }
+  void (*kernel)(SkinnyKernelParams);
 };
 
 template <int kRows, int kTileK, int kStages>
@@ -36,25 +28,13 @@ constexpr Instance MakeInstance() {
           SkinnyKernel<kRows, kTileK, kStages>};
 }
 
-template <int kRows, int kStages>
-constexpr Instance MakeTmaInstance() {
-  return {.rows = kRows,
-          .k_tile = kSkinnyBoxColumns,
-          .stages = kStages,
-          .shared_bytes = SkinnyTmaSharedBytes<kRows, kStages>(),
-          .tma_kernel = SkinnyTmaKernel<kRows, kStages>};
-}
-
 // By rows, then the deepest first. Two blocks of the deepest fill the shared memory of a Hopper
 // multiprocessor; the shallow ones fit where a block may have 99 KB, or four a multiprocessor.
 constexpr std::array kInstances = {
-    MakeInstance<8, 64, 6>(),   MakeInstance<8, 64, 3>(),   MakeInstance<8, 128, 3>(),
-    MakeTmaInstance<8, 6>(),    MakeTmaInstance<8, 3>(),    MakeInstance<16, 64, 6>(),
-    MakeInstance<16, 64, 3>(),  MakeInstance<16, 128, 3>(), MakeTmaInstance<16, 6>(),
-    MakeTmaInstance<16, 3>(),   MakeInstance<32, 64, 5>(),  MakeInstance<32, 64, 3>(),
-    MakeInstance<32, 128, 2>(), MakeTmaInstance<32, 5>(),   MakeTmaInstance<32, 3>(),
-    MakeInstance<64, 64, 4>(),  MakeInstance<64, 64, 3>(),  MakeInstance<64, 128, 2>(),
-    MakeTmaInstance<64, 4>(),   MakeTmaInstance<64, 3>(),
+    MakeInstance<8, 64, 6>(),  MakeInstance<8, 64, 3>(),  MakeInstance<8, 128, 3>(),
+    MakeInstance<16, 64, 6>(), MakeInstance<16, 64, 3>(), MakeInstance<16, 128, 3>(),
+    MakeInstance<32, 64, 5>(), MakeInstance<32, 64, 3>(), MakeInstance<32, 128, 2>(),
+    MakeInstance<64, 64, 4>(), MakeInstance<64, 64, 3>(), MakeInstance<64, 128, 2>(),
 };
 
 // Shared memory that the system keeps of each block.
@@ -70,11 +50,9 @@ const Instance* FindInstance(const SkinnyDevice& device, const SkinnyTuning& tun
   // This launch's blocks and the next one's.
   const int64_t resident = tuning.blocks_per_multiprocessor * (device.programmatic_launch ? 2 : 1);
   const int64_t share = device.shared_bytes_per_multiprocessor / resident - kReservedSharedBytes;
-  const bool tma = tuning.tma && device.programmatic_launch && tuning.k_tile == kSkinnyBoxColumns;
   const Instance* shallowest = nullptr;
   for (const Instance& instance : kInstances) {
     if (instance.rows < rows || instance.k_tile != tuning.k_tile) continue;
-    if (tma != (instance.tma_kernel != nullptr)) continue;
     if (shallowest != nullptr && instance.rows > shallowest->rows) break;
     if (instance.shared_bytes > device.shared_bytes_per_block) continue;
     if (tuning.stages == 0 ? instance.shared_bytes <= share : instance.stages == tuning.stages) {
@@ -85,14 +63,11 @@ const Instance* FindInstance(const SkinnyDevice& device, const SkinnyTuning& tun
   return shallowest;
 }
 
-int64_t OutFeatures(const LinearArguments& arguments) {
-  return arguments.silu_mul ? arguments.out_features / 2 : arguments.out_features;
-}
-
 SkinnyPartition Partition(const SkinnyDevice& device, const SkinnyTuning& tuning,
                           const LinearArguments& arguments) {
-  return MakeSkinnyPartition(OutFeatures(arguments), arguments.in_features, arguments.silu_mul,
-                             tuning.k_tile, MaxBlocks(device, tuning), tuning.min_tiles_per_block);
+  return MakeSkinnyPartition(OutputOf(arguments).features, arguments.in_features,
+                             arguments.silu_mul, tuning.k_tile, MaxBlocks(device, tuning),
+                             tuning.min_tiles_per_block);
 }
 
 }  // namespace
@@ -109,11 +84,11 @@ absl::StatusOr<SkinnyDevice> InitializeSkinnyProduct() {
       .shared_bytes_per_multiprocessor =
           static_cast<int64_t>(properties.sharedMemPerMultiprocessor),
       .programmatic_launch = properties.major >= 9,
+      .hopper = properties.major == 9 && properties.minor == 0,
   };
   for (const Instance& instance : kInstances) {
     if (instance.shared_bytes > result.shared_bytes_per_block) continue;
-    if (instance.tma_kernel != nullptr && !result.programmatic_launch) continue;
-    const void* kernel = instance.function();
+    const auto* kernel = reinterpret_cast<const void*>(instance.kernel);
     SWAA_RETURN_IF_ERROR(
         CudaStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         instance.shared_bytes),
@@ -125,6 +100,7 @@ absl::StatusOr<SkinnyDevice> InitializeSkinnyProduct() {
                                         cudaSharedmemCarveoutMaxShared),
                    "shared memory of the skinny product"));
   }
+  if (result.hopper) SWAA_RETURN_IF_ERROR(InitializeSkinnyHopperProduct(result));
   return result;
 }
 
@@ -135,7 +111,10 @@ int64_t SkinnyPartialBytes(const SkinnyDevice& device, const SkinnyTuning& tunin
 
 bool SkinnyProductFits(const SkinnyDevice& device, const SkinnyTuning& tuning,
                        const SkinnyWorkspace& workspace, const LinearArguments& arguments) {
-  if (arguments.rows < 1 || arguments.rows > kMaxSkinnyRows) return false;
+  if (arguments.rows < 1 || arguments.rows > std::min(tuning.max_rows, kMaxSkinnyRows)) {
+    return false;
+  }
+  if (UsesSkinnyHopperProduct(device, tuning)) return true;
   if (workspace.partial_bytes < SkinnyPartialBytes(device, tuning)) return false;
   const int64_t row_tiles = Partition(device, tuning, arguments).row_tiles;
   return row_tiles * kSkinnyWarps <= workspace.arrival_count &&
@@ -148,40 +127,34 @@ void LaunchSkinnyProduct(const SkinnyDevice& device, const SkinnyTuning& tuning,
   SWAA_CHECK(SkinnyProductFits(device, tuning, workspace, arguments))
       << "rows " << arguments.rows << ", " << arguments.in_features << " -> "
       << arguments.out_features;
+  if (UsesSkinnyHopperProduct(device, tuning)) {
+    LaunchSkinnyHopperProduct(device, tuning, arguments, stream, dependent);
+    return;
+  }
   const Instance& instance = *FindInstance(device, tuning, arguments.rows);
   const SkinnyKernelParams params = {
       .weight = arguments.weight,
       .x = arguments.x,
-      .bias = arguments.bias,
-      .out = arguments.out,
+      .out = OutputOf(arguments),
       .partials = static_cast<float4*>(workspace.partials),
       .arrivals = workspace.arrivals,
       .x_stride = arguments.stride(),
-      .features = static_cast<int32_t>(OutFeatures(arguments)),
       .in_features = static_cast<int32_t>(arguments.in_features),
-      .rows = static_cast<int32_t>(arguments.rows),
       .l2_prefetch_tiles = tuning.l2_prefetch_tiles,
       .partition = Partition(device, tuning, arguments),
-      .out_is_f32 = arguments.out_type == DataType::kF32,
-      .silu_mul = arguments.silu_mul,
       .dependent = dependent && device.programmatic_launch,
   };
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(params.partition.blocks);
-  config.blockDim = dim3(instance.kernel != nullptr ? kSkinnyThreads : kSkinnyTmaThreads);
+  config.gridDim = dim3(static_cast<uint32_t>(params.partition.blocks));
+  config.blockDim = dim3(kSkinnyThreads);
   config.dynamicSmemBytes = instance.shared_bytes;
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = params.dependent ? 1 : 0;
-  if (instance.kernel != nullptr) {
-    SWAA_CUDA_CHECK(cudaLaunchKernelEx(&config, instance.kernel, params));
-  } else {
-    SWAA_CUDA_CHECK(cudaLaunchKernelEx(&config, instance.tma_kernel, params,
-                                       MakeSkinnyTensorMaps(arguments, instance.rows)));
-  }
+  SWAA_CUDA_CHECK(cudaLaunchKernelEx(&config, instance.kernel, params));
 }
 
 }  // namespace swaa::kernels::cuda

@@ -20,12 +20,14 @@ inline constexpr int64_t kMaxSkinnyRows = 64;
 
 // How the kernel is set up. The defaults are what measuring settled on; benchmarks compare others.
 struct SkinnyTuning {
-  int32_t k_tile = 64;                    // input features of a tile: 64 or 128
+  int64_t max_rows = 32;                  // of x, at most kMaxSkinnyRows; above, cuBLASLt is faster
+  int32_t k_tile = 64;                    // input features of a tile: 64, or 128 but on Hopper
   int32_t stages = 0;                     // tiles in flight a block; 0: as many as fit, see below
   int32_t blocks_per_multiprocessor = 1;  // of one launch
-  int32_t l2_prefetch_tiles = 0;          // more tiles asked into L2 before x is waited for
-  int32_t min_tiles_per_block = 2;
-  bool tma = true;  // by the copy engine, where there is one and k_tile is 64
+  int32_t l2_prefetch_tiles = 4;          // more tiles asked into L2 before x is waited for
+  int32_t min_tiles_per_block = 2;        // not of Hopper's kernel
+  int32_t max_cluster = 2;                // blocks that share a row of tiles, of Hopper's kernel
+  bool hopper = true;                     // Hopper's own kernel where there is one
 };
 
 // What the kernel needs to know of a device.
@@ -34,6 +36,7 @@ struct SkinnyDevice {
   int64_t shared_bytes_per_block = 0;  // the most a block may ask for
   int64_t shared_bytes_per_multiprocessor = 0;
   bool programmatic_launch = false;  // compute capability 9.0 and newer
+  bool hopper = false;               // 9.0
 };
 
 // Describes the current CUDA device and lets it run the kernels with all their shared memory.

@@ -11,19 +11,16 @@
 
 namespace swaa::kernels::cuda {
 
-// Input features of a box: 128 bytes, the span of the engine's swizzle, which lays the 16-byte
-// piece c of row r at piece c ^ (r & 7).
-inline constexpr int kSkinnyBoxColumns = 64;
-
 struct SkinnyTensorMaps {
   // [1, out_features, in_features] in boxes of a tile; with silu_mul [gate or up, out_features / 2,
   // in_features] in boxes of [2, 8, 64].
   CUtensorMap weight;
-  CUtensorMap x;  // [rows, in_features] in boxes of [box_rows, 64]; what lies outside is zero
+  CUtensorMap x;  // [rows, in_features] in boxes of [x_rows, 64]; what lies outside is zero
 };
 
-// Throws CudaError.
-SkinnyTensorMaps MakeSkinnyTensorMaps(const LinearArguments& product, int32_t box_rows);
+// Boxes of tile_rows rows of the weight and x_rows of x. Throws CudaError.
+SkinnyTensorMaps MakeSkinnyTensorMaps(const LinearArguments& product, int32_t tile_rows,
+                                      int32_t x_rows);
 
 }  // namespace swaa::kernels::cuda
 

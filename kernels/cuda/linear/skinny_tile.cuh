@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cuda_bf16.h>
 
+#include "kernels/cuda/linear/linear_arguments.h"
 #include "kernels/cuda/linear/skinny_partition.h"
 #include "kernels/cuda/linear/skinny_ptx.cuh"
 #include "kernels/types.h"
@@ -22,21 +23,36 @@ inline constexpr int kSkinnyThreads = 256;
 inline constexpr int kSkinnyWarps = kSkinnyThreads / 32;
 static_assert(kSkinnyTileRows == 16 * kSkinnyWarps);
 
+// Where finished sums go.
+struct SkinnyOutput {
+  const float* bias;
+  void* out;
+  int32_t features;  // of out: half of the weight's with silu_mul
+  int32_t rows;
+  bool is_f32;
+  bool silu_mul;
+};
+
+inline SkinnyOutput OutputOf(const LinearArguments& product) {
+  return {.bias = product.bias,
+          .out = product.out,
+          .features = static_cast<int32_t>(product.silu_mul ? product.out_features / 2
+                                                            : product.out_features),
+          .rows = static_cast<int32_t>(product.rows),
+          .is_f32 = product.out_type == DataType::kF32,
+          .silu_mul = product.silu_mul};
+}
+
 struct SkinnyKernelParams {
   const Bf16* weight;
   const Bf16* x;
-  const float* bias;
-  void* out;
+  SkinnyOutput out;
   float4* partials;    // [2 * blocks, warps, rows / 8, 32]
   uint32_t* arrivals;  // [row_tiles, warps]
   int64_t x_stride;
-  int32_t features;  // of out: half of the weight's with silu_mul
   int32_t in_features;
-  int32_t rows;
   int32_t l2_prefetch_tiles;
   SkinnyPartition partition;
-  bool out_is_f32;
-  bool silu_mul;
   bool dependent;
 };
 
@@ -100,13 +116,13 @@ __device__ __forceinline__ void MultiplyTile(uint32_t stage, WarpSums<kRows>& su
   }
 }
 
-__device__ __forceinline__ void Store(const SkinnyKernelParams& params, int32_t row,
-                                      int32_t feature, float value) {
-  const int64_t at = int64_t{row} * params.features + feature;
-  if (params.out_is_f32) {
-    static_cast<float*>(params.out)[at] = value;
+__device__ __forceinline__ void Store(const SkinnyOutput& out, int32_t row, int32_t feature,
+                                      float value) {
+  const int64_t at = int64_t{row} * out.features + feature;
+  if (out.is_f32) {
+    static_cast<float*>(out.out)[at] = value;
   } else {
-    static_cast<__nv_bfloat16*>(params.out)[at] = __float2bfloat16_rn(value);
+    static_cast<__nv_bfloat16*>(out.out)[at] = __float2bfloat16_rn(value);
   }
 }
 
@@ -114,34 +130,40 @@ __device__ __forceinline__ float SiluMul(float gate, float up) {
   return gate / (1.0f + __expf(-gate)) * up;
 }
 
+// Writes the sums of `feature` at rows row and row + 1, and those of `second`, which with silu_mul
+// is the row of the weight that holds up. Neither need lie within the output.
+__device__ __forceinline__ void StoreFeatures(const SkinnyOutput& out, int32_t feature,
+                                              int32_t second, int32_t row, const float (&sums)[4]) {
+  if (feature >= out.features) return;
+  const bool has_second = out.silu_mul || second < out.features;
+  const float bias0 = out.bias != nullptr ? __ldg(out.bias + feature) : 0;
+  const float bias1 = out.bias != nullptr && has_second ? __ldg(out.bias + second) : 0;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    if (row + i >= out.rows) continue;
+    const float value0 = sums[i] + bias0;
+    const float value1 = sums[2 + i] + bias1;
+    if (out.silu_mul) {
+      Store(out, row + i, feature, SiluMul(value0, value1));
+    } else {
+      Store(out, row + i, feature, value0);
+      if (has_second) Store(out, row + i, second, value1);
+    }
+  }
+}
+
 // Writes a warp's finished sums.
 template <int kRows>
-__device__ __forceinline__ void StoreSums(const SkinnyKernelParams& params, int32_t row_tile,
+__device__ __forceinline__ void StoreSums(const SkinnyOutput& out, int32_t row_tile,
                                           const WarpSums<kRows>& sums) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  const int per_warp = params.silu_mul ? 8 : 16;
+  const int per_warp = out.silu_mul ? 8 : 16;
   const int32_t feature = (row_tile * kSkinnyWarps + warp) * per_warp + lane / 4;
-  if (feature >= params.features) return;
-  const int32_t second = params.silu_mul ? params.features + feature : feature + 8;  // of the bias
-  const bool has_second = params.silu_mul || second < params.features;
-  const float bias0 = params.bias != nullptr ? __ldg(params.bias + feature) : 0;
-  const float bias1 = params.bias != nullptr && has_second ? __ldg(params.bias + second) : 0;
+  const int32_t second = out.silu_mul ? out.features + feature : feature + 8;
 #pragma unroll
   for (int j = 0; j < WarpSums<kRows>::kRowTiles; ++j) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int32_t row = j * 8 + lane % 4 * 2 + i;
-      if (row >= params.rows) continue;
-      const float value0 = sums.values[j][i] + bias0;
-      const float value1 = sums.values[j][2 + i] + bias1;
-      if (params.silu_mul) {
-        Store(params, row, feature, SiluMul(value0, value1));
-      } else {
-        Store(params, row, feature, value0);
-        if (has_second) Store(params, row, second, value1);
-      }
-    }
+    StoreFeatures(out, feature, second, j * 8 + lane % 4 * 2, sums.values[j]);
   }
 }
 
@@ -164,7 +186,7 @@ __device__ __forceinline__ bool CombineShares(const SkinnyKernelParams& params, 
 #pragma unroll
   for (int j = 0; j < kRowTiles; ++j) {
     const float(&v)[4] = sums.values[j];
-    if (j * 8 < params.rows) __stcg(mine + j * 32, make_float4(v[0], v[1], v[2], v[3]));
+    if (j * 8 < params.out.rows) __stcg(mine + j * 32, make_float4(v[0], v[1], v[2], v[3]));
   }
   __syncwarp();
   uint32_t* arrivals = params.arrivals + row_tile * kSkinnyWarps + warp;
@@ -182,7 +204,7 @@ __device__ __forceinline__ bool CombineShares(const SkinnyKernelParams& params, 
     const float4* theirs = share(block);
 #pragma unroll
     for (int j = 0; j < kRowTiles; ++j) {
-      if (j * 8 >= params.rows) continue;
+      if (j * 8 >= params.out.rows) continue;
       const float4 v = __ldcg(theirs + j * 32);
       sums.values[j][0] += v.x;
       sums.values[j][1] += v.y;
