@@ -40,7 +40,6 @@ class Products {
   // Whether our own kernel computes the product: it may be a programmatic dependent, its results
   // do not depend on the other rows, and it can apply silu_mul.
   bool IsSkinny(const LinearArguments& product) const;
-  bool IsForFewRows(const LinearArguments& product) const { return IsSkinny(product); }
 
   // Enqueues the product; nothing is allocated or waited for. The stream may be captured where the
   // product is skinny or its row count was prepared: else the library may have to load a
