@@ -1,5 +1,5 @@
-// Matrix products on the GPU: few rows by our own kernel beside cuBLASLt and the time that reading
-// the weights takes, alone and as the chain of a Qwen3-4B decode step; rates of prefill.
+// Matrix products on the GPU: skinny ones by our own kernel beside cuBLASLt and the time that
+// reading the weights takes, alone and as the chain of a Qwen3-4B decode step; rates of prefill.
 
 #include <cmath>
 #include <cstdint>
@@ -22,11 +22,12 @@ namespace {
 using kernels::Bf16;
 using kernels::DataType;
 using kernels::cuda::CublasLtProducts;
-using kernels::cuda::FewRowsTuning;
 using kernels::cuda::LinearArguments;
 using kernels::cuda::Products;
+using kernels::cuda::SkinnyTuning;
 using linear_bench::DeviceMemory;
 using linear_bench::FillUniform;
+using linear_bench::NormalizeRows;
 
 struct Shape {
   const char* name;
@@ -47,21 +48,17 @@ constexpr Shape kShapes[] = {{"qkv 2560->6144", 6144, 2560},
 
 struct Variant {
   const char* name;
-  FewRowsTuning tuning;
+  SkinnyTuning tuning;
 };
+// All serve as many rows as a kernel can.
 const Variant kVariants[] = {
-    {"default", {}},
-    {"3 stages", {.stages = 3}},
-    {"2 blocks a multiprocessor", {.blocks_per_multiprocessor = 2}},
-    {"L2 prefetch 4", {.l2_prefetch_tiles = 4}},
-    {"L2 prefetch 12", {.l2_prefetch_tiles = 12}},
-    {"blocks of 4 tiles", {.min_tiles_per_block = 4}},
-    {"blocks of 1 tile", {.min_tiles_per_block = 1}},
-    {"cp.async", {.tma = false}},
-    {"cp.async, 3 stages", {.stages = 3, .tma = false}},
-    {"cp.async, tiles of 128", {.k_tile = 128, .tma = false}},
-    {"cp.async, 2 blocks a multiprocessor", {.blocks_per_multiprocessor = 2, .tma = false}},
-    {"cp.async, L2 prefetch 4", {.l2_prefetch_tiles = 4, .tma = false}},
+    {"ours", {.max_rows = 64}},
+    {"ours, no L2 prefetch", {.max_rows = 64, .l2_prefetch_tiles = 0}},
+    {"ours, no clusters", {.max_rows = 64, .max_cluster = 1}},
+    {"ours, clusters of 4", {.max_rows = 64, .max_cluster = 4}},
+    {"ours, 3 stages", {.max_rows = 64, .stages = 3}},
+    {"cp.async", {.max_rows = 64, .l2_prefetch_tiles = 0, .hopper = false}},
+    {"cp.async, tiles of 128", {.max_rows = 64, .k_tile = 128, .hopper = false}},
 };
 
 template <typename T>
@@ -73,7 +70,7 @@ T OrThrow(absl::StatusOr<T> value) {
 class Workspace {
  public:
   Workspace() : memory_(Products::kWorkspaceBytes) {}
-  std::unique_ptr<Products> MakeProducts(const FewRowsTuning& tuning) {
+  std::unique_ptr<Products> MakeProducts(const SkinnyTuning& tuning) {
     return OrThrow(Products::Create(memory_.as<void>(), Products::kWorkspaceBytes, tuning));
   }
   // In a workspace of its own: the other's counters must stay zero.
@@ -128,8 +125,8 @@ std::string Rate(double bytes, double seconds) {
 
 void CompareShape(const Shape& shape, Workspace& workspace, cudaStream_t stream) {
   const Weights weights(shape);
-  const auto products = workspace.MakeProducts({});
-  const auto portable = workspace.MakeProducts({.tma = false});
+  const auto products = workspace.MakeProducts({.max_rows = 64});
+  const auto portable = workspace.MakeProducts({.max_rows = 64, .hopper = false});
   const auto cublaslt = workspace.MakeCublasLt();
   const DeviceMemory x(256 * shape.in_features * 2);
   const DeviceMemory out(256 * shape.out_features * 4);
@@ -154,7 +151,7 @@ void CompareShape(const Shape& shape, Workspace& workspace, cudaStream_t stream)
       product.weight = weights.at(run);
       cublaslt->Run(product, stream);
     });
-    if (!products->IsForFewRows(product)) continue;
+    if (!products->IsSkinny(product)) continue;
     time("ours", [&](int run) {
       product.weight = weights.at(run);
       products->Run(product, stream, /*dependent=*/run > 0);
@@ -216,36 +213,41 @@ class DecodeChain {
   DeviceMemory logits_{kMaxRows * 151936 * 4};
 };
 
-void CompareChain(Workspace& workspace, cudaStream_t stream) {
-  const DecodeChain chain;
+// A small kernel after each product, as norms and the like are in a model, or none.
+enum class Between { kNothing, kSmallKernels };
+
+void CompareChain(const DecodeChain& chain, int64_t rows, Between between, Workspace& workspace,
+                  cudaStream_t stream) {
   const double floor = FloorSeconds(chain.bytes());
-  for (const int64_t rows : {1, 8, 32, 64}) {
-    const auto time = [&](const std::string& name, bool silu_mul, const DecodeChain::Run& run) {
-      const double seconds = MedianSeconds(
-          stream, [&](int) { chain.Enqueue(rows, silu_mul, run); }, 20, /*graph_runs=*/1);
-      ReportRow("decode chain", std::to_string(rows) + " rows, " + name, seconds, floor,
-                Rate(chain.bytes(), seconds));
+  const auto time = [&](const std::string& name, bool silu_mul, const DecodeChain::Run& run) {
+    const auto step = [&](const LinearArguments& product) {
+      run(product);
+      if (between == Between::kNothing || product.out_type == DataType::kF32) return;
+      const int64_t width = product.silu_mul ? product.out_features / 2 : product.out_features;
+      NormalizeRows(static_cast<Bf16*>(product.out), rows, width, stream, /*dependent=*/true);
     };
-    const auto cublaslt = workspace.MakeCublasLt();
-    chain.Enqueue(rows, false, [&](const LinearArguments& product) {
-      const int64_t prepared[] = {rows};
-      if (!cublaslt->Prepare(product, prepared).ok()) throw std::runtime_error("Prepare");
-    });
-    time("cuBLASLt", false,
-         [&](const LinearArguments& product) { cublaslt->Run(product, stream); });
-    for (const Variant& variant : kVariants) {
-      const auto products = workspace.MakeProducts(variant.tuning);
-      const std::string name = variant.name;
-      if (&variant == kVariants) {
-        time(name + ", no overlap", false,
-             [&](const LinearArguments& product) { products->Run(product, stream, false); });
-        time(name + ", silu*mul", true,
-             [&](const LinearArguments& product) { products->Run(product, stream, true); });
-      }
-      time(name, false,
-           [&](const LinearArguments& product) { products->Run(product, stream, true); });
-    }
+    chain.Enqueue(rows, silu_mul, step);  // as a server warms up before it captures
+    const double seconds = MedianSeconds(
+        stream, [&](int) { chain.Enqueue(rows, silu_mul, step); }, 20, /*graph_runs=*/1);
+    ReportRow("decode chain",
+              std::to_string(rows) + " rows, " + name +
+                  (between == Between::kSmallKernels ? ", small kernels between" : ""),
+              seconds, floor, Rate(chain.bytes(), seconds));
+  };
+  const auto cublaslt = workspace.MakeCublasLt();
+  chain.Enqueue(rows, false, [&](const LinearArguments& product) {
+    const int64_t prepared[] = {rows};
+    if (!cublaslt->Prepare(product, prepared).ok()) throw std::runtime_error("Prepare");
+  });
+  time("cuBLASLt", false, [&](const LinearArguments& product) { cublaslt->Run(product, stream); });
+  for (const Variant& variant : kVariants) {
+    const auto products = workspace.MakeProducts(variant.tuning);
+    time(variant.name, false,
+         [&](const LinearArguments& product) { products->Run(product, stream, true); });
   }
+  const auto products = workspace.MakeProducts({.max_rows = 64});
+  time("ours, silu*mul", true,
+       [&](const LinearArguments& product) { products->Run(product, stream, true); });
 }
 
 void MeasurePrefill(Workspace& workspace, cudaStream_t stream) {
@@ -306,7 +308,16 @@ SWAA_GPU_BENCHMARK(linear) {
   });
 }
 
-SWAA_GPU_BENCHMARK(linear_chain) { return Measure(CompareChain); }
+SWAA_GPU_BENCHMARK(linear_chain) {
+  return Measure([](Workspace& workspace, cudaStream_t stream) {
+    const DecodeChain chain;
+    for (const int64_t rows : {1, 8, 16, 32, 64}) {
+      for (const Between between : {Between::kNothing, Between::kSmallKernels}) {
+        CompareChain(chain, rows, between, workspace, stream);
+      }
+    }
+  });
+}
 
 SWAA_GPU_BENCHMARK(linear_prefill) { return Measure(MeasurePrefill); }
 

@@ -4,6 +4,7 @@
 #define SWAA_BENCH_GPU_LINEAR_OPERANDS_H_
 
 #include <cstdint>
+#include <cuda_runtime_api.h>
 
 #include "kernels/types.h"
 
@@ -28,6 +29,11 @@ class DeviceMemory {
 
 // Uniform numbers in [-bound, bound), written when the call returns.
 void FillUniform(kernels::Bf16* out, int64_t count, float bound);
+
+// Divides each row of x [rows, features] by its root mean square, in place: a small kernel as there
+// are between the products of a model, a block a row. `dependent`: a programmatic dependent.
+void NormalizeRows(kernels::Bf16* x, int64_t rows, int64_t features, cudaStream_t stream,
+                   bool dependent);
 
 }  // namespace swaa::linear_bench
 

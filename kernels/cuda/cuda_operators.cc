@@ -286,7 +286,7 @@ class CudaOperators : public Operators {
     LinearArguments product = ArgumentsOf(*p.weight, p.x, p.rows);
     product.out = p.out;
     product.silu_mul = true;
-    if (products_->IsForFewRows(product)) {
+    if (products_->IsSkinny(product)) {
       Multiply(product);
       return;
     }

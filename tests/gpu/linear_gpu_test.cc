@@ -1,6 +1,7 @@
 // Matrix products on the GPU against double precision, and what they promise: rows independent of
 // each other, the same bits run after run, chains of overlapping kernels equal to serial ones.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cuda_runtime_api.h>
@@ -16,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/linear/products.h"
+#include "kernels/cuda/linear/skinny_hopper_grid.h"
 #include "tests/gpu/linear_problem.h"
 
 namespace swaa::kernels::cuda {
@@ -39,20 +41,23 @@ uint32_t Seed() {
 
 struct Tuning {
   const char* name;
-  FewRowsTuning tuning;
+  SkinnyTuning tuning;
 };
 
 std::vector<Tuning> Tunings() {
   return {
       {"default", {}},
-      {"shallow", {.stages = 3, .l2_prefetch_tiles = 3, .min_tiles_per_block = 1}},
-      {"two_blocks", {.blocks_per_multiprocessor = 2, .min_tiles_per_block = 4}},
-      {"portable", {.tma = false}},
-      {"portable_shallow", {.stages = 3, .tma = false}},
-      {"portable_wide", {.k_tile = 128, .tma = false}},
+      {"all_rows", {.max_rows = 64}},
+      {"shallow", {.max_rows = 64, .stages = 3, .l2_prefetch_tiles = 0, .max_cluster = 4}},
+      {"two_blocks",
+       {.max_rows = 64, .blocks_per_multiprocessor = 2, .l2_prefetch_tiles = 9, .max_cluster = 1}},
+      {"portable", {.max_rows = 64, .l2_prefetch_tiles = 0, .hopper = false}},
+      {"portable_shallow", {.max_rows = 64, .stages = 3, .hopper = false}},
+      {"portable_wide", {.max_rows = 64, .k_tile = 128, .hopper = false}},
       {"portable_two_blocks",
-       {.blocks_per_multiprocessor = 2, .min_tiles_per_block = 1, .tma = false}},
-      {"portable_prefetch", {.l2_prefetch_tiles = 5, .min_tiles_per_block = 4, .tma = false}},
+       {.max_rows = 64, .blocks_per_multiprocessor = 2, .min_tiles_per_block = 1, .hopper = false}},
+      {"portable_prefetch",
+       {.max_rows = 64, .l2_prefetch_tiles = 5, .min_tiles_per_block = 4, .hopper = false}},
   };
 }
 
@@ -142,7 +147,8 @@ TEST_P(LinearGpuTest, OddShapesAreRight) {
     options.out_type = random() % 2 == 0 ? DataType::kF32 : DataType::kBf16;
     options.bias = random() % 2 == 0;
     options.x_gap = random() % 2 == 0 ? 0 : 8 * static_cast<int64_t>(random() % 20);
-    options.silu_mul = options.out_features % 16 == 0 && options.rows <= 64 && random() % 3 == 0;
+    options.silu_mul = options.out_features % 16 == 0 &&
+                       options.rows <= GetParam().tuning.max_rows && random() % 3 == 0;
     options.seed = random();
     ExpectRight(options);
     if (::testing::Test::HasFailure()) break;
@@ -152,6 +158,7 @@ TEST_P(LinearGpuTest, OddShapesAreRight) {
 TEST_P(LinearGpuTest, SiluMulIsRight) {
   uint64_t seed = Seed() + 2000;
   for (const int64_t rows : {1, 5, 8, 16, 31, 64}) {
+    if (rows > GetParam().tuning.max_rows) continue;
     for (const int64_t width : {1536, 9728, 72}) {
       for (const bool bias : {false, true}) {
         ExpectRight({.out_features = 2 * width,
@@ -173,7 +180,7 @@ TEST_P(LinearGpuTest, RowsDoNotDependOnEachOther) {
       {.out_features = 576, .in_features = 1536},
       {.out_features = 3072, .in_features = 576, .silu_mul = true}};
   for (LinearProblemOptions options : shapes) {
-    options.rows = 64;
+    options.rows = GetParam().tuning.max_rows;
     options.seed = Seed() + 3000;
     LinearProblem problem(options);
     Run(problem.arguments());
@@ -181,9 +188,9 @@ TEST_P(LinearGpuTest, RowsDoNotDependOnEachOther) {
     const int64_t row_bytes = problem.out_row_bytes();
     for (const int64_t piece : {1, 5, 8, 12, 16, 20, 32, 48}) {
       problem.PoisonOut();
-      for (int64_t first = 0; first < 64; first += piece) {
+      for (int64_t first = 0; first < options.rows; first += piece) {
         LinearArguments part = problem.arguments();
-        part.rows = std::min(piece, 64 - first);
+        part.rows = std::min(piece, options.rows - first);
         part.x += first * part.x_stride;
         part.out = static_cast<char*>(part.out) + first * row_bytes;
         products_->Run(part, stream_, /*dependent=*/first != 0);
@@ -247,7 +254,7 @@ class Chain {
       product.x = from->as<Bf16>();
       product.out = to->as<void>();
       product.rows = rows_;
-      product.silu_mul = products.IsForFewRows(product) && out == 3072;
+      product.silu_mul = products.IsSkinny(product) && out == 3072;
       if (out == 3072 && !product.silu_mul) product.out_features = out / 2;
       products.Run(product, stream, dependent && i > 0);
       std::swap(from, to);
@@ -314,6 +321,36 @@ TEST_P(LinearGpuTest, PreparedShapesAreRight) {
 
 INSTANTIATE_TEST_SUITE_P(Tunings, LinearGpuTest, ::testing::ValuesIn(Tunings()),
                          [](const auto& info) { return std::string(info.param.name); });
+
+// Every tile of the weight belongs to one block, and no block is without.
+TEST(SkinnyHopperGridTest, BlocksCoverTheWeight) {
+  for (const int64_t rows : {8, 136, 576, 960, 2560, 6144, 19456, 151936}) {
+    for (const int64_t in : {8, 64, 72, 576, 2560, 9728}) {
+      for (const int32_t max_cluster : {1, 2, 4}) {
+        for (const bool silu_mul : {false, true}) {
+          const SkinnyHopperGrid grid = MakeSkinnyHopperGrid(rows, in, silu_mul, 132, max_cluster);
+          ASSERT_LE(grid.blocks(), 132);
+          ASSERT_LE(grid.tile_rows, kSkinnyMaxTileRows);
+          ASSERT_EQ(grid.tile_rows % (silu_mul ? 16 : 8), 0);
+          ASSERT_GE(int64_t{grid.row_tiles} * grid.tile_rows, rows);
+          ASSERT_LT(int64_t{grid.row_tiles - 1} * grid.tile_rows, rows);
+          std::vector<int> seen(grid.row_tiles * grid.k_tiles);
+          for (int32_t block = 0; block < grid.blocks(); ++block) {
+            const SkinnyTileRange range(grid, block);
+            EXPECT_GT(range.count(), 0);
+            for (int32_t row = range.row_begin; row < range.row_end; ++row) {
+              for (int32_t k = range.k_begin; k < range.k_end; ++k) {
+                ++seen[row * grid.k_tiles + k];
+              }
+            }
+          }
+          EXPECT_EQ(std::count(seen.begin(), seen.end(), 1), std::ssize(seen))
+              << in << " -> " << rows << ", clusters of up to " << max_cluster;
+        }
+      }
+    }
+  }
+}
 
 TEST(ProductsTest, RefusesShapesAndWorkspaces) {
   EXPECT_TRUE(Products::CheckShape("layer 3 attn_q.weight", 576, 24).ok());

@@ -1,4 +1,4 @@
-// Matrix products by cuBLASLt: everything that is not for few rows. An algorithm is chosen once for
+// Matrix products by cuBLASLt: everything that is not skinny. An algorithm is chosen once for
 // a shape and a range of row counts, by timing where Prepare was called, else by the library's own
 // guess, and kept.
 
@@ -34,9 +34,10 @@ class CublasLtProducts {
   CublasLtProducts& operator=(const CublasLtProducts&) = delete;
 
   // Times up to eight algorithms for the product's weight, out type and bias at each of the row
-  // counts and keeps the fastest; a row count whose range is known costs nothing. x, out and rows
-  // of the product are not used: room for them is allocated meanwhile. Synchronises; not while a
-  // stream is captured. RESOURCE_EXHAUSTED without that room, INTERNAL where no algorithm works.
+  // counts and keeps the library's first guess or one that is faster by more than 2 %; a row count
+  // whose range is known costs nothing. x, out and rows of the product are not used: room for them
+  // is allocated meanwhile. Synchronises; not while a stream is captured. RESOURCE_EXHAUSTED
+  // without that room, INTERNAL where no algorithm works.
   absl::Status Prepare(const LinearArguments& product, std::span<const int64_t> rows);
 
   // Enqueues the product; it starts when all before it in the stream is complete. May be captured.
@@ -64,6 +65,8 @@ class CublasLtProducts {
   std::vector<Plan> Candidates(const LinearArguments& product, int count) const;
   cublasStatus_t TryRun(const LinearArguments& product, const Plan& plan,
                         cudaStream_t stream) const;
+  float Milliseconds(const LinearArguments& product, const Plan& plan,
+                     const Scratch& scratch) const;
   absl::StatusOr<Plan> Fastest(const LinearArguments& product, const Scratch& scratch) const;
   const Plan& PlanOf(const LinearArguments& product);
 

@@ -14,7 +14,7 @@
 namespace swaa::kernels::cuda {
 namespace {
 
-// Counters of the product for few rows: eight for 128 output features, so a million of these.
+// Counters of the skinny product: eight for 128 output features, so a million of these.
 constexpr int64_t kArrivals = 65536;
 constexpr int64_t kArrivalBytes = kArrivals * static_cast<int64_t>(sizeof(uint32_t));
 
@@ -23,27 +23,27 @@ bool IsAligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Products>> Products::Create(void* workspace, int64_t workspace_bytes,
-                                                           const FewRowsTuning& tuning) {
-  SWAA_ASSIGN_OR_RETURN(const FewRowsDevice device, InitializeFewRows());
-  const int64_t needed = kArrivalBytes + FewRowsPartialBytes(device, tuning);
+                                                           const SkinnyTuning& tuning) {
+  SWAA_ASSIGN_OR_RETURN(const SkinnyDevice device, InitializeSkinnyProduct());
+  const int64_t needed = kArrivalBytes + SkinnyPartialBytes(device, tuning);
   if (workspace_bytes < needed) {
     return absl::InvalidArgumentError(
         absl::StrCat("workspace of matrix products: ", workspace_bytes, " bytes; give at least ",
                      needed, ", better ", kWorkspaceBytes));
   }
-  // The counters are no one else's; the sums of few rows and cuBLASLt use the rest in turn.
-  FewRowsWorkspace few_rows;
-  few_rows.arrivals = static_cast<uint32_t*>(workspace);
-  few_rows.arrival_count = kArrivals;
-  few_rows.partials = static_cast<char*>(workspace) + kArrivalBytes;
-  few_rows.partial_bytes = workspace_bytes - kArrivalBytes;
+  // The counters are no one else's; the sums of skinny products and cuBLASLt use the rest in turn.
+  SkinnyWorkspace skinny;
+  skinny.arrivals = static_cast<uint32_t*>(workspace);
+  skinny.arrival_count = kArrivals;
+  skinny.partials = static_cast<char*>(workspace) + kArrivalBytes;
+  skinny.partial_bytes = workspace_bytes - kArrivalBytes;
   SWAA_RETURN_IF_ERROR(CudaStatus(cudaMemset(workspace, 0, kArrivalBytes),
                                   "clearing the workspace of matrix products"));
   SWAA_RETURN_IF_ERROR(
       CudaStatus(cudaDeviceSynchronize(), "clearing the workspace of matrix products"));
   SWAA_ASSIGN_OR_RETURN(auto cublaslt,
-                        CublasLtProducts::Create(few_rows.partials, few_rows.partial_bytes));
-  return std::unique_ptr<Products>(new Products(device, tuning, few_rows, std::move(cublaslt)));
+                        CublasLtProducts::Create(skinny.partials, skinny.partial_bytes));
+  return std::unique_ptr<Products>(new Products(device, tuning, skinny, std::move(cublaslt)));
 }
 
 absl::Status Products::CheckShape(std::string_view weight, int64_t out_features,
@@ -61,13 +61,13 @@ absl::Status Products::Prepare(const LinearArguments& product, std::span<const i
   for (const int64_t count : rows) {
     LinearArguments at = product;
     at.rows = count;
-    if (count > 0 && !IsForFewRows(at)) many.push_back(count);
+    if (count > 0 && !IsSkinny(at)) many.push_back(count);
   }
   return cublaslt_->Prepare(product, many);
 }
 
-bool Products::IsForFewRows(const LinearArguments& product) const {
-  return FewRowsFits(device_, tuning_, workspace_, product);
+bool Products::IsSkinny(const LinearArguments& product) const {
+  return SkinnyProductFits(device_, tuning_, workspace_, product);
 }
 
 void Products::Run(const LinearArguments& product, cudaStream_t stream, bool dependent) {
@@ -76,8 +76,8 @@ void Products::Run(const LinearArguments& product, cudaStream_t stream, bool dep
              product.stride() % 8 == 0)
       << product.in_features << " -> " << product.out_features << ", stride " << product.stride();
   SWAA_CHECK(IsAligned(product.weight) && IsAligned(product.x) && IsAligned(product.out));
-  if (IsForFewRows(product)) {
-    LaunchFewRows(device_, tuning_, workspace_, product, stream, dependent);
+  if (IsSkinny(product)) {
+    LaunchSkinnyProduct(device_, tuning_, workspace_, product, stream, dependent);
   } else {
     cublaslt_->Run(product, stream);
   }

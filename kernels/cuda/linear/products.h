@@ -1,4 +1,5 @@
-// The matrix products of a model on one device: few rows by our own kernel, more by cuBLASLt.
+// The matrix products of a model on one device: skinny ones, of few rows, by our own kernel, more
+// rows by cuBLASLt.
 
 #ifndef SWAA_KERNELS_CUDA_LINEAR_PRODUCTS_H_
 #define SWAA_KERNELS_CUDA_LINEAR_PRODUCTS_H_
@@ -12,8 +13,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/cuda/linear/cublaslt_product.h"
-#include "kernels/cuda/linear/few_rows_product.h"
 #include "kernels/cuda/linear/linear_arguments.h"
+#include "kernels/cuda/linear/skinny_product.h"
 
 namespace swaa::kernels::cuda {
 
@@ -25,7 +26,7 @@ class Products {
   // For the current device. `workspace`: device memory that outlives the object, aligned to 256
   // bytes, best kWorkspaceBytes. INVALID_ARGUMENT with the bytes needed where it is too small.
   static absl::StatusOr<std::unique_ptr<Products>> Create(void* workspace, int64_t workspace_bytes,
-                                                          const FewRowsTuning& tuning = {});
+                                                          const SkinnyTuning& tuning = {});
 
   // INVALID_ARGUMENT, naming the weight and the size, for a weight [out_features, in_features] that
   // cannot be multiplied by: both must be positive multiples of 8.
@@ -38,23 +39,23 @@ class Products {
 
   // Whether our own kernel computes the product: it may be a programmatic dependent, its results
   // do not depend on the other rows, and it can apply silu_mul.
-  bool IsForFewRows(const LinearArguments& product) const;
+  bool IsSkinny(const LinearArguments& product) const;
 
   // Enqueues the product; nothing is allocated or waited for. The stream may be captured where the
-  // product is for few rows or its row count was prepared: else the library may have to load a
+  // product is skinny or its row count was prepared: else the library may have to load a
   // kernel. rows 0 does nothing. `dependent`: the kernel before it in the stream may be overlapped;
   // whoever follows may be launched as a programmatic dependent in any case. silu_mul only where
-  // IsForFewRows (CHECK). Throws CudaError.
+  // IsSkinny (CHECK). Throws CudaError.
   void Run(const LinearArguments& product, cudaStream_t stream, bool dependent);
 
  private:
-  Products(const FewRowsDevice& device, const FewRowsTuning& tuning,
-           const FewRowsWorkspace& workspace, std::unique_ptr<CublasLtProducts> cublaslt)
+  Products(const SkinnyDevice& device, const SkinnyTuning& tuning, const SkinnyWorkspace& workspace,
+           std::unique_ptr<CublasLtProducts> cublaslt)
       : device_(device), tuning_(tuning), workspace_(workspace), cublaslt_(std::move(cublaslt)) {}
 
-  const FewRowsDevice device_;
-  const FewRowsTuning tuning_;
-  const FewRowsWorkspace workspace_;
+  const SkinnyDevice device_;
+  const SkinnyTuning tuning_;
+  const SkinnyWorkspace workspace_;
   const std::unique_ptr<CublasLtProducts> cublaslt_;
 };
 

@@ -12,7 +12,7 @@ swaa_test(threads_test
   SOURCES threads_test.cc
   DEPENDS swaa_kernels_cpu
   LABELS unit)
-swaa_test(few_rows_partition_test
-  SOURCES few_rows_partition_test.cc
+swaa_test(skinny_partition_test
+  SOURCES skinny_partition_test.cc
   DEPENDS swaa_kernels
   LABELS unit)

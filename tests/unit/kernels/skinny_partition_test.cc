@@ -1,6 +1,6 @@
-// How the CUDA product for few rows is dealt to blocks. Plain arithmetic: needs no GPU.
+// How the CUDA skinny product is dealt to blocks. Plain arithmetic: needs no GPU.
 
-#include "kernels/cuda/linear/few_rows_partition.h"
+#include "kernels/cuda/linear/skinny_partition.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -13,13 +13,13 @@ namespace {
 
 // Every tile belongs to one block, blocks differ by at most one tile, and the arithmetic that finds
 // a tile's block agrees with the ranges.
-TEST(FewRowsPartitionTest, BlocksCoverTilesEvenly) {
+TEST(SkinnyPartitionTest, BlocksCoverTilesEvenly) {
   for (const int64_t features : {8, 128, 136, 576, 2560, 19456}) {
     for (const int64_t in : {8, 64, 72, 576, 2560, 9728}) {
       for (const int32_t max_blocks : {1, 7, 132, 264}) {
         for (const int32_t min_tiles : {1, 2, 5}) {
-          const FewRowsPartition partition =
-              MakeFewRowsPartition(features, in, false, 64, max_blocks, min_tiles);
+          const SkinnyPartition partition =
+              MakeSkinnyPartition(features, in, false, 64, max_blocks, min_tiles);
           ASSERT_GE(partition.blocks, 1);
           ASSERT_LE(partition.blocks, max_blocks);
           ASSERT_EQ(partition.Begin(0), 0);
@@ -43,11 +43,11 @@ TEST(FewRowsPartitionTest, BlocksCoverTilesEvenly) {
   }
 }
 
-TEST(FewRowsPartitionTest, SharesOfARowOfTilesNeverMeet) {
+TEST(SkinnyPartitionTest, SharesOfARowOfTilesNeverMeet) {
   for (const int64_t features : {128, 576, 2560, 6144, 19456}) {
     for (const int32_t max_blocks : {3, 132, 264}) {
-      const FewRowsPartition partition =
-          MakeFewRowsPartition(features, 2560, false, 64, max_blocks, 1);
+      const SkinnyPartition partition =
+          MakeSkinnyPartition(features, 2560, false, 64, max_blocks, 1);
       std::set<int32_t> slots;
       for (int32_t row_tile = 0; row_tile < partition.row_tiles; ++row_tile) {
         const int32_t first = partition.FirstBlock(row_tile);
@@ -64,10 +64,10 @@ TEST(FewRowsPartitionTest, SharesOfARowOfTilesNeverMeet) {
   }
 }
 
-TEST(FewRowsPartitionTest, SiluMulHalvesTheFeaturesOfATile) {
-  EXPECT_EQ(MakeFewRowsPartition(9728, 2560, true, 64, 132, 2).row_tiles, 152);
-  EXPECT_EQ(MakeFewRowsPartition(19456, 2560, false, 64, 132, 2).row_tiles, 152);
-  EXPECT_EQ(MakeFewRowsPartition(72, 8, true, 64, 132, 2).row_tiles, 2);
+TEST(SkinnyPartitionTest, SiluMulHalvesTheFeaturesOfATile) {
+  EXPECT_EQ(MakeSkinnyPartition(9728, 2560, true, 64, 132, 2).row_tiles, 152);
+  EXPECT_EQ(MakeSkinnyPartition(19456, 2560, false, 64, 132, 2).row_tiles, 152);
+  EXPECT_EQ(MakeSkinnyPartition(72, 8, true, 64, 132, 2).row_tiles, 2);
 }
 
 }  // namespace

@@ -1,14 +1,14 @@
 // Encoding of tensor maps. The driver's function is asked for at run time: the library links
 // against no driver.
 
-#include "kernels/cuda/linear/few_rows_tensor_map.h"
+#include "kernels/cuda/linear/skinny_tensor_map.h"
 
 #include <cudaTypedefs.h>
 #include <cuda_runtime_api.h>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/cuda_check.h"
-#include "kernels/cuda/linear/few_rows_partition.h"
+#include "kernels/cuda/linear/skinny_hopper_grid.h"
 
 namespace swaa::kernels::cuda {
 namespace {
@@ -48,17 +48,18 @@ CUtensorMap Encode(const Bf16* base, uint32_t dimensions, const cuuint64_t* size
 
 }  // namespace
 
-FewRowsTensorMaps MakeFewRowsTensorMaps(const LinearArguments& product, int32_t box_rows) {
+SkinnyTensorMaps MakeSkinnyTensorMaps(const LinearArguments& product, int32_t tile_rows,
+                                      int32_t x_rows) {
   const auto in = static_cast<cuuint64_t>(product.in_features);
   const auto parts = static_cast<cuuint64_t>(product.silu_mul ? 2 : 1);
   const auto features = static_cast<cuuint64_t>(product.out_features) / parts;
   const cuuint64_t sizes[] = {in, features, parts};
   const cuuint64_t strides[] = {in, in * features};
-  const cuuint32_t tile_box[] = {kFewRowsBoxColumns, kFewRowsTileRows, 1};
-  const cuuint32_t pair_box[] = {kFewRowsBoxColumns, 8, 2};
+  const cuuint32_t tile_box[] = {kSkinnyBoxColumns, static_cast<cuuint32_t>(tile_rows), 1};
+  const cuuint32_t pair_box[] = {kSkinnyBoxColumns, 8, 2};
   const cuuint64_t x_sizes[] = {in, static_cast<cuuint64_t>(product.rows)};
   const cuuint64_t x_strides[] = {static_cast<cuuint64_t>(product.stride())};
-  const cuuint32_t x_box[] = {kFewRowsBoxColumns, static_cast<cuuint32_t>(box_rows)};
+  const cuuint32_t x_box[] = {kSkinnyBoxColumns, static_cast<cuuint32_t>(x_rows)};
   return {
       .weight = Encode(product.weight, 3, sizes, strides, product.silu_mul ? pair_box : tile_box),
       .x = Encode(product.x, 2, x_sizes, x_strides, x_box)};

@@ -1,15 +1,15 @@
-// The kernel for few rows that runs on every GPU since Ampere; few_rows_product.h says what it
-// computes, few_rows_partition.h how the weight is dealt to blocks. Tiles of weight and x pass
+// The kernel of skinny products that runs on every GPU since Ampere; skinny_product.h says what it
+// computes, skinny_partition.h how the weight is dealt to blocks. Tiles of weight and x pass
 // through a ring of kStages in shared memory by cp.async. The next kernel may start as soon as the
 // first copies are on their way: two blocks of different launches fit a multiprocessor.
 
-#ifndef SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_KERNEL_CUH_
-#define SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_KERNEL_CUH_
+#ifndef SWAA_KERNELS_CUDA_LINEAR_SKINNY_KERNEL_CUH_
+#define SWAA_KERNELS_CUDA_LINEAR_SKINNY_KERNEL_CUH_
 
 #include <cstdint>
 
-#include "kernels/cuda/linear/few_rows_ptx.cuh"
-#include "kernels/cuda/linear/few_rows_tile.cuh"
+#include "kernels/cuda/linear/skinny_ptx.cuh"
+#include "kernels/cuda/linear/skinny_tile.cuh"
 
 namespace swaa::kernels::cuda {
 
@@ -19,7 +19,7 @@ namespace swaa::kernels::cuda {
 template <int kRows, int kTileK>
 class TileCopier {
  public:
-  __device__ TileCopier(const FewRowsKernelParams& params, uint32_t shared, int32_t first_tile)
+  __device__ TileCopier(const SkinnyKernelParams& params, uint32_t shared, int32_t first_tile)
       : params_(params),
         tile_(params.partition, first_tile),
         k_(tile_.k_tile * kTileK + threadIdx.x % kPieces * 8) {
@@ -28,11 +28,12 @@ class TileCopier {
     to_ = shared + row * kRowBytes + (piece ^ (row & 7)) * 16;
     // With silu_mul a warp's 16 rows are 8 of gate and the same 8 of up. A pass has a multiple of
     // 16 rows, so that a thread's are all of gate or all of up.
-    const int32_t halves = params.silu_mul ? 2 : 1;
+    const int32_t halves = params.out.silu_mul ? 2 : 1;
     pass_features_ = kPassRows / halves;
-    const int32_t in_tile = params.silu_mul ? row / 16 * 8 + row % 8 : row;
-    feature_ = tile_.row_tile * (kFewRowsTileRows / halves) + in_tile;
-    const int64_t weight_row = feature_ + (params.silu_mul && (row & 8) != 0 ? params.features : 0);
+    const int32_t in_tile = params.out.silu_mul ? row / 16 * 8 + row % 8 : row;
+    feature_ = tile_.row_tile * (kSkinnyTileRows / halves) + in_tile;
+    const int64_t weight_row =
+        feature_ + (params.out.silu_mul && (row & 8) != 0 ? params.out.features : 0);
     weight_ = params.weight + weight_row * params.in_features;
     x_ = params.x + row * params.x_stride;
   }
@@ -43,18 +44,18 @@ class TileCopier {
 #pragma unroll
     for (int pass = 0; pass < kPasses; ++pass) {
       const bool valid =
-          k_ < params_.in_features && feature_ + pass * pass_features_ < params_.features;
+          k_ < params_.in_features && feature_ + pass * pass_features_ < params_.out.features;
       ptx::CopyAsync(to + pass * kPassRows * kRowBytes, weight_ + pass * pass_elements + k_, valid);
     }
   }
 
   __device__ void CopyX(int stage) const {
     const int32_t row = threadIdx.x / kPieces;
-    const uint32_t to = to_ + stage * kStageBytes + kFewRowsTileRows * kRowBytes;
+    const uint32_t to = to_ + stage * kStageBytes + kSkinnyTileRows * kRowBytes;
 #pragma unroll
     for (int pass = 0; pass < kRows; pass += kPassRows) {
       if (row + pass >= kRows) break;
-      const bool valid = k_ < params_.in_features && row + pass < params_.rows;
+      const bool valid = k_ < params_.in_features && row + pass < params_.out.rows;
       ptx::CopyAsync(to + pass * kRowBytes, x_ + pass * params_.x_stride + k_, valid);
     }
   }
@@ -65,7 +66,7 @@ class TileCopier {
     if (threadIdx.x % 8 != 0 || k_ >= params_.in_features) return;
     const int64_t pass_elements = int64_t{pass_features_} * params_.in_features;
     for (int pass = 0; pass < kPasses; ++pass) {
-      if (feature_ + pass * pass_features_ >= params_.features) break;
+      if (feature_ + pass * pass_features_ >= params_.out.features) break;
       ptx::PrefetchL2(weight_ + pass * pass_elements + k_);
     }
   }
@@ -83,13 +84,13 @@ class TileCopier {
 
  private:
   static constexpr int kRowBytes = kTileK * 2;
-  static constexpr int kPieces = kTileK / 8;                   // of a row
-  static constexpr int kPassRows = kFewRowsThreads / kPieces;  // rows copied at once
-  static constexpr int kPasses = kFewRowsTileRows / kPassRows;
-  static constexpr int kStageBytes = FewRowsStageBytes<kRows, kTileK>();
+  static constexpr int kPieces = kTileK / 8;                  // of a row
+  static constexpr int kPassRows = kSkinnyThreads / kPieces;  // rows copied at once
+  static constexpr int kPasses = kSkinnyTileRows / kPassRows;
+  static constexpr int kStageBytes = SkinnyStageBytes<kRows, kTileK>();
   static_assert(kPassRows % 16 == 0);
 
-  const FewRowsKernelParams& params_;
+  const SkinnyKernelParams& params_;
   TileCursor tile_;
   int32_t k_;              // first of this thread's eight input features
   uint32_t to_;            // shared memory, in stage 0
@@ -100,12 +101,12 @@ class TileCopier {
 };
 
 template <int kRows, int kTileK, int kStages>
-__global__ void __launch_bounds__(kFewRowsThreads, 2)
-    FewRowsKernel(const __grid_constant__ FewRowsKernelParams params) {
-  constexpr int kStageBytes = FewRowsStageBytes<kRows, kTileK>();
+__global__ void __launch_bounds__(kSkinnyThreads, 2)
+    SkinnyKernel(const __grid_constant__ SkinnyKernelParams params) {
+  constexpr int kStageBytes = SkinnyStageBytes<kRows, kTileK>();
   extern __shared__ __align__(128) uint8_t shared_memory[];
   const uint32_t shared = ptx::SharedAddress(shared_memory);
-  const FewRowsPartition& partition = params.partition;
+  const SkinnyPartition& partition = params.partition;
   const int32_t begin = partition.Begin(blockIdx.x);
   const int32_t count = partition.Begin(blockIdx.x + 1) - begin;
   TileCopier<kRows, kTileK> copier(params, shared, begin);
@@ -158,7 +159,7 @@ __global__ void __launch_bounds__(kFewRowsThreads, 2)
     }
     MultiplyTile<kRows, kTileK>(shared + stage * kStageBytes, sums);
     if (tile.k_tile == partition.k_tiles - 1 || i == count - 1) {
-      if (CombineShares(params, tile.row_tile, sums)) StoreSums(params, tile.row_tile, sums);
+      if (CombineShares(params, tile.row_tile, sums)) StoreSums(params.out, tile.row_tile, sums);
       sums.Clear();
     }
     tile.Next(partition);
@@ -168,4 +169,4 @@ __global__ void __launch_bounds__(kFewRowsThreads, 2)
 
 }  // namespace swaa::kernels::cuda
 
-#endif  // SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_KERNEL_CUH_
+#endif  // SWAA_KERNELS_CUDA_LINEAR_SKINNY_KERNEL_CUH_

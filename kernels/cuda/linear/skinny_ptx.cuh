@@ -1,7 +1,7 @@
-// Thin wrappers over the PTX that the product for few rows uses.
+// Thin wrappers over the PTX that the skinny product uses.
 
-#ifndef SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_PTX_CUH_
-#define SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_PTX_CUH_
+#ifndef SWAA_KERNELS_CUDA_LINEAR_SKINNY_PTX_CUH_
+#define SWAA_KERNELS_CUDA_LINEAR_SKINNY_PTX_CUH_
 
 #include <cstdint>
 #include <cuda.h>
@@ -118,6 +118,33 @@ __device__ __forceinline__ uint64_t EvictFirstPolicy() {
   return policy;
 }
 
+// Clusters
+
+__device__ __forceinline__ void StoreShared(uint32_t to, const float (&v)[4]) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(v[0]), "f"(v[1]),
+               "f"(v[2]), "f"(v[3])
+               : "memory");
+}
+
+// Loads from where `from` is in the shared memory of the cluster's block of that rank.
+__device__ __forceinline__ void LoadClusterShared(float (&v)[4], uint32_t from, uint32_t rank) {
+  asm volatile(
+      "{\n.reg .u32 there;\n"
+      "mapa.shared::cluster.u32 there, %4, %5;\n"
+      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there];\n}"
+      : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3])
+      : "r"(from), "r"(rank)
+      : "memory");
+}
+
+// All threads of the cluster's blocks; what is written before Arrive is seen after Wait.
+__device__ __forceinline__ void ClusterArrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void ClusterWait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
 // Bulk tensor copies: a box of a matrix into shared memory, counted by a barrier there.
 
 // A map is read when it is first used, unless it was asked for before.
@@ -153,4 +180,4 @@ __device__ __forceinline__ void PrefetchBox(const CUtensorMap& map, int x, int y
 
 }  // namespace swaa::kernels::cuda::ptx
 
-#endif  // SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_PTX_CUH_
+#endif  // SWAA_KERNELS_CUDA_LINEAR_SKINNY_PTX_CUH_

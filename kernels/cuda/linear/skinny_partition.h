@@ -1,21 +1,21 @@
-// How the product for few rows is dealt to thread blocks. The weight is cut into tiles of
-// kFewRowsTileRows output features by k_tile input features; tiles are numbered along the inputs
+// How the skinny product is dealt to thread blocks. The weight is cut into tiles of
+// kSkinnyTileRows output features by k_tile input features; tiles are numbered along the inputs
 // first, and block b takes the consecutive tiles Begin(b) .. Begin(b + 1) - 1, so that all blocks
 // read the same number of bytes, give or take a tile. A row of tiles shared by several blocks is
 // summed in the order of its blocks. Nothing here depends on the rows of x: a row's sums are added
 // in the same order whatever its company.
 
-#ifndef SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_PARTITION_H_
-#define SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_PARTITION_H_
+#ifndef SWAA_KERNELS_CUDA_LINEAR_SKINNY_PARTITION_H_
+#define SWAA_KERNELS_CUDA_LINEAR_SKINNY_PARTITION_H_
 
 #include <cstdint>
 
 namespace swaa::kernels::cuda {
 
 // Output features of a tile.
-inline constexpr int kFewRowsTileRows = 128;
+inline constexpr int kSkinnyTileRows = 128;
 
-struct FewRowsPartition {
+struct SkinnyPartition {
   int32_t row_tiles = 0;  // tiles along the output features
   int32_t k_tiles = 0;    // tiles along the input features
   int32_t blocks = 0;     // 1 .. tiles()
@@ -48,11 +48,11 @@ constexpr int32_t PartialSlot(int32_t block, int32_t first_block) {
 // Tiles for a weight of `features` output features (of one half, where silu(gate) * up is computed:
 // a tile then holds as many features of gate as of up) dealt to at most max_blocks, each of at
 // least min_tiles.
-constexpr FewRowsPartition MakeFewRowsPartition(int64_t features, int64_t in_features,
-                                                bool silu_mul, int32_t k_tile, int32_t max_blocks,
-                                                int32_t min_tiles) {
-  const int64_t tile_features = silu_mul ? kFewRowsTileRows / 2 : kFewRowsTileRows;
-  FewRowsPartition partition;
+constexpr SkinnyPartition MakeSkinnyPartition(int64_t features, int64_t in_features, bool silu_mul,
+                                              int32_t k_tile, int32_t max_blocks,
+                                              int32_t min_tiles) {
+  const int64_t tile_features = silu_mul ? kSkinnyTileRows / 2 : kSkinnyTileRows;
+  SkinnyPartition partition;
   partition.row_tiles = static_cast<int32_t>((features + tile_features - 1) / tile_features);
   partition.k_tiles = static_cast<int32_t>((in_features + k_tile - 1) / k_tile);
   const int32_t wanted = partition.tiles() / min_tiles;
@@ -62,4 +62,4 @@ constexpr FewRowsPartition MakeFewRowsPartition(int64_t features, int64_t in_fea
 
 }  // namespace swaa::kernels::cuda
 
-#endif  // SWAA_KERNELS_CUDA_LINEAR_FEW_ROWS_PARTITION_H_
+#endif  // SWAA_KERNELS_CUDA_LINEAR_SKINNY_PARTITION_H_

@@ -1,0 +1,27 @@
+// Tensor maps of the skinny product: how the copy engine of Hopper finds boxes of a weight
+// and of x.
+
+#ifndef SWAA_KERNELS_CUDA_LINEAR_SKINNY_TENSOR_MAP_H_
+#define SWAA_KERNELS_CUDA_LINEAR_SKINNY_TENSOR_MAP_H_
+
+#include <cstdint>
+#include <cuda.h>
+
+#include "kernels/cuda/linear/linear_arguments.h"
+
+namespace swaa::kernels::cuda {
+
+struct SkinnyTensorMaps {
+  // [1, out_features, in_features] in boxes of a tile; with silu_mul [gate or up, out_features / 2,
+  // in_features] in boxes of [2, 8, 64].
+  CUtensorMap weight;
+  CUtensorMap x;  // [rows, in_features] in boxes of [x_rows, 64]; what lies outside is zero
+};
+
+// Boxes of tile_rows rows of the weight and x_rows of x. Throws CudaError.
+SkinnyTensorMaps MakeSkinnyTensorMaps(const LinearArguments& product, int32_t tile_rows,
+                                      int32_t x_rows);
+
+}  // namespace swaa::kernels::cuda
+
+#endif  // SWAA_KERNELS_CUDA_LINEAR_SKINNY_TENSOR_MAP_H_
