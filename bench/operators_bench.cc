@@ -1,8 +1,8 @@
 // Products and row-wise operators of the CPU backend at the shapes of SmolLM2-135M: every layer has
 // its own weights, as in the model, so that caches do not answer. Every product in three forms: of
-// weights on grids as quantised checkpoints have them (4 bits, the logits' 8), of any bf16 weights,
-// and by oneDNN alone. Counters: GFLOP/s, and GB/s of weights, beside a plain read loop over as
-// many bytes as bf16 weights have.
+// affine-quantised weights as quantised checkpoints have them (4 bits, the logits' 8), of any bf16
+// weights, and by oneDNN alone. Counters: GFLOP/s, and GB/s of weights, beside a plain read loop
+// over as many bytes as bf16 weights have.
 //
 //   build/bin/operators_bench [--benchmark_filter=...]      SWAA_BENCH_DTYPE=f32 for f32
 
@@ -20,8 +20,8 @@
 
 #include <benchmark/benchmark.h>
 
-#include "kernels/cpu/few_rows_grid_product.h"
 #include "kernels/cpu/onednn_matmul.h"
+#include "kernels/cpu/skinny_affine_product.h"
 #include "kernels/cpu/threads.h"
 #include "kernels/operators.h"
 
@@ -37,7 +37,7 @@ struct Product {
   int64_t out;
   int64_t copies;
   bool accumulate;
-  int levels;  // of a weight on grids
+  int levels;  // of an affine-quantised weight
 };
 
 constexpr Product kProducts[] = {
@@ -46,9 +46,9 @@ constexpr Product kProducts[] = {
     {"logits", 576, 49152, 1, false, 255},
 };
 
-enum class Form { kGrid, kBf16, kOneDnn };
+enum class Form { kAffine, kBf16, kOneDnn };
 constexpr std::pair<Form, const char*> kForms[] = {
-    {Form::kGrid, "grid"}, {Form::kBf16, "bf16"}, {Form::kOneDnn, "onednn"}};
+    {Form::kAffine, "affine"}, {Form::kBf16, "bf16"}, {Form::kOneDnn, "onednn"}};
 
 Operators& Cpu() {
   static const auto* operators = [] {
@@ -83,7 +83,7 @@ RowReader ReaderOf(const Product& product, Form form) {
     for (int64_t i = 0; i < count * product.in; ++i) {
       const float noise = Noise(first_row * product.in + i);
       const auto levels = static_cast<float>(product.levels);
-      out[i] = form == Form::kGrid ? std::floor(noise * levels / 2) / levels : noise;
+      out[i] = form == Form::kAffine ? std::floor(noise * levels / 2) / levels : noise;
     }
   };
 }
@@ -108,8 +108,8 @@ double BytesRead(const Product& product, Form form, int64_t rows) {
   const int64_t packed =
       product.in * product.out * SizeOf(Cpu().precision().weights);  // no shape is padded
   const int64_t all = WeightsOf(product, form)[0]->bytes();
-  const bool grid = all > packed && rows <= cpu::kFewGridRows;
-  return static_cast<double>((grid ? all - packed : packed) * product.copies);
+  const bool affine = all > packed && rows <= cpu::kMaxSkinnyAffineRows;
+  return static_cast<double>((affine ? all - packed : packed) * product.copies);
 }
 
 std::unique_ptr<Buffer> RandomBuffer(int64_t elements, DataType type) {

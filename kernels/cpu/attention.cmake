@@ -4,7 +4,7 @@ swaa_library(swaa_kernels_cpu_attention
   SOURCES
     attention.cc
     attention_amx.cc
-    attention_amx_few_rows.cc
+    attention_amx_decode.cc
     attention_avx2.cc
     attention_avx512.cc
     attention_generic.cc
@@ -20,5 +20,5 @@ set(avx512_flags -Wno-maybe-uninitialized -Wno-uninitialized ${avx2_flags} -mavx
 set_source_files_properties(attention_generic.cc PROPERTIES COMPILE_OPTIONS "-O3")
 set_source_files_properties(attention_avx2.cc PROPERTIES COMPILE_OPTIONS "-O3;${avx2_flags}")
 set_source_files_properties(attention_avx512.cc PROPERTIES COMPILE_OPTIONS "-O3;${avx512_flags}")
-set_source_files_properties(attention_amx.cc attention_amx_few_rows.cc
+set_source_files_properties(attention_amx.cc attention_amx_decode.cc
   PROPERTIES COMPILE_OPTIONS "-O3;${avx512_flags};-mavx512bf16")

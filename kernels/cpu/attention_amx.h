@@ -13,8 +13,8 @@
 namespace swaa::kernels::cpu {
 
 // Tasks of up to 16 rows: one tile of rows, bound by the reading of pages.
-void RunAmxFewRows(const AttentionTask& task, void* workspace);
-int64_t AmxFewRowsWorkspaceBytes(int32_t head_dim);
+void RunAmxDecode(const AttentionTask& task, void* workspace);
+int64_t AmxDecodeWorkspaceBytes(int32_t head_dim);
 
 namespace {
 

@@ -50,7 +50,7 @@ std::string ProcessorName() {
   return "x86-64 processor";
 }
 
-bool HasFewRowsProduct() {
+bool HasSkinnyProducts() {
   return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl");
 }
@@ -63,7 +63,7 @@ class CpuOperators : public Operators {
         threads_(threads),
         elementwise_(ElementwiseFor(set)),
         linear_(CpuLinear::Create(
-            precision.weights, set >= InstructionSet::kAvx512 && HasFewRowsProduct(), threads)) {}
+            precision.weights, set >= InstructionSet::kAvx512 && HasSkinnyProducts(), threads)) {}
 
   std::string_view backend() const override { return "cpu"; }
   std::string device_name() const override {

@@ -10,34 +10,34 @@
 
 #include "base/check.h"
 #include "base/status_macros.h"
-#include "kernels/cpu/few_rows_grid_product.h"
-#include "kernels/cpu/few_rows_product.h"
-#include "kernels/cpu/grid_weight.h"
+#include "kernels/cpu/affine_weight.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/onednn_matmul.h"
 #include "kernels/cpu/parallel_ranges.h"
+#include "kernels/cpu/skinny_affine_product.h"
+#include "kernels/cpu/skinny_bf16_product.h"
 
 namespace swaa::kernels::cpu {
 namespace {
 
 class CpuWeight : public Weight {
  public:
-  CpuWeight(std::unique_ptr<PackedWeight> packed, std::optional<GridWeight> grid)
-      : packed_(std::move(packed)), grid_(std::move(grid)) {}
+  CpuWeight(std::unique_ptr<PackedWeight> packed, std::optional<AffineWeight> affine)
+      : packed_(std::move(packed)), affine_(std::move(affine)) {}
   int64_t out_features() const override { return packed_->out_features(); }
   int64_t in_features() const override { return packed_->in_features(); }
   int64_t bytes() const override {
-    return packed_->bytes() + (grid_.has_value() ? grid_->bytes : 0);
+    return packed_->bytes() + (affine_.has_value() ? affine_->bytes : 0);
   }
   const PackedWeight& packed() const { return *packed_; }
-  const std::optional<GridWeight>& grid() const { return grid_; }
+  const std::optional<AffineWeight>& affine() const { return affine_; }
 
  private:
   std::unique_ptr<PackedWeight> packed_;
-  std::optional<GridWeight> grid_;
+  std::optional<AffineWeight> affine_;
 };
 
-FewRowsOutput OutputOf(const LinearParams& p) {
+SkinnyOutput OutputOf(const LinearParams& p) {
   return {.bias = p.bias,
           .data = p.out,
           .out_features = p.weight->out_features(),
@@ -47,8 +47,8 @@ FewRowsOutput OutputOf(const LinearParams& p) {
 
 class CpuLinearImpl : public CpuLinear {
  public:
-  CpuLinearImpl(DataType type, bool few_rows, int threads)
-      : few_rows_(few_rows && type == DataType::kBf16),
+  CpuLinearImpl(DataType type, bool skinny, int threads)
+      : skinny_(skinny && type == DataType::kBf16),
         threads_(threads),
         matmul_(OneDnnMatmul::Create(type)) {}
 
@@ -56,12 +56,12 @@ class CpuLinearImpl : public CpuLinear {
                                                const RowReader& read_rows) override {
     PrepareOpenMpThreads(threads_);
     SWAA_ASSIGN_OR_RETURN(auto packed, matmul_->Pack(out_features, in_features, read_rows));
-    std::optional<GridWeight> grid;
-    if (few_rows_) {
-      SWAA_ASSIGN_OR_RETURN(grid,
-                            PackGridWeight(out_features, in_features, read_rows, grid_memory_));
+    std::optional<AffineWeight> affine;
+    if (skinny_) {
+      SWAA_ASSIGN_OR_RETURN(affine,
+                            PackAffineWeight(out_features, in_features, read_rows, affine_memory_));
     }
-    return std::make_unique<CpuWeight>(std::move(packed), std::move(grid));
+    return std::make_unique<CpuWeight>(std::move(packed), std::move(affine));
   }
 
   void Run(const LinearParams& p) override {
@@ -69,10 +69,11 @@ class CpuLinearImpl : public CpuLinear {
     SWAA_CHECK(!p.accumulate || p.out_type == DataType::kF32);
     PrepareOpenMpThreads(threads_);
     const auto& weight = static_cast<const CpuWeight&>(*p.weight);
-    if (weight.grid().has_value() && p.rows <= kFewGridRows) {
-      RunGrid(p, *weight.grid());
-    } else if (few_rows_ && weight.packed().layout().column_block > 0 && p.rows <= kFewRows) {
-      RunFewRows(p, weight.packed());
+    if (weight.affine().has_value() && p.rows <= kMaxSkinnyAffineRows) {
+      RunSkinnyAffine(p, *weight.affine());
+    } else if (skinny_ && weight.packed().layout().column_block > 0 &&
+               p.rows <= kMaxSkinnyBf16Rows) {
+      RunSkinnyBf16(p, weight.packed());
     } else {
       LinearParams params = p;
       params.weight = &weight.packed();
@@ -81,33 +82,33 @@ class CpuLinearImpl : public CpuLinear {
   }
 
  private:
-  void RunGrid(const LinearParams& p, const GridWeight& grid) {
+  void RunSkinnyAffine(const LinearParams& p, const AffineWeight& affine) {
     const int64_t in = p.weight->in_features();
-    wide_rows_.resize(p.rows * grid.groups * grid.format.group_inputs);
-    group_sums_.resize(p.rows * grid.groups);
-    WidenGridActivations(grid.format, static_cast<const Bf16*>(p.x), p.rows, in, wide_rows_.data(),
-                         group_sums_.data());
-    const FewRowsGridProduct product{.format = grid.format,
-                                     .records = grid.records.get(),
-                                     .groups = grid.groups,
-                                     .x = wide_rows_.data(),
-                                     .x_sums = group_sums_.data(),
-                                     .rows = p.rows,
-                                     .out = OutputOf(p)};
+    wide_rows_.resize(p.rows * affine.groups * affine.format.group_inputs);
+    group_sums_.resize(p.rows * affine.groups);
+    WidenActivations(affine.format, static_cast<const Bf16*>(p.x), p.rows, in, wide_rows_.data(),
+                     group_sums_.data());
+    const SkinnyAffineProduct product{.format = affine.format,
+                                      .records = affine.records.get(),
+                                      .groups = affine.groups,
+                                      .x = wide_rows_.data(),
+                                      .x_sums = group_sums_.data(),
+                                      .rows = p.rows,
+                                      .out = OutputOf(p)};
     ForColumns(
-        p, [&](int64_t first, int64_t last) { ComputeFewRowsGridProduct(product, first, last); });
+        p, [&](int64_t first, int64_t last) { ComputeSkinnyAffineProduct(product, first, last); });
   }
 
-  void RunFewRows(const LinearParams& p, const PackedWeight& weight) {
+  void RunSkinnyBf16(const LinearParams& p, const PackedWeight& weight) {
     const int64_t in = weight.in_features();
-    FewRowsProduct product{.weight = static_cast<const Bf16*>(weight.data()),
-                           .column_block = weight.layout().column_block,
-                           .block_stride = weight.layout().block_stride,
-                           .in_pairs = (in + 1) / 2,
-                           .x = static_cast<const Bf16*>(p.x),
-                           .x_stride = in,
-                           .rows = p.rows,
-                           .out = OutputOf(p)};
+    SkinnyBf16Product product{.weight = static_cast<const Bf16*>(weight.data()),
+                              .column_block = weight.layout().column_block,
+                              .block_stride = weight.layout().block_stride,
+                              .in_pairs = (in + 1) / 2,
+                              .x = static_cast<const Bf16*>(p.x),
+                              .x_stride = in,
+                              .rows = p.rows,
+                              .out = OutputOf(p)};
     if (in % 2 != 0) {
       even_rows_.assign(p.rows * (in + 1), Bf16{0});
       for (int64_t r = 0; r < p.rows; ++r) {
@@ -116,8 +117,8 @@ class CpuLinearImpl : public CpuLinear {
       product.x = even_rows_.data();
       product.x_stride = in + 1;
     }
-    ForColumns(p,
-               [&](int64_t first, int64_t last) { ComputeFewRowsProduct(product, first, last); });
+    ForColumns(
+        p, [&](int64_t first, int64_t last) { ComputeSkinnyBf16Product(product, first, last); });
   }
 
   // body(first, last) over groups of 16 outputs.
@@ -126,19 +127,19 @@ class CpuLinearImpl : public CpuLinear {
     ForRanges(threads_, (p.weight->out_features() + 15) / 16, 16 * p.weight->in_features(), body);
   }
 
-  bool few_rows_;
+  bool skinny_;
   int threads_;
   std::unique_ptr<OneDnnMatmul> matmul_;
-  SliceAllocator grid_memory_;
+  SliceAllocator affine_memory_;
   std::vector<Bf16> even_rows_;   // rows of odd length, padded
-  std::vector<float> wide_rows_;  // WidenGridActivations
+  std::vector<float> wide_rows_;  // WidenActivations
   std::vector<float> group_sums_;
 };
 
 }  // namespace
 
-std::unique_ptr<CpuLinear> CpuLinear::Create(DataType type, bool few_rows, int threads) {
-  return std::make_unique<CpuLinearImpl>(type, few_rows, threads);
+std::unique_ptr<CpuLinear> CpuLinear::Create(DataType type, bool skinny, int threads) {
+  return std::make_unique<CpuLinearImpl>(type, skinny, threads);
 }
 
 // Few values, so that few primitives are made: powers of two up to 16, then steps of growing size.

@@ -1,9 +1,9 @@
 // Products of the CPU backend. Many rows are bound by arithmetic and go to oneDNN; few rows are
 // bound by the bytes of the weight and go to kernels that read no more of them than they must.
 //
-//   Pack -> CpuWeight { packed by oneDNN, and as grids where the values lie on such }
-//   Run  -> few rows, grids          few_rows_grid_product.h
-//           few rows, bf16           few_rows_product.h, on oneDNN's packed weight
+//   Pack -> CpuWeight { packed by oneDNN, and as levels where it is affine-quantised }
+//   Run  -> few rows, levels         skinny_affine_product.h
+//           few rows, bf16           skinny_bf16_product.h, on oneDNN's packed weight
 //           anything else            onednn_matmul.h
 
 #ifndef SWAA_KERNELS_CPU_LINEAR_H_
@@ -20,9 +20,9 @@ namespace swaa::kernels::cpu {
 // Used by one thread, in whose OpenMP threads it computes.
 class CpuLinear {
  public:
-  // type: of weights and x. few_rows: the processor has AVX-512 F, BW, VL and BF16, and may use
+  // type: of weights and x. skinny: the processor has AVX-512 F, BW, VL and BF16, and may use
   // them.
-  static std::unique_ptr<CpuLinear> Create(DataType type, bool few_rows, int threads);
+  static std::unique_ptr<CpuLinear> Create(DataType type, bool skinny, int threads);
   virtual ~CpuLinear() = default;
 
   // As Operators::PackWeight; reads the rows once for each form that it keeps.

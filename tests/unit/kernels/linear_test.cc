@@ -10,8 +10,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
-#include "kernels/cpu/few_rows_grid_product.h"
 #include "kernels/cpu/onednn_matmul.h"
+#include "kernels/cpu/skinny_affine_product.h"
 #include "kernels/reference/operators.h"
 #include "tests/unit/kernels/operators_fixture.h"
 
@@ -51,9 +51,9 @@ class LinearTest : public OperatorsFixture {
     EXPECT_GE(weight_->bytes(), shape.in * shape.out * SizeOf(operators_->precision().weights));
   }
 
-  // Every group of inputs of an output on a grid of its own, of up to so many levels above the
+  // Every group of inputs of an output quantised by itself, with up to so many levels above the
   // lowest.
-  std::vector<double> OnGrids(const Shape& shape, int group_inputs, int levels) {
+  std::vector<double> AffineValues(const Shape& shape, int group_inputs, int levels) {
     std::uniform_real_distribution<float> uniform(0.5f, 2.0f);
     std::uniform_int_distribution<int> level(0, levels);
     std::vector<double> values;
@@ -65,7 +65,7 @@ class LinearTest : public OperatorsFixture {
           step = -min * uniform(random_) / static_cast<float>(levels);
         }
         // Every group has its min, as quantisers make them: a few values that all cancel against it
-        // would be too small to show their grid.
+        // would be too small to show their levels.
         const int chosen = i % group_inputs == 0 ? 0 : level(random_);
         values.push_back(min + step * static_cast<float>(chosen));
       }
@@ -73,7 +73,7 @@ class LinearTest : public OperatorsFixture {
     return values;
   }
 
-  bool has_few_rows_products() const {
+  bool has_skinny_products() const {
     return activations() == DataType::kBf16 && __builtin_cpu_supports("avx512bf16");
   }
 
@@ -152,16 +152,16 @@ TEST_P(LinearTest, ManyRows) {
   }
 }
 
-// Weights that bf16 would round: few rows must be as near as f32 brings them.
-TEST_P(LinearTest, FewRowsOfGridsAreExact) {
+// Weights that bf16 would round: skinny products must be as near as f32 brings them.
+TEST_P(LinearTest, SkinnyProductsOfAffineWeightsAreExact) {
   struct Format {
     int group_inputs, levels;
   };
   for (const Format& format : {Format{32, 15}, {32, 255}, {16, 255}}) {
     for (const Shape& shape : {Shape{1, 1}, {33, 50}, {32, 16}, {31, 64}, {100, 131}, {1000, 48}}) {
       SCOPED_TRACE(absl::StrCat("groups of ", format.group_inputs, ", ", format.levels, " levels"));
-      Prepare(shape, OnGrids(shape, format.group_inputs, format.levels));
-      for (int64_t rows = 1; rows <= cpu::kFewGridRows; ++rows) {
+      Prepare(shape, AffineValues(shape, format.group_inputs, format.levels));
+      for (int64_t rows = 1; rows <= cpu::kMaxSkinnyAffineRows; ++rows) {
         for (bool bias : {false, true}) {
           Check(rows, bias, false, DataType::kF32);
           Check(rows, bias, true, DataType::kF32);
@@ -173,23 +173,23 @@ TEST_P(LinearTest, FewRowsOfGridsAreExact) {
   }
 }
 
-TEST_P(LinearTest, ManyRowsOfGridsAreRounded) {
+TEST_P(LinearTest, ManyRowsOfAffineWeightsAreRounded) {
   const Shape shape{100, 131};
-  Prepare(shape, OnGrids(shape, 32, 15));
-  for (int64_t rows : {cpu::kFewGridRows + 1, int64_t{70}}) {
+  Prepare(shape, AffineValues(shape, 32, 15));
+  for (int64_t rows : {cpu::kMaxSkinnyAffineRows + 1, int64_t{70}}) {
     Check(rows, true, true, DataType::kF32, activations() == DataType::kBf16 ? 0.03 : 2e-5);
     if (HasFatalFailure()) return;
   }
 }
 
-TEST_P(LinearTest, OnlyGridsHaveASecondForm) {
+TEST_P(LinearTest, OnlyAffineWeightsHaveASecondForm) {
   const Shape shape{64, 192};
   Prepare(shape);
   const int64_t packed = weight_->bytes();
   EXPECT_EQ(packed, shape.in * shape.out * SizeOf(operators_->precision().weights));
-  Prepare(shape, OnGrids(shape, 32, 15));
-  const int64_t few_rows = has_few_rows_products() ? shape.in * shape.out * 3 / 4 : 0;
-  EXPECT_EQ(weight_->bytes(), packed + few_rows);
+  Prepare(shape, AffineValues(shape, 32, 15));
+  const int64_t levels = has_skinny_products() ? shape.in * shape.out * 3 / 4 : 0;
+  EXPECT_EQ(weight_->bytes(), packed + levels);
 }
 
 TEST_P(LinearTest, NoRowsDoNothing) {

@@ -1,12 +1,12 @@
-// Products of few rows with grid weights for AVX-512. Levels are widened to f32 in registers:
-// on the processors that have them, bf16 dot products are no faster than f32 ones, which need no
-// second piece for levels of 8 bits. Compiled with those instructions: nothing here may use inline
-// code of a shared header.
+// Skinny products with affine-quantised weights for AVX-512. Levels are widened to f32 in
+// registers: on the processors that have them, bf16 dot products are no faster than f32 ones, which
+// need no second piece for levels of 8 bits. Compiled with those instructions: nothing here may use
+// inline code of a shared header.
 
 #include <immintrin.h>
 
-#include "kernels/cpu/few_rows_grid_product.h"
-#include "kernels/cpu/few_rows_store.h"
+#include "kernels/cpu/skinny_affine_product.h"
+#include "kernels/cpu/skinny_store.h"
 
 namespace swaa::kernels::cpu {
 namespace {
@@ -17,7 +17,7 @@ namespace {
 // borders.
 constexpr int64_t kPrefetchBytes = 4096;
 constexpr int64_t kLineBytes = 64;
-constexpr int64_t kHeadBytes = 2 * kGridColumns * sizeof(float);  // min and step of a record
+constexpr int64_t kHeadBytes = 2 * kAffineColumns * sizeof(float);  // min and step of a record
 
 // sums[r] += levels of eight inputs * x of the same.
 template <int rows>
@@ -51,8 +51,8 @@ SWAA_INLINE void AddBytes(const std::byte* levels, const float* x, int64_t x_str
 
 // All groups of 16 columns, whose records begin at `record`.
 template <int bits, int inputs, int rows>
-void Columns(const FewRowsGridProduct& p, const std::byte* record, int64_t column) {
-  constexpr int64_t record_bytes = kHeadBytes + inputs * bits / 8 * kGridColumns;
+void Columns(const SkinnyAffineProduct& p, const std::byte* record, int64_t column) {
+  constexpr int64_t record_bytes = kHeadBytes + inputs * bits / 8 * kAffineColumns;
   const int64_t x_stride = p.groups * inputs;
   __m512 totals[rows];
   for (int r = 0; r < rows; ++r) totals[r] = _mm512_setzero_ps();
@@ -74,7 +74,7 @@ void Columns(const FewRowsGridProduct& p, const std::byte* record, int64_t colum
     } else {
 #pragma GCC unroll 8
       for (int i = 0; i < inputs; ++i) {
-        AddBytes<rows>(levels + i * kGridColumns, x + i, x_stride, sums);
+        AddBytes<rows>(levels + i * kAffineColumns, x + i, x_stride, sums);
       }
     }
     for (int r = 0; r < rows; ++r) {
@@ -85,11 +85,11 @@ void Columns(const FewRowsGridProduct& p, const std::byte* record, int64_t colum
   for (int r = 0; r < rows; ++r) StoreSums(p.out, r, column, totals[r]);
 }
 
-using ColumnsFunction = void (*)(const FewRowsGridProduct&, const std::byte*, int64_t);
+using ColumnsFunction = void (*)(const SkinnyAffineProduct&, const std::byte*, int64_t);
 
 template <int bits, int inputs>
 ColumnsFunction ForRows(int64_t rows) {
-  static constexpr ColumnsFunction kFunctions[kFewGridRows] = {
+  static constexpr ColumnsFunction kFunctions[kMaxSkinnyAffineRows] = {
       Columns<bits, inputs, 1>, Columns<bits, inputs, 2>, Columns<bits, inputs, 3>,
       Columns<bits, inputs, 4>, Columns<bits, inputs, 5>, Columns<bits, inputs, 6>,
       Columns<bits, inputs, 7>, Columns<bits, inputs, 8>};
@@ -98,8 +98,8 @@ ColumnsFunction ForRows(int64_t rows) {
 
 }  // namespace
 
-void WidenGridActivations(const GridFormat& format, const Bf16* x, int64_t rows,
-                          int64_t in_features, float* x_out, float* x_sums) {
+void WidenActivations(const AffineFormat& format, const Bf16* x, int64_t rows, int64_t in_features,
+                      float* x_out, float* x_sums) {
   const int64_t inputs = format.group_inputs;
   for (int64_t r = 0; r < rows; ++r, x += in_features) {
     for (int64_t first = 0; first < in_features; first += inputs) {
@@ -119,16 +119,16 @@ void WidenGridActivations(const GridFormat& format, const Bf16* x, int64_t rows,
   }
 }
 
-void ComputeFewRowsGridProduct(const FewRowsGridProduct& p, int64_t first_group,
-                               int64_t last_group) {
+void ComputeSkinnyAffineProduct(const SkinnyAffineProduct& p, int64_t first_group,
+                                int64_t last_group) {
   const ColumnsFunction columns = p.format.level_bits == 4      ? ForRows<4, 32>(p.rows)
                                   : p.format.group_inputs == 32 ? ForRows<8, 32>(p.rows)
                                                                 : ForRows<8, 16>(p.rows);
   const int64_t heads = kHeadBytes;
-  const int64_t levels = p.format.group_inputs * p.format.level_bits / 8 * kGridColumns;
+  const int64_t levels = p.format.group_inputs * p.format.level_bits / 8 * kAffineColumns;
   const int64_t stride = p.groups * (heads + levels);
   for (int64_t group = first_group; group < last_group; ++group) {
-    columns(p, p.records + group * stride, group * kGridColumns);
+    columns(p, p.records + group * stride, group * kAffineColumns);
   }
 }
 

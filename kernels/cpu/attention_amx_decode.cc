@@ -16,7 +16,7 @@ constexpr int kVectors = kPageTokens / 16;
 constexpr int64_t kScoreRowBytes = kPageTokens * 4;
 constexpr int64_t kWeightRowBytes = kPageTokens * 2;
 
-struct FewRows {
+struct Rows {
   uint16_t* q;        // [head_dim / 32][rows][32]
   float* out;         // [rows, head_dim]
   float* sum;         // [rows, 16], to be added up
@@ -32,8 +32,8 @@ struct Page {
   int32_t first_key;
 };
 
-FewRows RowsIn(void* workspace, const AttentionTask& task) {
-  FewRows rows;
+Rows RowsIn(void* workspace, const AttentionTask& task) {
+  Rows rows;
   rows.q = static_cast<uint16_t*>(workspace);
   float* out = reinterpret_cast<float*>(rows.q + kTileRows * task.head_dim);
   rows.sum = out + kTileRows * task.head_dim;
@@ -44,7 +44,7 @@ FewRows RowsIn(void* workspace, const AttentionTask& task) {
   return rows;
 }
 
-void PackRows(const AttentionTask& task, const FewRows& rows) {
+void PackRows(const AttentionTask& task, const Rows& rows) {
   const int32_t count = task.queries * task.group;
   for (int32_t row = 0; row < count; ++row) {
     const float* q = task.q + row / task.group * task.q_stride + row % task.group * task.head_dim;
@@ -76,7 +76,7 @@ inline __attribute__((always_inline)) void PrefetchTwoTiles(const uint16_t* from
 }
 
 // Two tiles of 16 keys at a time.
-void ScorePage(const FewRows& rows, int32_t count, int32_t head_dim, const Page& page) {
+void ScorePage(const Rows& rows, int32_t count, int32_t head_dim, const Page& page) {
   for (int32_t key = 0; key < kPageTokens; key += 2 * kKeyTile) {
     const uint16_t* first = page.keys + key * head_dim;
     const uint16_t* second = first + kKeyTile * head_dim;
@@ -105,7 +105,7 @@ uint64_t PageMask(const AttentionTask& task, int32_t position, int32_t first_key
 }
 
 // Turns the scores of a row into weights.
-void WeighRow(const AttentionTask& task, const FewRows& rows, int32_t row, uint64_t mask) {
+void WeighRow(const AttentionTask& task, const Rows& rows, int32_t row, uint64_t mask) {
   const float* scores = rows.scores + row * kPageTokens;
   __m512 x[kVectors];
   __m512 top = _mm512_set1_ps(-__builtin_inff());
@@ -139,7 +139,7 @@ void WeighRow(const AttentionTask& task, const FewRows& rows, int32_t row, uint6
 }
 
 // 32 dimensions at a time.
-void AddValues(const FewRows& rows, int32_t head_dim, const Page& page) {
+void AddValues(const Rows& rows, int32_t head_dim, const Page& page) {
   for (int32_t d = 0; d < head_dim; d += 32) {
     float* out = rows.out + d;
     LoadTile<0>(out, head_dim * 4);
@@ -158,7 +158,7 @@ void AddValues(const FewRows& rows, int32_t head_dim, const Page& page) {
   }
 }
 
-void VisitPages(const AttentionTask& task, const FewRows& rows) {
+void VisitPages(const AttentionTask& task, const Rows& rows) {
   const int32_t count = task.queries * task.group;
   const int32_t last_position = task.first_position + task.queries - 1;
   for (int32_t visit = task.visit_begin; visit < task.visit_end; ++visit) {
@@ -176,12 +176,12 @@ void VisitPages(const AttentionTask& task, const FewRows& rows) {
 
 }  // namespace
 
-int64_t AmxFewRowsWorkspaceBytes(int32_t head_dim) {
+int64_t AmxDecodeWorkspaceBytes(int32_t head_dim) {
   return kTileRows * (head_dim * 6 + 64 + 4 + kScoreRowBytes + kWeightRowBytes);
 }
 
-void RunAmxFewRows(const AttentionTask& task, void* workspace) {
-  const FewRows rows = RowsIn(workspace, task);
+void RunAmxDecode(const AttentionTask& task, void* workspace) {
+  const Rows rows = RowsIn(workspace, task);
   const int32_t count = task.queries * task.group;
   PackRows(task, rows);
   ConfigureTiles(count);

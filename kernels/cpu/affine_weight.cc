@@ -1,6 +1,6 @@
-// Recognition and packing of grid weights.
+// Recognition and packing of affine-quantised weights.
 
-#include "kernels/cpu/grid_weight.h"
+#include "kernels/cpu/affine_weight.h"
 
 #include <algorithm>
 #include <atomic>
@@ -16,7 +16,7 @@ namespace swaa::kernels::cpu {
 namespace {
 
 // Smallest first.
-constexpr GridFormat kFormats[] = {{4, 32}, {8, 32}, {8, 16}};
+constexpr AffineFormat kFormats[] = {{4, 32}, {8, 32}, {8, 16}};
 
 constexpr int64_t kLargeBytes = int64_t{16} << 20;
 
@@ -83,7 +83,7 @@ float SmallestDistance(const Values& values, const Range& range, float noise) {
   return SmallestLane(smallest);
 }
 
-// The level of every value on a grid from `low` on; false where one is off it.
+// The level of every value, in steps above `low`; false where one is between levels.
 bool FindLevels(const Values& values, float low, float step, float tolerance,
                 Vector (&levels)[kMaxVectors]) {
   const float per_step = step > 0 ? 1 / step : 0;
@@ -96,42 +96,44 @@ bool FindLevels(const Values& values, float low, float step, float tolerance,
   return true;
 }
 
-int64_t RecordBytes(const GridFormat& format) {
-  return kGridColumns * static_cast<int64_t>(2 * sizeof(float)) +
-         kGridColumns * format.group_inputs * format.level_bits / 8;
+int64_t RecordBytes(const AffineFormat& format) {
+  return kAffineColumns * static_cast<int64_t>(2 * sizeof(float)) +
+         kAffineColumns * format.group_inputs * format.level_bits / 8;
 }
 
-// Writes one output's grid into column `column` of a zeroed record.
-void WriteGrid(const GridFormat& format, const Grid& grid, int64_t column, std::byte* record) {
+// Writes one output's group into column `column` of a zeroed record.
+void WriteGroup(const AffineFormat& format, const AffineGroup& group, int64_t column,
+                std::byte* record) {
   auto* heads = reinterpret_cast<float*>(record);
-  heads[column] = grid.min;
-  heads[kGridColumns + column] = grid.step;
-  std::byte* levels = record + 2 * kGridColumns * sizeof(float);
+  heads[column] = group.min;
+  heads[kAffineColumns + column] = group.step;
+  std::byte* levels = record + 2 * kAffineColumns * sizeof(float);
   if (format.level_bits == 8) {
     for (int i = 0; i < format.group_inputs; ++i) {
-      levels[i * kGridColumns + column] = static_cast<std::byte>(grid.levels[i]);
+      levels[i * kAffineColumns + column] = static_cast<std::byte>(group.levels[i]);
     }
     return;
   }
   auto* words = reinterpret_cast<uint32_t*>(levels);
   for (int i = 0; i < format.group_inputs; i += 8) {
     uint32_t word = 0;
-    for (int j = 0; j < 8; ++j) word |= static_cast<uint32_t>(grid.levels[i + j]) << (4 * j);
-    words[i / 8 * kGridColumns + column] = word;
+    for (int j = 0; j < 8; ++j) word |= static_cast<uint32_t>(group.levels[i + j]) << (4 * j);
+    words[i / 8 * kAffineColumns + column] = word;
   }
 }
 
-// Rows first_row .. first_row + count - 1 (at most kGridColumns) as one block of zeroed records.
+// Rows first_row .. first_row + count - 1 (at most kAffineColumns) as one block of zeroed records.
 // False where a group does not fit.
-bool PackBlock(const GridFormat& format, const float* rows, int64_t count, int64_t in_features,
+bool PackBlock(const AffineFormat& format, const float* rows, int64_t count, int64_t in_features,
                std::byte* records) {
   for (int64_t first = 0; first < in_features; first += format.group_inputs) {
     const auto inputs = std::min<int64_t>(format.group_inputs, in_features - first);
     for (int64_t r = 0; r < count; ++r) {
       const std::span<const float> values(rows + r * in_features + first, inputs);
-      const std::optional<Grid> grid = FindGrid(values, (1 << format.level_bits) - 1);
-      if (!grid.has_value()) return false;
-      WriteGrid(format, *grid, r, records);
+      const std::optional<AffineGroup> group =
+          FindAffineGroup(values, (1 << format.level_bits) - 1);
+      if (!group.has_value()) return false;
+      WriteGroup(format, *group, r, records);
     }
     records += RecordBytes(format);
   }
@@ -139,19 +141,19 @@ bool PackBlock(const GridFormat& format, const float* rows, int64_t count, int64
 }
 
 // All blocks into zeroed memory. False where a group does not fit; what was written then is void.
-bool PackBlocks(const GridFormat& format, int64_t out_features, int64_t in_features,
+bool PackBlocks(const AffineFormat& format, int64_t out_features, int64_t in_features,
                 const RowReader& read_rows, std::byte* records) {
   const int64_t groups = (in_features + format.group_inputs - 1) / format.group_inputs;
-  const int64_t blocks = (out_features + kGridColumns - 1) / kGridColumns;
+  const int64_t blocks = (out_features + kAffineColumns - 1) / kAffineColumns;
   std::atomic<bool> fits = true;
 #pragma omp parallel
   {
-    std::vector<float> rows(kGridColumns * in_features);
+    std::vector<float> rows(kAffineColumns * in_features);
 #pragma omp for schedule(dynamic)
     for (int64_t block = 0; block < blocks; ++block) {
       if (!fits.load(std::memory_order_relaxed)) continue;
-      const int64_t first = block * kGridColumns;
-      const int64_t count = std::min(kGridColumns, out_features - first);
+      const int64_t first = block * kAffineColumns;
+      const int64_t count = std::min(kAffineColumns, out_features - first);
       read_rows(first, count, rows.data());
       if (!PackBlock(format, rows.data(), count, in_features,
                      records + block * groups * RecordBytes(format))) {
@@ -176,22 +178,23 @@ absl::StatusOr<std::shared_ptr<const std::byte>> Keep(std::shared_ptr<Buffer> tr
 
 }  // namespace
 
-std::optional<Grid> FindGrid(std::span<const float> group, int max_level) {
+std::optional<AffineGroup> FindAffineGroup(std::span<const float> group, int max_level) {
   const Values values(group);
   const Range range = RangeOf(values);
   const float width = range.high - range.low;
   if (!(width < kInfinity)) return std::nullopt;
   const float tolerance = 0x1p-21f * std::max(std::abs(range.low), std::abs(range.high));
-  const auto found = [&](float step) -> std::optional<Grid> {
+  const auto found = [&](float step) -> std::optional<AffineGroup> {
     Vector levels[kMaxVectors];
     if (!FindLevels(values, range.low, step, tolerance, levels)) return std::nullopt;
-    Grid grid{.min = range.low, .step = step};
+    AffineGroup affine{.min = range.low, .step = step};
     for (int i = 0; i < values.count; ++i) {
       const IntVector whole = __builtin_convertvector(levels[i], IntVector);
-      for (int l = 0; l < kLanes; ++l) grid.levels[i * kLanes + l] = static_cast<uint8_t>(whole[l]);
+      for (int l = 0; l < kLanes; ++l)
+        affine.levels[i * kLanes + l] = static_cast<uint8_t>(whole[l]);
     }
-    std::fill(grid.levels.begin() + group.size(), grid.levels.end(), 0);
-    return grid;
+    std::fill(affine.levels.begin() + group.size(), affine.levels.end(), 0);
+    return affine;
   };
   if (width == 0) return found(0);
   // Distances are whole steps but for rounding, so half of the finest step parts them from none;
@@ -201,22 +204,23 @@ std::optional<Grid> FindGrid(std::span<const float> group, int max_level) {
   for (float parts = 1;; ++parts) {
     const float steps = Nearest(width / distance * parts);
     if (steps > finest) return std::nullopt;
-    if (auto grid = found(width / steps); grid.has_value()) return grid;
+    if (auto affine = found(width / steps); affine.has_value()) return affine;
   }
 }
 
-absl::StatusOr<std::optional<GridWeight>> PackGridWeight(int64_t out_features, int64_t in_features,
-                                                         const RowReader& read_rows,
-                                                         SliceAllocator& memory) {
-  for (const GridFormat& format : kFormats) {
+absl::StatusOr<std::optional<AffineWeight>> PackAffineWeight(int64_t out_features,
+                                                             int64_t in_features,
+                                                             const RowReader& read_rows,
+                                                             SliceAllocator& memory) {
+  for (const AffineFormat& format : kFormats) {
     const int64_t groups = (in_features + format.group_inputs - 1) / format.group_inputs;
-    const int64_t blocks = (out_features + kGridColumns - 1) / kGridColumns;
+    const int64_t blocks = (out_features + kAffineColumns - 1) / kAffineColumns;
     const int64_t bytes = blocks * groups * RecordBytes(format);
     // Few pages of it are touched where the format does not fit.
     SWAA_ASSIGN_OR_RETURN(auto trial, AllocateBuffer(bytes));
     if (!PackBlocks(format, out_features, in_features, read_rows, trial->data())) continue;
     SWAA_ASSIGN_OR_RETURN(auto records, Keep(std::move(trial), memory));
-    return GridWeight{format, groups, std::move(records), bytes};
+    return AffineWeight{format, groups, std::move(records), bytes};
   }
   return std::nullopt;
 }

@@ -1,10 +1,10 @@
-// Products of few rows for AVX-512 with bf16 dot products. Compiled with those instructions:
+// Skinny products for AVX-512 with bf16 dot products. Compiled with those instructions:
 // nothing here may use inline code of a shared header.
 
 #include <immintrin.h>
 
-#include "kernels/cpu/few_rows_product.h"
-#include "kernels/cpu/few_rows_store.h"
+#include "kernels/cpu/skinny_bf16_product.h"
+#include "kernels/cpu/skinny_store.h"
 
 namespace swaa::kernels::cpu {
 namespace {
@@ -15,7 +15,8 @@ constexpr int64_t kPrefetchBytes = 4096;
 
 // `rows` x `groups` groups of 16 columns, whose weights begin at `weight`.
 template <int rows, int groups>
-inline __attribute__((always_inline)) void Accumulate(const FewRowsProduct& p, const Bf16* weight,
+inline __attribute__((always_inline)) void Accumulate(const SkinnyBf16Product& p,
+                                                      const Bf16* weight,
                                                       __m512 (&sums)[rows][groups]) {
   for (int r = 0; r < rows; ++r) {
     for (int g = 0; g < groups; ++g) sums[r][g] = _mm512_setzero_ps();
@@ -38,7 +39,7 @@ inline __attribute__((always_inline)) void Accumulate(const FewRowsProduct& p, c
 }
 
 template <int rows, int groups>
-void Block(const FewRowsProduct& p, const Bf16* weight, int64_t column) {
+void Block(const SkinnyBf16Product& p, const Bf16* weight, int64_t column) {
   __m512 sums[rows][groups];
   Accumulate<rows, groups>(p, weight, sums);
   for (int r = 0; r < rows; ++r) {
@@ -48,8 +49,8 @@ void Block(const FewRowsProduct& p, const Bf16* weight, int64_t column) {
 
 // All rows; four rows of four groups fill the registers.
 template <int groups>
-void Rows(const FewRowsProduct& p, const Bf16* weight, int64_t column) {
-  static_assert(kFewRows == 4);
+void Rows(const SkinnyBf16Product& p, const Bf16* weight, int64_t column) {
+  static_assert(kMaxSkinnyBf16Rows == 4);
   switch (p.rows) {
     case 1:
       return Block<1, groups>(p, weight, column);
@@ -64,7 +65,7 @@ void Rows(const FewRowsProduct& p, const Bf16* weight, int64_t column) {
 
 }  // namespace
 
-void ComputeFewRowsProduct(const FewRowsProduct& p, int64_t first_group, int64_t last_group) {
+void ComputeSkinnyBf16Product(const SkinnyBf16Product& p, int64_t first_group, int64_t last_group) {
   const int64_t groups_a_block = p.column_block / 16;
   for (int64_t group = first_group; group < last_group;) {
     const int64_t block = group / groups_a_block;
