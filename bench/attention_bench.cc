@@ -1,7 +1,7 @@
 // Benchmark of CPU attention. Every measurement stands beside a yardstick that runs in turns with
-// it, in the same process: a oneDNN bf16 product for prefill, a plain read loop over the same pages
-// for decode (the machine may be shared; only ratios mean something). Reported time, rates and
-// `ratio` are medians.
+// it, in the same process: a oneDNN product (bf16 where the processor has it) for prefill, a plain
+// read loop over the same pages for decode (the machine may be shared; only ratios mean something).
+// Reported time, rates and `ratio` are medians.
 //
 //   attention_bench [--threads=N] [--benchmark_filter=amx]
 //
@@ -102,7 +102,7 @@ class Model {
   }
 
   // Queries first .. first + count - 1 of a layer.
-  void Attend(InstructionSet set, int32_t layer, int32_t first, int32_t count) {
+  void Attend(const cpu::AttentionVariant& variant, int32_t layer, int32_t first, int32_t count) {
     const SequenceRows rows = {0, 0, count, first};
     const int64_t begin = int64_t{first} * shape_.heads * shape_.head_dim;
     AttentionParams params;
@@ -119,7 +119,9 @@ class Model {
     params.kv_heads = shape_.kv_heads;
     params.head_dim = shape_.head_dim;
     params.scale = 1 / std::sqrt(static_cast<float>(shape_.head_dim));
-    cpu::Attention(params, {set, kv_, DataType::kBf16, g_threads});
+    cpu::Attention(
+        params,
+        {.kv = kv_, .out = DataType::kBf16, .threads = g_threads, .kernels = {&variant, &variant}});
   }
 
   // Reads all pages of a layer, as many bytes as decode does.
@@ -269,15 +271,15 @@ class Product {
 };
 
 // Whole prompts in chunks of 512, after a run of products.
-void Prefill(benchmark::State& state, const Shape& shape, InstructionSet set) {
+void Prefill(benchmark::State& state, const Shape& shape, const cpu::AttentionVariant& variant) {
   constexpr int32_t kChunk = 512;
   constexpr int kProducts = 20;
   Model model(shape, DataType::kBf16);
   const auto type =
-      set == InstructionSet::kAmx ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+      cpu::HasBf16Products() ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
   Product product(512, 576, 3072, type);
   product.Run();
-  model.Attend(set, 0, 0, std::min(kChunk, shape.keys));
+  model.Attend(variant, 0, 0, std::min(kChunk, shape.keys));
   Timings attention, products;
   for (auto _ : state) {
     const double begin = Now();
@@ -286,7 +288,7 @@ void Prefill(benchmark::State& state, const Shape& shape, InstructionSet set) {
                  }));
     for (int32_t first = 0; first < shape.keys; first += kChunk) {
       attention.Add(first / kChunk, Seconds([&] {
-                      model.Attend(set, 0, first, std::min(kChunk, shape.keys - first));
+                      model.Attend(variant, 0, first, std::min(kChunk, shape.keys - first));
                     }));
     }
     state.SetIterationTime(Now() - begin);
@@ -304,7 +306,7 @@ void Prefill(benchmark::State& state, const Shape& shape, InstructionSet set) {
 }
 
 // One query after all keys, layer after layer; the pages of another layer are read in between.
-void Decode(benchmark::State& state, const Shape& shape, InstructionSet set) {
+void Decode(benchmark::State& state, const Shape& shape, const cpu::AttentionVariant& variant) {
   Model model(shape, DataType::kBf16);
   Timings attention, reads;
   for (auto _ : state) {
@@ -312,7 +314,7 @@ void Decode(benchmark::State& state, const Shape& shape, InstructionSet set) {
     for (int32_t layer = 0; layer < shape.layers; ++layer) {
       const int32_t other = (layer + shape.layers / 2) % shape.layers;
       reads.Add(other, Seconds([&] { model.ReadPages(other); }));
-      attention.Add(layer, Seconds([&] { model.Attend(set, layer, shape.keys - 1, 1); }));
+      attention.Add(layer, Seconds([&] { model.Attend(variant, layer, shape.keys - 1, 1); }));
     }
     state.SetIterationTime(Now() - begin);
   }
@@ -352,18 +354,23 @@ const Shape kDecode[] = {
 };
 
 void RegisterAll() {
+  std::vector<const cpu::AttentionVariant*> variants;
   for (InstructionSet set : cpu::SupportedInstructionSets()) {
-    const std::string suffix = "/" + std::string(Name(set));
+    const auto of_set = cpu::AttentionVariantsOf(set, DataType::kBf16);
+    variants.insert(variants.end(), of_set.begin(), of_set.end());
+  }
+  for (const cpu::AttentionVariant* variant : variants) {
+    const std::string suffix = "/" + std::string(variant->name);
     for (const Shape& shape : kPrefill) {
       benchmark::RegisterBenchmark(("prefill/" + std::string(shape.name) + suffix).c_str(), Prefill,
-                                   shape, set)
+                                   shape, *variant)
           ->UseManualTime()
           ->Unit(benchmark::kMillisecond)
           ->MinTime(2);
     }
     for (const Shape& shape : kDecode) {
       benchmark::RegisterBenchmark(("decode/" + std::string(shape.name) + suffix).c_str(), Decode,
-                                   shape, set)
+                                   shape, *variant)
           ->UseManualTime()
           ->Unit(benchmark::kMillisecond)
           ->MinTime(1);
@@ -374,6 +381,14 @@ void RegisterAll() {
       ->Unit(benchmark::kMicrosecond);
   benchmark::RegisterBenchmark("store/512x3x64/f32", Store, store, DataType::kF32)
       ->Unit(benchmark::kMicrosecond);
+}
+
+// What a process takes here.
+void AddChoice() {
+  const cpu::AttentionKernels chosen =
+      cpu::MeasuredAttentionKernels(cpu::BestInstructionSet(), /*named=*/false, DataType::kBf16);
+  benchmark::AddCustomContext(
+      "chosen", "prefill " + std::string(chosen.prefill->name) + ", decode " + chosen.decode->name);
 }
 
 // Takes --threads=N out of the arguments.
@@ -400,6 +415,7 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   swaa::kernels::RegisterAll();
+  swaa::kernels::AddChoice();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
   return 0;

@@ -7,6 +7,7 @@ swaa_library(swaa_kernels_cpu_attention
     attention_amx_decode.cc
     attention_avx2.cc
     attention_avx512.cc
+    attention_choice.cc
     attention_generic.cc
     attention_plan.cc
     instruction_set.cc

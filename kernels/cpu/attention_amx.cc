@@ -491,6 +491,6 @@ void RunTask(const AttentionTask& task, void* workspace) {
 
 }  // namespace
 
-const AttentionVariant kAmxBf16 = {kMaxRows, WorkspaceBytes, RunTask};
+const AttentionVariant kAmxBf16Pages = {"amx", kMaxRows, WorkspaceBytes, RunTask};
 
 }  // namespace swaa::kernels::cpu

@@ -64,12 +64,14 @@ InstructionSet BestInstructionSet() {
   return best;
 }
 
+std::vector<InstructionSet> AllInstructionSets() {
+  return {InstructionSet::kGeneric, InstructionSet::kAvx2, InstructionSet::kAvx512,
+          InstructionSet::kAmx};
+}
+
 std::vector<InstructionSet> SupportedInstructionSets() {
-  std::vector<InstructionSet> sets;
-  for (InstructionSet set : {InstructionSet::kGeneric, InstructionSet::kAvx2,
-                             InstructionSet::kAvx512, InstructionSet::kAmx}) {
-    if (set <= BestInstructionSet()) sets.push_back(set);
-  }
+  std::vector<InstructionSet> sets = AllInstructionSets();
+  std::erase_if(sets, [](InstructionSet set) { return set > BestInstructionSet(); });
   return sets;
 }
 

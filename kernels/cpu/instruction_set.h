@@ -22,7 +22,8 @@ std::string_view Name(InstructionSet set);  // "generic", "avx2", "avx512", "amx
 // Thread-safe.
 InstructionSet BestInstructionSet();
 
-// All that run here, from kGeneric up. For tests.
+// All there are, from kGeneric up, and those of them that run here. For tests.
+std::vector<InstructionSet> AllInstructionSets();
 std::vector<InstructionSet> SupportedInstructionSets();
 
 // avx512_bf16 or amx_bf16: products of bf16 are worth it.
