@@ -22,6 +22,7 @@
 
 #include <benchmark/benchmark.h>
 #include <dnnl.hpp>
+#include <sys/mman.h>
 
 #include "kernels/cpu/attention.h"
 #include "kernels/types.h"
@@ -88,8 +89,10 @@ class Model {
     pages_of_layer_ = (shape.keys + kPageTokens - 1) / kPageTokens;
     const int64_t pages = int64_t{pages_of_layer_} * shape.layers + 1;
     page_bytes_ = cpu::KvPageBytes(kv, shape.kv_heads, shape.head_dim);
-    pool_.reset(static_cast<std::byte*>(
-        std::aligned_alloc(4096, (pages * page_bytes_ + 4095) / 4096 * 4096)));
+    // In huge pages, as a server's pool.
+    const int64_t bytes = (pages * page_bytes_ + kHugePage - 1) / kHugePage * kHugePage;
+    pool_.reset(static_cast<std::byte*>(std::aligned_alloc(kHugePage, bytes)));
+    madvise(pool_.get(), bytes, MADV_HUGEPAGE);
     table_.resize(pages - 1);
     std::iota(table_.begin(), table_.end(), 1);
     std::mt19937 random(1);
@@ -164,6 +167,7 @@ class Model {
   struct Free {
     void operator()(std::byte* memory) const { std::free(memory); }
   };
+  static constexpr int64_t kHugePage = int64_t{2} << 20;
   const Shape shape_;
   const DataType kv_;
   int32_t pages_of_layer_ = 0;

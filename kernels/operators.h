@@ -168,8 +168,8 @@ struct OperatorsOptions {
   // "auto" (bf16 where the processor multiplies it, else f32 weights with bf16 pages) or "f32".
   std::string dtype = "auto";
   int32_t threads = 0;  // CPU: 0 takes all cores that the process may use
-  // CPU: "auto", "amx", "avx512", "avx2" or "generic". Asking for what the machine lacks is an
-  // error.
+  // CPU: "auto", "amx", "avx512_bf16", "avx512", "avx2" or "generic". Asking for what the machine
+  // lacks is an error.
   std::string instruction_set = "auto";
 };
 

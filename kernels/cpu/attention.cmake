@@ -7,6 +7,7 @@ swaa_library(swaa_kernels_cpu_attention
     attention_amx_decode.cc
     attention_avx2.cc
     attention_avx512.cc
+    attention_avx512_bf16.cc
     attention_choice.cc
     attention_generic.cc
     attention_plan.cc
@@ -21,5 +22,5 @@ set(avx512_flags -Wno-maybe-uninitialized -Wno-uninitialized ${avx2_flags} -mavx
 set_source_files_properties(attention_generic.cc PROPERTIES COMPILE_OPTIONS "-O3")
 set_source_files_properties(attention_avx2.cc PROPERTIES COMPILE_OPTIONS "-O3;${avx2_flags}")
 set_source_files_properties(attention_avx512.cc PROPERTIES COMPILE_OPTIONS "-O3;${avx512_flags}")
-set_source_files_properties(attention_amx.cc attention_amx_decode.cc
+set_source_files_properties(attention_amx.cc attention_amx_decode.cc attention_avx512_bf16.cc
   PROPERTIES COMPILE_OPTIONS "-O3;${avx512_flags};-mavx512bf16")

@@ -1,5 +1,5 @@
-// Kernels, CPU backend: attention for processors with AVX-512 (F, BW, DQ, VL), in f32: on such
-// cores the dot products of bf16 are slower. Built with those instructions.
+// Kernels, CPU backend: attention for processors with AVX-512 (F, BW, DQ, VL), in f32. Built with
+// those instructions.
 
 #include <cstdint>
 #include <immintrin.h>

@@ -160,6 +160,9 @@ std::vector<const AttentionVariant*> AttentionVariantsOf(InstructionSet set, Dat
     case InstructionSet::kAvx512:
       if (f32) return {&kAvx512F32Pages};
       return {&kAvx512Bf16Pages[0], &kAvx512Bf16Pages[1]};
+    case InstructionSet::kAvx512Bf16:
+      if (f32) return {&kAvx512F32Pages};
+      return {&kDotProductBf16Pages[0], &kDotProductBf16Pages[1]};
     case InstructionSet::kAmx:
       if (f32) return {&kAvx512F32Pages};
       return {&kAmxBf16Pages};
@@ -177,7 +180,7 @@ std::vector<const AttentionVariant*> AttentionCandidates(InstructionSet set, boo
   std::vector<const AttentionVariant*> candidates = AttentionVariantsOf(set, kv);
   if (named || kv == DataType::kF32) return candidates;
   // Vectors of half the width never win.
-  for (InstructionSet lower : {InstructionSet::kAvx512}) {
+  for (InstructionSet lower : {InstructionSet::kAvx512Bf16, InstructionSet::kAvx512}) {
     if (lower >= set) continue;
     for (const AttentionVariant* variant : AttentionVariantsOf(lower, kv)) {
       candidates.push_back(variant);

@@ -62,6 +62,7 @@ struct AttentionVariant {
 extern const AttentionVariant kGenericBf16Pages[2], kGenericF32Pages;
 extern const AttentionVariant kAvx2Bf16Pages[2], kAvx2F32Pages;
 extern const AttentionVariant kAvx512Bf16Pages[2], kAvx512F32Pages;
+extern const AttentionVariant kDotProductBf16Pages[2];  // of instruction set avx512_bf16
 extern const AttentionVariant kAmxBf16Pages;
 
 }  // namespace swaa::kernels::cpu

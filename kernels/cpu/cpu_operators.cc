@@ -50,11 +50,6 @@ std::string ProcessorName() {
   return "x86-64 processor";
 }
 
-bool HasSkinnyProducts() {
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl");
-}
-
 class CpuOperators : public Operators {
  public:
   CpuOperators(InstructionSet set, const AttentionKernels& attention, const Precision& precision,
@@ -64,8 +59,8 @@ class CpuOperators : public Operators {
         precision_(precision),
         threads_(threads),
         elementwise_(ElementwiseFor(set)),
-        linear_(CpuLinear::Create(
-            precision.weights, set >= InstructionSet::kAvx512 && HasSkinnyProducts(), threads)) {}
+        linear_(CpuLinear::Create(precision.weights,
+                                  set >= InstructionSet::kAvx512 && HasBf16Products(), threads)) {}
 
   std::string_view backend() const override { return "cpu"; }
   std::string device_name() const override {

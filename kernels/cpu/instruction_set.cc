@@ -39,8 +39,8 @@ bool RequestTiles() {
 InstructionSet Detect() {
   if (!HasAvx2()) return InstructionSet::kGeneric;
   if (!HasAvx512()) return InstructionSet::kAvx2;
-  const bool amx = __builtin_cpu_supports("avx512bf16") && ProcessorHasAmx() && RequestTiles();
-  return amx ? InstructionSet::kAmx : InstructionSet::kAvx512;
+  if (!__builtin_cpu_supports("avx512bf16")) return InstructionSet::kAvx512;
+  return ProcessorHasAmx() && RequestTiles() ? InstructionSet::kAmx : InstructionSet::kAvx512Bf16;
 }
 
 }  // namespace
@@ -53,6 +53,8 @@ std::string_view Name(InstructionSet set) {
       return "avx2";
     case InstructionSet::kAvx512:
       return "avx512";
+    case InstructionSet::kAvx512Bf16:
+      return "avx512_bf16";
     case InstructionSet::kAmx:
       return "amx";
   }
@@ -66,7 +68,7 @@ InstructionSet BestInstructionSet() {
 
 std::vector<InstructionSet> AllInstructionSets() {
   return {InstructionSet::kGeneric, InstructionSet::kAvx2, InstructionSet::kAvx512,
-          InstructionSet::kAmx};
+          InstructionSet::kAvx512Bf16, InstructionSet::kAmx};
 }
 
 std::vector<InstructionSet> SupportedInstructionSets() {
@@ -75,9 +77,6 @@ std::vector<InstructionSet> SupportedInstructionSets() {
   return sets;
 }
 
-bool HasBf16Products() {
-  return BestInstructionSet() == InstructionSet::kAmx ||
-         (BestInstructionSet() == InstructionSet::kAvx512 && __builtin_cpu_supports("avx512bf16"));
-}
+bool HasBf16Products() { return BestInstructionSet() >= InstructionSet::kAvx512Bf16; }
 
 }  // namespace swaa::kernels::cpu

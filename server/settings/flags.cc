@@ -103,7 +103,7 @@ ABSL_FLAG(Number, threads, Number{0}, "threads that compute; 0: every processor"
 ABSL_FLAG(Text, load_format, Text{"auto"},
           "auto, or dummy: random weights of the model's shapes, for measurements");
 ABSL_FLAG(Text, dtype, Text{"auto"}, "auto (bf16), or f32: slow, for tests");
-ABSL_FLAG(Text, instruction_set, Text{"auto"}, "auto, amx, avx512, avx2 or generic");
+ABSL_FLAG(Text, instruction_set, Text{"auto"}, "auto, amx, avx512_bf16, avx512, avx2 or generic");
 ABSL_FLAG(Number, drain_grace_seconds, Number{30},
           "how long SIGTERM waits for running requests before it aborts them");
 ABSL_FLAG(Number, max_connection_age_seconds, Number{0},

@@ -44,6 +44,8 @@ TEST(AttentionCandidatesTest, ANamedSetCompetesWithItselfAlone) {
               ElementsAre("avx2/l1", "avx2/l2"));
   EXPECT_THAT(Names(AttentionCandidates(InstructionSet::kAmx, true, DataType::kBf16)),
               ElementsAre("amx"));
+  EXPECT_THAT(Names(AttentionCandidates(InstructionSet::kAvx512Bf16, true, DataType::kBf16)),
+              ElementsAre("avx512_bf16/l1", "avx512_bf16/l2"));
   EXPECT_THAT(Names(AttentionCandidates(InstructionSet::kAvx512, true, DataType::kF32)),
               ElementsAre("avx512/l1"));
 }
@@ -52,7 +54,7 @@ TEST(AttentionCandidatesTest, TilesArePreferredAndMustBeBeaten) {
   const std::vector<std::string> names =
       Names(AttentionCandidates(InstructionSet::kAmx, false, DataType::kBf16));
   EXPECT_EQ(names.front(), "amx");
-  EXPECT_THAT(names, IsSupersetOf({"avx512/l1", "avx512/l2"}));
+  EXPECT_THAT(names, IsSupersetOf({"avx512_bf16/l1", "avx512_bf16/l2", "avx512/l1", "avx512/l2"}));
 }
 
 TEST(AttentionCandidatesTest, NothingAboveTheSetCompetes) {
