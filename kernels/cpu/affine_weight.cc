@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -96,84 +97,147 @@ bool FindLevels(const Values& values, float low, float step, float tolerance,
   return true;
 }
 
-int64_t RecordBytes(const AffineFormat& format) {
-  return kAffineColumns * static_cast<int64_t>(2 * sizeof(float)) +
-         kAffineColumns * format.group_inputs * format.level_bits / 8;
+int64_t HeadBytes(const AffineFormat& format) { return 2 * kAffineColumns * (format.f16 ? 2 : 4); }
+
+int64_t LevelBytes(const AffineFormat& format) {
+  return kAffineColumns * format.group_inputs * format.level_bits / 8;
 }
 
-// Writes one output's group into column `column` of a zeroed record.
+int64_t RecordBytes(const AffineFormat& format) { return HeadBytes(format) + LevelBytes(format); }
+
+// Writes one output's group into column `column` of a zeroed record with f32 min and step.
 void WriteGroup(const AffineFormat& format, const AffineGroup& group, int64_t column,
                 std::byte* record) {
   auto* heads = reinterpret_cast<float*>(record);
   heads[column] = group.min;
   heads[kAffineColumns + column] = group.step;
-  std::byte* levels = record + 2 * kAffineColumns * sizeof(float);
+  std::byte* levels = record + HeadBytes(format);
   if (format.level_bits == 8) {
     for (int i = 0; i < format.group_inputs; ++i) {
-      levels[i * kAffineColumns + column] = static_cast<std::byte>(group.levels[i]);
+      levels[(i / 2 * kAffineColumns + column) * 2 + i % 2] =
+          static_cast<std::byte>(group.levels[i]);
     }
     return;
   }
-  auto* words = reinterpret_cast<uint32_t*>(levels);
-  for (int i = 0; i < format.group_inputs; i += 8) {
-    uint32_t word = 0;
-    for (int j = 0; j < 8; ++j) word |= static_cast<uint32_t>(group.levels[i + j]) << (4 * j);
-    words[i / 8 * kAffineColumns + column] = word;
+  auto* words = reinterpret_cast<uint16_t*>(levels);
+  for (int i = 0; i < format.group_inputs; ++i) {
+    words[(i / 8 * kAffineColumns + column) * 2 + i % 2] |=
+        static_cast<uint16_t>(group.levels[i] << (4 * (i % 8 / 2)));
   }
 }
 
-// Rows first_row .. first_row + count - 1 (at most kAffineColumns) as one block of zeroed records.
-// False where a group does not fit.
-bool PackBlock(const AffineFormat& format, const float* rows, int64_t count, int64_t in_features,
-               std::byte* records) {
+// The bits of a number that f16 holds exactly.
+uint16_t HalfBits(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
+  const float magnitude = std::abs(value);
+  if (magnitude < 0x1p-14f) return sign | static_cast<uint16_t>(magnitude * 0x1p24f);
+  return sign | static_cast<uint16_t>(((bits & 0x7fffffffu) >> 13) - (112 << 10));
+}
+
+// Records whose min and step are f16 numbers, written as f32, as records of f16.
+void Narrow(const AffineFormat& from, int64_t records, const std::byte* source, std::byte* target) {
+  AffineFormat to = from;
+  to.f16 = true;
+#pragma omp parallel for
+  for (int64_t record = 0; record < records; ++record) {
+    const std::byte* old_record = source + record * RecordBytes(from);
+    std::byte* new_record = target + record * RecordBytes(to);
+    const auto* heads = reinterpret_cast<const float*>(old_record);
+    auto* halves = reinterpret_cast<uint16_t*>(new_record);
+    std::transform(heads, heads + 2 * kAffineColumns, halves, HalfBits);
+    std::copy_n(old_record + HeadBytes(from), LevelBytes(from), new_record + HeadBytes(to));
+  }
+}
+
+// What the trial of a format found.
+struct Trial {
+  std::atomic<bool> fits = true;  // every group
+  std::atomic<bool> f16 = true;   // so far all min and step are f16 numbers
+};
+
+// `count` rows (at most kAffineColumns) as one block of zeroed records.
+void PackBlock(const AffineFormat& format, const float* rows, int64_t count, int64_t in_features,
+               std::byte* records, Trial* trial) {
+  const int max_level = (1 << format.level_bits) - 1;
   for (int64_t first = 0; first < in_features; first += format.group_inputs) {
     const auto inputs = std::min<int64_t>(format.group_inputs, in_features - first);
     for (int64_t r = 0; r < count; ++r) {
       const std::span<const float> values(rows + r * in_features + first, inputs);
-      const std::optional<AffineGroup> group =
-          FindAffineGroup(values, (1 << format.level_bits) - 1);
-      if (!group.has_value()) return false;
+      std::optional<AffineGroup> group = FindAffineGroup(values, max_level);
+      if (!group.has_value()) {
+        trial->fits.store(false, std::memory_order_relaxed);
+        return;
+      }
+      if (trial->f16.load(std::memory_order_relaxed)) {
+        const std::optional<AffineGroup> narrow = FindF16Group(values, *group, max_level);
+        if (narrow.has_value()) {
+          group = narrow;
+        } else {
+          trial->f16.store(false, std::memory_order_relaxed);
+        }
+      }
       WriteGroup(format, *group, r, records);
     }
     records += RecordBytes(format);
   }
-  return true;
 }
 
-// All blocks into zeroed memory. False where a group does not fit; what was written then is void.
-bool PackBlocks(const AffineFormat& format, int64_t out_features, int64_t in_features,
-                const RowReader& read_rows, std::byte* records) {
+// All blocks into zeroed memory; what was written is void where a group does not fit.
+void PackBlocks(const AffineFormat& format, int64_t out_features, int64_t in_features,
+                const RowReader& read_rows, std::byte* records, Trial* trial) {
   const int64_t groups = (in_features + format.group_inputs - 1) / format.group_inputs;
   const int64_t blocks = (out_features + kAffineColumns - 1) / kAffineColumns;
-  std::atomic<bool> fits = true;
 #pragma omp parallel
   {
     std::vector<float> rows(kAffineColumns * in_features);
 #pragma omp for schedule(dynamic)
     for (int64_t block = 0; block < blocks; ++block) {
-      if (!fits.load(std::memory_order_relaxed)) continue;
+      if (!trial->fits.load(std::memory_order_relaxed)) continue;
       const int64_t first = block * kAffineColumns;
       const int64_t count = std::min(kAffineColumns, out_features - first);
       read_rows(first, count, rows.data());
-      if (!PackBlock(format, rows.data(), count, in_features,
-                     records + block * groups * RecordBytes(format))) {
-        fits.store(false, std::memory_order_relaxed);
-      }
+      PackBlock(format, rows.data(), count, in_features,
+                records + block * groups * RecordBytes(format), trial);
     }
   }
-  return fits.load();
 }
 
-// What a trial wrote, as a slice; or itself, where it is too large to be held twice.
-absl::StatusOr<std::shared_ptr<const std::byte>> Keep(std::shared_ptr<Buffer> trial,
-                                                      SliceAllocator& memory) {
-  if (trial->bytes() >= kLargeBytes) {
+// Memory for records that stay.
+absl::StatusOr<std::shared_ptr<std::byte>> AllocateRecords(int64_t bytes, SliceAllocator& memory) {
+  if (bytes < kLargeBytes) return memory.Allocate(bytes);
+  SWAA_ASSIGN_OR_RETURN(std::shared_ptr<Buffer> buffer, AllocateBuffer(bytes));
+  std::byte* data = buffer->data();
+  return std::shared_ptr<std::byte>(std::move(buffer), data);
+}
+
+// What a trial wrote, narrowed or as a slice; or itself, where it is too large to be held twice.
+absl::StatusOr<AffineWeight> Keep(AffineFormat format, int64_t groups, int64_t records,
+                                  std::shared_ptr<Buffer> trial, bool f16, SliceAllocator& memory) {
+  if (!f16 && trial->bytes() >= kLargeBytes) {
+    const int64_t bytes = trial->bytes();
     const std::byte* data = trial->data();
-    return std::shared_ptr<const std::byte>(std::move(trial), data);
+    return AffineWeight{format, groups, {std::move(trial), data}, bytes};
   }
-  SWAA_ASSIGN_OR_RETURN(auto slice, memory.Allocate(trial->bytes()));
-  std::copy_n(trial->data(), trial->bytes(), slice.get());
-  return slice;
+  AffineFormat kept = format;
+  kept.f16 = f16;
+  const int64_t bytes = records * RecordBytes(kept);
+  SWAA_ASSIGN_OR_RETURN(auto slice, AllocateRecords(bytes, memory));
+  if (f16) {
+    Narrow(format, records, trial->data(), slice.get());
+  } else {
+    std::copy_n(trial->data(), bytes, slice.get());
+  }
+  return AffineWeight{kept, groups, std::move(slice), bytes};
+}
+
+// The f16 number next to a value; not finite beyond the largest.
+float NearestHalf(float value) {
+  const float magnitude = std::abs(value);
+  if (magnitude < 0x1p-14f) return (value + 0.75f) - 0.75f;  // whole steps of 2^-24
+  const float shifted = value * 8193.0f;                     // 2^13 + 1: 11 bits stay
+  const float half = shifted - (shifted - value);
+  return std::abs(half) <= 65504.0f ? half : kInfinity;
 }
 
 }  // namespace
@@ -208,19 +272,56 @@ std::optional<AffineGroup> FindAffineGroup(std::span<const float> group, int max
   }
 }
 
+std::optional<AffineGroup> FindF16Group(std::span<const float> group, const AffineGroup& affine,
+                                        int max_level) {
+  const Values values(group);
+  const Range range = RangeOf(values);
+  const float tolerance = 0x1p-21f * std::max(std::abs(range.low), std::abs(range.high));
+  const int steps = *std::max_element(affine.levels.begin(), affine.levels.begin() + group.size());
+  // What the levels were multiplied by, whether they were counted from above, and how many lie
+  // below the lowest: the values do not tell.
+  for (int factor = 1; factor * steps <= max_level; ++factor) {
+    const float step = NearestHalf(affine.step / static_cast<float>(factor));
+    const auto all_steps = static_cast<float>(factor * steps);
+    if (!(std::abs(step * all_steps - (range.high - range.low)) <= 2 * tolerance)) continue;
+    for (const bool down : {false, true}) {
+      const float direction = down ? -step : step;
+      const float end = down ? range.high : range.low;
+      for (int below = 0; below + factor * steps <= max_level; ++below) {
+        const float exact = end - direction * static_cast<float>(below);
+        const float min = NearestHalf(exact);
+        if (!(std::abs(min - exact) <= tolerance)) continue;
+        AffineGroup found{.min = min, .step = direction};
+        bool all = true;
+        for (size_t i = 0; i < group.size(); ++i) {
+          const int up = factor * affine.levels[i];
+          const int level = below + (down ? factor * steps - up : up);
+          found.levels[i] = static_cast<uint8_t>(level);
+          all &= std::abs(min + direction * static_cast<float>(level) - group[i]) <= tolerance;
+        }
+        if (all) return found;
+      }
+    }
+    if (steps == 0) return std::nullopt;
+  }
+  return std::nullopt;
+}
+
 absl::StatusOr<std::optional<AffineWeight>> PackAffineWeight(int64_t out_features,
                                                              int64_t in_features,
                                                              const RowReader& read_rows,
                                                              SliceAllocator& memory) {
   for (const AffineFormat& format : kFormats) {
     const int64_t groups = (in_features + format.group_inputs - 1) / format.group_inputs;
-    const int64_t blocks = (out_features + kAffineColumns - 1) / kAffineColumns;
-    const int64_t bytes = blocks * groups * RecordBytes(format);
+    const int64_t records = (out_features + kAffineColumns - 1) / kAffineColumns * groups;
     // Few pages of it are touched where the format does not fit.
-    SWAA_ASSIGN_OR_RETURN(auto trial, AllocateBuffer(bytes));
-    if (!PackBlocks(format, out_features, in_features, read_rows, trial->data())) continue;
-    SWAA_ASSIGN_OR_RETURN(auto records, Keep(std::move(trial), memory));
-    return AffineWeight{format, groups, std::move(records), bytes};
+    SWAA_ASSIGN_OR_RETURN(auto memory_of_trial, AllocateBuffer(records * RecordBytes(format)));
+    Trial trial;
+    PackBlocks(format, out_features, in_features, read_rows, memory_of_trial->data(), &trial);
+    if (!trial.fits) continue;
+    SWAA_ASSIGN_OR_RETURN(AffineWeight weight, Keep(format, groups, records,
+                                                    std::move(memory_of_trial), trial.f16, memory));
+    return weight;
   }
   return std::nullopt;
 }

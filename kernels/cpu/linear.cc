@@ -84,14 +84,14 @@ class CpuLinearImpl : public CpuLinear {
  private:
   void RunSkinnyAffine(const LinearParams& p, const AffineWeight& affine) {
     const int64_t in = p.weight->in_features();
-    wide_rows_.resize(p.rows * affine.groups * affine.format.group_inputs);
+    padded_rows_.resize(p.rows * affine.groups * affine.format.group_inputs);
     group_sums_.resize(p.rows * affine.groups);
-    WidenActivations(affine.format, static_cast<const Bf16*>(p.x), p.rows, in, wide_rows_.data(),
-                     group_sums_.data());
+    PrepareActivations(affine.format, static_cast<const Bf16*>(p.x), p.rows, in,
+                       padded_rows_.data(), group_sums_.data());
     const SkinnyAffineProduct product{.format = affine.format,
                                       .records = affine.records.get(),
                                       .groups = affine.groups,
-                                      .x = wide_rows_.data(),
+                                      .x = padded_rows_.data(),
                                       .x_sums = group_sums_.data(),
                                       .rows = p.rows,
                                       .out = OutputOf(p)};
@@ -131,8 +131,8 @@ class CpuLinearImpl : public CpuLinear {
   int threads_;
   std::unique_ptr<OneDnnMatmul> matmul_;
   SliceAllocator affine_memory_;
-  std::vector<Bf16> even_rows_;   // rows of odd length, padded
-  std::vector<float> wide_rows_;  // WidenActivations
+  std::vector<Bf16> even_rows_;    // rows of odd length, padded
+  std::vector<Bf16> padded_rows_;  // PrepareActivations
   std::vector<float> group_sums_;
 };
 

@@ -14,8 +14,8 @@
 
 namespace swaa::kernels::cpu {
 
-// More rows are oneDNN's: from there on its tiles win.
-inline constexpr int64_t kMaxSkinnyAffineRows = 8;
+// Up to so many rows at once; where oneDNN's tiles win over them is measured (product_choice.h).
+inline constexpr int64_t kMaxSkinnyAffineRows = 16;
 
 // Outputs whose levels lie together.
 inline constexpr int64_t kAffineColumns = 16;
@@ -23,17 +23,19 @@ inline constexpr int64_t kAffineColumns = 16;
 struct AffineFormat {
   int level_bits = 0;    // 4: levels 0 .. 15; 8: 0 .. 255
   int group_inputs = 0;  // inputs that share min and step: 32, with 8 bits also 16
+  bool f16 = false;      // min and step are f16, which is exact; else f32
 };
 
 // Memory holds [out / kAffineColumns][groups] records, one of a group of inputs by kAffineColumns
-// outputs: their f32 min, their f32 step, then their levels: of 8 bits as [group_inputs]
-// [kAffineColumns] bytes, of 4 bits as [group_inputs / 8][kAffineColumns] words of 32 bits with
-// eight consecutive inputs, the first in the lowest bits. Padding is zero in all three.
+// outputs: their min, their step, then their levels, so that pairs of inputs lie side by side: of 8
+// bits as [group_inputs / 2][kAffineColumns][2] bytes, of 4 bits as [group_inputs / 8]
+// [kAffineColumns][2] words of 16 bits, of which word p holds inputs p, p + 2, p + 4 and p + 6, the
+// first in the lowest bits. Padding is zero in all three.
 struct SkinnyAffineProduct {
   AffineFormat format;
   const std::byte* records = nullptr;  // aligned to 64
   int64_t groups = 0;                  // ceil(in_features / group_inputs)
-  const float* x = nullptr;            // [rows, groups * group_inputs]
+  const Bf16* x = nullptr;             // [rows, groups * group_inputs]
   const float* x_sums = nullptr;       // [rows, groups]: of the inputs of each group
   int64_t rows = 0;                    // 1 .. kMaxSkinnyAffineRows
   SkinnyOutput out;
@@ -41,8 +43,8 @@ struct SkinnyAffineProduct {
 
 // What the product wants of activations x [rows, in_features]: x_out [rows, groups * group_inputs]
 // with zeros behind, x_sums [rows, groups].
-void WidenActivations(const AffineFormat& format, const Bf16* x, int64_t rows, int64_t in_features,
-                      float* x_out, float* x_sums);
+void PrepareActivations(const AffineFormat& format, const Bf16* x, int64_t rows,
+                        int64_t in_features, Bf16* x_out, float* x_sums);
 
 // Computes the 16-column groups first_group .. last_group - 1 of ceil(out_features / 16). Serial;
 // any thread, threads share nothing. The processor must have AVX-512 F, BW, VL and BF16.

@@ -1,7 +1,6 @@
-// Skinny products with affine-quantised weights for AVX-512. Levels are widened to f32 in
-// registers: on the processors that have them, bf16 dot products are no faster than f32 ones, which
-// need no second piece for levels of 8 bits. Compiled with those instructions: nothing here may use
-// inline code of a shared header.
+// Skinny products with affine-quantised weights for AVX-512, by dot products of bf16 pairs: levels
+// up to 255 and activations are exact in bf16, so the sums are those of f32. Compiled with those
+// instructions: nothing here may use inline code of a shared header.
 
 #include <immintrin.h>
 
@@ -17,53 +16,84 @@ namespace {
 // borders.
 constexpr int64_t kPrefetchBytes = 4096;
 constexpr int64_t kLineBytes = 64;
-constexpr int64_t kHeadBytes = 2 * kAffineColumns * sizeof(float);  // min and step of a record
+// Rows whose sums fit the registers beside the levels. More rows pass over the same columns again,
+// which the first-level cache then has.
+constexpr int kRows = 8;
+
+// Levels 0 .. 15 as bf16, twice: the fifth bit of an index is the next level's.
+alignas(64) constexpr uint16_t kNibbles[32] = {
+    0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120,
+    0x4130, 0x4140, 0x4150, 0x4160, 0x4170, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0,
+    0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120, 0x4130, 0x4140, 0x4150, 0x4160, 0x4170};
+
+SWAA_INLINE __m512bh PairOf(const Bf16* x) {
+  int32_t pair;
+  __builtin_memcpy(&pair, x, sizeof(pair));
+  return (__m512bh)_mm512_set1_epi32(pair);
+}
 
 // sums[r] += levels of eight inputs * x of the same.
 template <int rows>
-SWAA_INLINE void AddNibbles(const std::byte* levels, const float* x, int64_t x_stride,
+SWAA_INLINE void AddNibbles(const std::byte* levels, const Bf16* x, int64_t x_stride,
                             __m512 (&sums)[rows]) {
-  const __m512 values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  __m512i words = _mm512_load_si512(levels);
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    // The four lowest bits choose.
-    const __m512 level =
-        _mm512_permutexvar_ps(i == 0 ? words : _mm512_srli_epi32(words, 4 * i), values);
+  const __m512i table = _mm512_load_si512(kNibbles);
+  const __m512i words = _mm512_load_si512(levels);
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k) {
+    const __m512i index = k == 0 ? words : _mm512_srli_epi16(words, 4 * k);
+    const __m512bh level = (__m512bh)_mm512_permutexvar_epi16(index, table);
 #pragma GCC unroll 8
     for (int r = 0; r < rows; ++r) {
-      sums[r] = _mm512_fmadd_ps(level, _mm512_set1_ps(x[r * x_stride + i]), sums[r]);
+      sums[r] = _mm512_dpbf16_ps(sums[r], level, PairOf(x + r * x_stride + 2 * k));
     }
   }
 }
 
-// sums[r] += levels of one input * x of the same.
+// sums[r] += levels of two inputs * x of the same.
 template <int rows>
-SWAA_INLINE void AddBytes(const std::byte* levels, const float* x, int64_t x_stride,
+SWAA_INLINE void AddBytes(const std::byte* levels, const Bf16* x, int64_t x_stride,
                           __m512 (&sums)[rows]) {
-  const __m128i bytes = _mm_load_si128(reinterpret_cast<const __m128i*>(levels));
-  const __m512 level = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+  const auto* bytes = reinterpret_cast<const __m128i*>(levels);
+  const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_load_si128(bytes)));
+  const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_load_si128(bytes + 1)));
+  const __m512bh level = _mm512_cvtne2ps_pbh(high, low);
 #pragma GCC unroll 8
   for (int r = 0; r < rows; ++r) {
-    sums[r] = _mm512_fmadd_ps(level, _mm512_set1_ps(x[r * x_stride]), sums[r]);
+    sums[r] = _mm512_dpbf16_ps(sums[r], level, PairOf(x + r * x_stride));
   }
 }
 
-// All groups of 16 columns, whose records begin at `record`.
-template <int bits, int inputs, int rows>
-void Columns(const SkinnyAffineProduct& p, const std::byte* record, int64_t column) {
-  constexpr int64_t record_bytes = kHeadBytes + inputs * bits / 8 * kAffineColumns;
+// Min (0) or step (1) of a record.
+template <bool f16>
+SWAA_INLINE __m512 Head(const std::byte* record, int which) {
+  if constexpr (f16) {
+    return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(record) + which));
+  } else {
+    return _mm512_load_ps(record + which * kAffineColumns * sizeof(float));
+  }
+}
+
+template <int bits, int inputs, bool f16>
+struct Record {
+  static constexpr int64_t kHeadBytes = 2 * kAffineColumns * (f16 ? 2 : 4);
+  static constexpr int64_t kBytes = kHeadBytes + inputs * bits / 8 * kAffineColumns;
+};
+
+// All groups of 16 columns, whose records begin at `record`, for rows first_row and following.
+template <int bits, int inputs, bool f16, int rows>
+void Columns(const SkinnyAffineProduct& p, const std::byte* record, int64_t column,
+             int64_t first_row) {
+  using Layout = Record<bits, inputs, f16>;
   const int64_t x_stride = p.groups * inputs;
+  const Bf16* x = p.x + first_row * x_stride;
+  const float* x_sums = p.x_sums + first_row * p.groups;
   __m512 totals[rows];
   for (int r = 0; r < rows; ++r) totals[r] = _mm512_setzero_ps();
-  for (int64_t group = 0; group < p.groups; ++group, record += record_bytes) {
-    for (int64_t byte = 0; byte < record_bytes; byte += kLineBytes) {
+  for (int64_t group = 0; group < p.groups; ++group, record += Layout::kBytes, x += inputs) {
+    for (int64_t byte = 0; byte < Layout::kBytes; byte += kLineBytes) {
       _mm_prefetch(reinterpret_cast<const char*>(record) + byte + kPrefetchBytes, _MM_HINT_T0);
     }
-    const __m512 min = _mm512_load_ps(record);
-    const __m512 step = _mm512_load_ps(record + kHeadBytes / 2);
-    const std::byte* levels = record + kHeadBytes;
-    const float* x = p.x + group * inputs;
+    const std::byte* levels = record + Layout::kHeadBytes;
     __m512 sums[rows];
     for (int r = 0; r < rows; ++r) sums[r] = _mm512_setzero_ps();
     if constexpr (bits == 4) {
@@ -72,34 +102,53 @@ void Columns(const SkinnyAffineProduct& p, const std::byte* record, int64_t colu
         AddNibbles<rows>(levels + i / 8 * kLineBytes, x + i, x_stride, sums);
       }
     } else {
-#pragma GCC unroll 8
-      for (int i = 0; i < inputs; ++i) {
+#pragma GCC unroll 4
+      for (int i = 0; i < inputs; i += 2) {
         AddBytes<rows>(levels + i * kAffineColumns, x + i, x_stride, sums);
       }
     }
+    const __m512 min = Head<f16>(record, 0), step = Head<f16>(record, 1);
     for (int r = 0; r < rows; ++r) {
-      const __m512 x_sum = _mm512_set1_ps(p.x_sums[r * p.groups + group]);
+      const __m512 x_sum = _mm512_set1_ps(x_sums[r * p.groups + group]);
       totals[r] = _mm512_fmadd_ps(step, sums[r], _mm512_fmadd_ps(min, x_sum, totals[r]));
     }
   }
-  for (int r = 0; r < rows; ++r) StoreSums(p.out, r, column, totals[r]);
+  for (int r = 0; r < rows; ++r) StoreSums(p.out, first_row + r, column, totals[r]);
 }
 
-using ColumnsFunction = void (*)(const SkinnyAffineProduct&, const std::byte*, int64_t);
+using ColumnsFunction = void (*)(const SkinnyAffineProduct&, const std::byte*, int64_t, int64_t);
 
-template <int bits, int inputs>
-ColumnsFunction ForRows(int64_t rows) {
-  static constexpr ColumnsFunction kFunctions[kMaxSkinnyAffineRows] = {
-      Columns<bits, inputs, 1>, Columns<bits, inputs, 2>, Columns<bits, inputs, 3>,
-      Columns<bits, inputs, 4>, Columns<bits, inputs, 5>, Columns<bits, inputs, 6>,
-      Columns<bits, inputs, 7>, Columns<bits, inputs, 8>};
-  return kFunctions[rows - 1];
+template <int bits, int inputs, bool f16>
+void Compute(const SkinnyAffineProduct& p, int64_t first_group, int64_t last_group) {
+  static constexpr ColumnsFunction kColumns[kRows] = {
+      Columns<bits, inputs, f16, 1>, Columns<bits, inputs, f16, 2>, Columns<bits, inputs, f16, 3>,
+      Columns<bits, inputs, f16, 4>, Columns<bits, inputs, f16, 5>, Columns<bits, inputs, f16, 6>,
+      Columns<bits, inputs, f16, 7>, Columns<bits, inputs, f16, 8>};
+  const int64_t passes = (p.rows + kRows - 1) / kRows;
+  for (int64_t group = first_group; group < last_group; ++group) {
+    const std::byte* records = p.records + group * p.groups * Record<bits, inputs, f16>::kBytes;
+    for (int64_t pass = 0; pass < passes; ++pass) {
+      const int64_t first = p.rows * pass / passes, last = p.rows * (pass + 1) / passes;
+      kColumns[last - first - 1](p, records, group * kAffineColumns, first);
+    }
+  }
+}
+
+template <bool f16>
+void ComputeFormat(const SkinnyAffineProduct& p, int64_t first_group, int64_t last_group) {
+  if (p.format.level_bits == 4) {
+    Compute<4, 32, f16>(p, first_group, last_group);
+  } else if (p.format.group_inputs == 32) {
+    Compute<8, 32, f16>(p, first_group, last_group);
+  } else {
+    Compute<8, 16, f16>(p, first_group, last_group);
+  }
 }
 
 }  // namespace
 
-void WidenActivations(const AffineFormat& format, const Bf16* x, int64_t rows, int64_t in_features,
-                      float* x_out, float* x_sums) {
+void PrepareActivations(const AffineFormat& format, const Bf16* x, int64_t rows,
+                        int64_t in_features, Bf16* x_out, float* x_sums) {
   const int64_t inputs = format.group_inputs;
   for (int64_t r = 0; r < rows; ++r, x += in_features) {
     for (int64_t first = 0; first < in_features; first += inputs) {
@@ -110,9 +159,8 @@ void WidenActivations(const AffineFormat& format, const Bf16* x, int64_t rows, i
                                : left > 0 ? static_cast<__mmask16>((1u << left) - 1)
                                           : 0;
         const __m256i narrow = _mm256_maskz_loadu_epi16(mask, x + i);
-        const __m512 wide = (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16);
-        _mm512_storeu_ps(x_out, wide);
-        sum = _mm512_add_ps(sum, wide);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(x_out), narrow);
+        sum = _mm512_add_ps(sum, (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
       }
       *x_sums++ = _mm512_reduce_add_ps(sum);
     }
@@ -121,14 +169,10 @@ void WidenActivations(const AffineFormat& format, const Bf16* x, int64_t rows, i
 
 void ComputeSkinnyAffineProduct(const SkinnyAffineProduct& p, int64_t first_group,
                                 int64_t last_group) {
-  const ColumnsFunction columns = p.format.level_bits == 4      ? ForRows<4, 32>(p.rows)
-                                  : p.format.group_inputs == 32 ? ForRows<8, 32>(p.rows)
-                                                                : ForRows<8, 16>(p.rows);
-  const int64_t heads = kHeadBytes;
-  const int64_t levels = p.format.group_inputs * p.format.level_bits / 8 * kAffineColumns;
-  const int64_t stride = p.groups * (heads + levels);
-  for (int64_t group = first_group; group < last_group; ++group) {
-    columns(p, p.records + group * stride, group * kAffineColumns);
+  if (p.format.f16) {
+    ComputeFormat<true>(p, first_group, last_group);
+  } else {
+    ComputeFormat<false>(p, first_group, last_group);
   }
 }
 

@@ -81,6 +81,65 @@ TEST_F(AffineWeightTest, GroupsOfEveryLevelCountAndLength) {
   }
 }
 
+void ExpectF16(const std::vector<float>& values, int max_level, const std::string& what) {
+  const std::optional<AffineGroup> affine = FindAffineGroup(values, max_level);
+  ASSERT_TRUE(affine.has_value()) << what;
+  const std::optional<AffineGroup> half = FindF16Group(values, *affine, max_level);
+  ASSERT_TRUE(half.has_value()) << what;
+  for (float head : {half->min, half->step}) {
+    int exponent = 0;
+    // 11 bits, or whole steps of the smallest.
+    const float scaled =
+        std::abs(head) < 0x1p-14f ? head * 0x1p24f : std::frexp(head, &exponent) * 2048;
+    EXPECT_EQ(scaled, std::nearbyint(scaled)) << what;
+    EXPECT_LE(std::abs(head), 65504.0f) << what;
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    ASSERT_LE(half->levels[i], max_level) << what;
+    ASSERT_NEAR(half->min + static_cast<double>(half->step) * half->levels[i], values[i],
+                2 * kTolerance * LargestOf(values))
+        << what << ": value " << i;
+  }
+}
+
+// As quantised files have them: the values show neither which level is the lowest nor the sign of
+// the step, and levels may be missing.
+TEST_F(AffineWeightTest, F16MinAndStepAreFoundAgain) {
+  for (int repeat = 0; repeat < 3000; ++repeat) {
+    const auto f16 = [&] {
+      return std::ldexp(static_cast<float>(Integer(1024, 2047)), Integer(-24, -8)) *
+             (Integer(0, 1) ? 1 : -1);
+    };
+    const float step = f16(), min = f16();
+    const int lowest = Integer(0, 7), highest = Integer(8, 15);
+    for (int max_level : {15, 255}) {
+      const int scale = max_level / 15;
+      std::vector<float> values(32);
+      for (float& value : values) {
+        value = step * static_cast<float>(Integer(lowest, highest) * scale) + min;
+      }
+      ExpectF16(values, max_level, absl::StrCat(step, " * level + ", min));
+      // Symmetric ones have no min of their own.
+      for (float& value : values) {
+        value = step * static_cast<float>(Integer(lowest, highest) * scale - (max_level + 1) / 2);
+      }
+      ExpectF16(values, max_level, absl::StrCat(step, " * signed level"));
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST_F(AffineWeightTest, OtherMinsAndStepsAreNotF16) {
+  std::vector<float> values(32);
+  for (const auto& [min, step] : std::vector<std::pair<float, float>>{
+           {0.1234567f, 0.25f}, {0.25f, 0.1234567f}, {1e6f, 1.0f}, {0.0f, 1e-9f}, {0.0f, 1e5f}}) {
+    for (int i = 0; i < 32; ++i) values[i] = min + step * static_cast<float>(i % 16);
+    const std::optional<AffineGroup> affine = FindAffineGroup(values, 15);
+    ASSERT_TRUE(affine.has_value()) << min << ", " << step;
+    EXPECT_FALSE(FindF16Group(values, *affine, 15).has_value()) << min << ", " << step;
+  }
+}
+
 TEST_F(AffineWeightTest, GapsMayHideTheStep) {
   for (const auto& levels : std::vector<std::vector<int>>{
            {0, 2, 14}, {0, 6, 15}, {6, 10, 15, 0}, {0, 7, 15, 8}, {3, 5, 11}, {0, 15}}) {
@@ -180,27 +239,48 @@ RowReader ReaderOf(const std::vector<float>& values, int64_t in_features) {
   };
 }
 
+float FromHalf(uint16_t bits) {
+  const int exponent = bits >> 10 & 31;
+  const int mantissa = bits & 1023;
+  const float magnitude = exponent == 0
+                              ? std::ldexp(static_cast<float>(mantissa), -24)
+                              : std::ldexp(static_cast<float>(1024 + mantissa), exponent - 25);
+  return (bits & 0x8000) != 0 ? -magnitude : magnitude;
+}
+
+// Min (0) or step (1) of a column of a record.
+double HeadOf(const AffineFormat& format, const std::byte* record, int64_t index) {
+  if (format.f16) {
+    uint16_t half;
+    std::memcpy(&half, record + 2 * index, 2);
+    return FromHalf(half);
+  }
+  float value;
+  std::memcpy(&value, record + 4 * index, 4);
+  return value;
+}
+
 // A packed weight's value, by the layout that skinny_affine_product.h describes.
 double ValueOf(const AffineWeight& weight, int64_t output, int64_t input) {
   const AffineFormat& format = weight.format;
   const int64_t level_bytes = format.group_inputs * format.level_bits / 8 * kAffineColumns;
+  const int64_t head_bytes = 2 * kAffineColumns * (format.f16 ? 2 : 4);
   const int64_t record = output / kAffineColumns * weight.groups + input / format.group_inputs;
-  const std::byte* at = weight.records.get() + record * (2 * 4 * kAffineColumns + level_bytes);
+  const std::byte* at = weight.records.get() + record * (head_bytes + level_bytes);
   const int64_t column = output % kAffineColumns;
   const int64_t inside = input % format.group_inputs;
-  float min, step;
-  std::memcpy(&min, at + 4 * column, 4);
-  std::memcpy(&step, at + 4 * (kAffineColumns + column), 4);
-  at += 2 * 4 * kAffineColumns;
+  const double min = HeadOf(format, at, column);
+  const double step = HeadOf(format, at, kAffineColumns + column);
+  at += head_bytes;
   int level = 0;
   if (format.level_bits == 8) {
-    level = std::to_integer<int>(at[inside * kAffineColumns + column]);
+    level = std::to_integer<int>(at[(inside / 2 * kAffineColumns + column) * 2 + inside % 2]);
   } else {
-    uint32_t word;
-    std::memcpy(&word, at + (inside / 8 * kAffineColumns + column) * 4, 4);
-    level = static_cast<int>(word >> (4 * (inside % 8)) & 15);
+    uint16_t word;
+    std::memcpy(&word, at + ((inside / 8 * kAffineColumns + column) * 2 + inside % 2) * 2, 2);
+    level = word >> (4 * (inside % 8 / 2)) & 15;
   }
-  return static_cast<double>(min) + static_cast<double>(step) * level;
+  return min + step * level;
 }
 
 std::optional<AffineWeight> Pack(const std::vector<float>& values, int64_t in_features) {
@@ -217,6 +297,7 @@ void ExpectPacked(const std::vector<float>& values, int64_t in_features, const A
   ASSERT_TRUE(weight.has_value()) << what;
   EXPECT_EQ(weight->format.level_bits, format.level_bits) << what;
   EXPECT_EQ(weight->format.group_inputs, format.group_inputs) << what;
+  EXPECT_EQ(weight->format.f16, format.f16) << what;
   const double bound = 2 * kTolerance * LargestOf(values);
   for (size_t i = 0; i < values.size(); ++i) {
     const auto output = static_cast<int64_t>(i) / in_features;
@@ -256,7 +337,9 @@ TEST_F(AffineWeightTest, BlocksOfEveryTensorType) {
     info.dequantize(RandomBlocks(info, blocks, random_).data(), blocks, values.data());
     const bool nibbles = info.type == TensorType::kQ4_0 || info.type == TensorType::kQ4_1 ||
                          info.type == TensorType::kQ4_K;
-    const AffineFormat format{nibbles ? 4 : 8, info.type == TensorType::kQ6_K ? 16 : 32};
+    // Scales of scales take more bits than f16 has.
+    const bool f16 = info.block_elements == 32;
+    const AffineFormat format{nibbles ? 4 : 8, info.type == TensorType::kQ6_K ? 16 : 32, f16};
     ExpectPacked(values, kIn, format, std::string(info.name));
     if (HasFatalFailure()) return;
   }
@@ -268,9 +351,9 @@ TEST_F(AffineWeightTest, OneGroupDecidesTheFormat) {
   constexpr int64_t kIn = 96, kOut = 50;
   std::vector<float> values(kIn * kOut);
   for (float& value : values) value = static_cast<float>(Integer(0, 15)) * 0.125f - 1;
-  ExpectPacked(values, kIn, {4, 32}, "nibbles");
+  ExpectPacked(values, kIn, {4, 32, true}, "nibbles");
   values[48 * kIn + 33] = 200 * 0.125f;
-  ExpectPacked(values, kIn, {8, 32}, "a wide group");
+  ExpectPacked(values, kIn, {8, 32, true}, "a wide group");
   for (int i = 0; i < 16; ++i) values[49 * kIn + 64 + i] = 0.001f * static_cast<float>(i);
   ExpectPacked(values, kIn, {8, 16}, "a group of two steps");
   values[49 * kIn + 81] = 0.9f;
@@ -301,6 +384,7 @@ TEST_F(AffineWeightTest, OddShapesAndPadding) {
     for (int64_t out : {1, 15, 16, 17, 40}) {
       std::vector<float> values(in * out);
       for (float& value : values) value = static_cast<float>(Integer(-4, 4)) * 0.37f;
+      values[0] = 0.37f;  // no f16 number
       ExpectPacked(values, in, {4, 32}, absl::StrCat(in, " x ", out));
       if (HasFatalFailure()) return;
       const std::optional<AffineWeight> weight = Pack(values, in);

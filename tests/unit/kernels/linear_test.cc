@@ -23,6 +23,13 @@ struct Shape {
   int64_t out;
 };
 
+// What f16 holds exactly, as long as it is not tiny.
+float RoundToTenBits(float value) {
+  int exponent = 0;
+  const float fraction = std::frexp(value, &exponent);
+  return std::ldexp(std::nearbyint(fraction * 1024), exponent - 10);
+}
+
 class LinearTest : public OperatorsFixture {
  protected:
   RowReader ReaderOf(const std::vector<double>& values, int64_t columns) {
@@ -52,8 +59,9 @@ class LinearTest : public OperatorsFixture {
   }
 
   // Every group of inputs of an output quantised by itself, with up to so many levels above the
-  // lowest.
-  std::vector<double> AffineValues(const Shape& shape, int group_inputs, int levels) {
+  // lowest; min and step in f16 or not.
+  std::vector<double> AffineValues(const Shape& shape, int group_inputs, int levels,
+                                   bool f16 = false) {
     std::uniform_real_distribution<float> uniform(0.5f, 2.0f);
     std::uniform_int_distribution<int> level(0, levels);
     std::vector<double> values;
@@ -63,6 +71,10 @@ class LinearTest : public OperatorsFixture {
         if (i % group_inputs == 0) {
           min = -uniform(random_) / std::sqrt(static_cast<float>(shape.in));
           step = -min * uniform(random_) / static_cast<float>(levels);
+          if (f16) {
+            min = RoundToTenBits(min);
+            step = RoundToTenBits(step);
+          }
         }
         // Every group has its min, as quantisers make them: a few values that all cancel against it
         // would be too small to show their levels.
@@ -73,6 +85,8 @@ class LinearTest : public OperatorsFixture {
     return values;
   }
 
+  static constexpr const char* kNoSkinnyProducts =
+      "they need weights of bf16 and a processor with avx512_bf16";
   bool has_skinny_products() const {
     return activations() == DataType::kBf16 && __builtin_cpu_supports("avx512bf16");
   }
@@ -154,14 +168,22 @@ TEST_P(LinearTest, ManyRows) {
 
 // Weights that bf16 would round: skinny products must be as near as f32 brings them.
 TEST_P(LinearTest, SkinnyProductsOfAffineWeightsAreExact) {
+  if (!has_skinny_products()) GTEST_SKIP() << "no skinny products here: " << kNoSkinnyProducts;
   struct Format {
     int group_inputs, levels;
+    bool f16;
   };
-  for (const Format& format : {Format{32, 15}, {32, 255}, {16, 255}}) {
+  for (const Format& format : {Format{32, 15, false},
+                               {32, 15, true},
+                               {32, 255, false},
+                               {32, 255, true},
+                               {16, 255, false},
+                               {16, 255, true}}) {
     for (const Shape& shape : {Shape{1, 1}, {33, 50}, {32, 16}, {31, 64}, {100, 131}, {1000, 48}}) {
-      SCOPED_TRACE(absl::StrCat("groups of ", format.group_inputs, ", ", format.levels, " levels"));
-      Prepare(shape, AffineValues(shape, format.group_inputs, format.levels));
-      for (int64_t rows = 1; rows <= cpu::kMaxSkinnyAffineRows; ++rows) {
+      SCOPED_TRACE(absl::StrCat("groups of ", format.group_inputs, ", ", format.levels,
+                                format.f16 ? " levels, f16" : " levels"));
+      Prepare(shape, AffineValues(shape, format.group_inputs, format.levels, format.f16));
+      for (int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16}) {
         for (bool bias : {false, true}) {
           Check(rows, bias, false, DataType::kF32);
           Check(rows, bias, true, DataType::kF32);
@@ -188,8 +210,10 @@ TEST_P(LinearTest, OnlyAffineWeightsHaveASecondForm) {
   const int64_t packed = weight_->bytes();
   EXPECT_EQ(packed, shape.in * shape.out * SizeOf(operators_->precision().weights));
   Prepare(shape, AffineValues(shape, 32, 15));
-  const int64_t levels = has_skinny_products() ? shape.in * shape.out * 3 / 4 : 0;
-  EXPECT_EQ(weight_->bytes(), packed + levels);
+  const int64_t weights = has_skinny_products() ? shape.in * shape.out : 0;
+  EXPECT_EQ(weight_->bytes(), packed + weights * 3 / 4);
+  Prepare(shape, AffineValues(shape, 32, 15, /*f16=*/true));
+  EXPECT_EQ(weight_->bytes(), packed + weights * 5 / 8);
 }
 
 TEST_P(LinearTest, NoRowsDoNothing) {
