@@ -5,6 +5,8 @@
 //   Run  -> few rows, levels         skinny_affine_product.h
 //           few rows, bf16           skinny_bf16_product.h, on oneDNN's packed weight
 //           anything else            onednn_matmul.h
+//
+// How many rows are few is measured while packing, once for each kind of weight (product_choice.h).
 
 #ifndef SWAA_KERNELS_CPU_LINEAR_H_
 #define SWAA_KERNELS_CPU_LINEAR_H_
@@ -13,6 +15,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "kernels/cpu/product_choice.h"
 #include "kernels/operators.h"
 
 namespace swaa::kernels::cpu {
@@ -31,6 +34,11 @@ class CpuLinear {
 
   // As Operators::Linear; params.weight comes from Pack.
   virtual void Run(const LinearParams& params) = 0;
+
+  // The form that Run takes for so many rows of a weight from Pack, and a product by a form that
+  // the weight has (at most kMaxSkinnyRows rows unless it is kOneDnn). For tests and benchmarks.
+  virtual ProductForm FormFor(const Weight& weight, int64_t rows) const = 0;
+  virtual void RunAs(const LinearParams& params, ProductForm form) = 0;
 
   // As Operators::PaddedRows.
   static int64_t PaddedRows(int64_t rows);

@@ -14,8 +14,9 @@
 
 namespace swaa::kernels::cpu {
 
-// Up to so many rows at once; where oneDNN's tiles win over them is measured (product_choice.h).
-inline constexpr int64_t kMaxSkinnyAffineRows = 16;
+// Rows of one product: their sums fit the registers beside the levels. More rows are several
+// products over the same columns.
+inline constexpr int64_t kAffineRows = 16;
 
 // Outputs whose levels lie together.
 inline constexpr int64_t kAffineColumns = 16;
@@ -35,16 +36,16 @@ struct SkinnyAffineProduct {
   AffineFormat format;
   const std::byte* records = nullptr;  // aligned to 64
   int64_t groups = 0;                  // ceil(in_features / group_inputs)
-  const Bf16* x = nullptr;             // [rows, groups * group_inputs]
-  const float* x_sums = nullptr;       // [rows, groups]: of the inputs of each group
-  int64_t rows = 0;                    // 1 .. kMaxSkinnyAffineRows
+  const int32_t* x = nullptr;          // [groups * group_inputs / 2, rows] pairs of bf16 inputs
+  const float* x_sums = nullptr;       // [groups, rows]: of the inputs of each group
+  int64_t rows = 0;                    // 1 .. kAffineRows
   SkinnyOutput out;
 };
 
-// What the product wants of activations x [rows, in_features]: x_out [rows, groups * group_inputs]
-// with zeros behind, x_sums [rows, groups].
+// What the product wants of activations x [rows, in_features]: x_out [groups * group_inputs / 2,
+// rows] with zeros behind, x_sums [groups, rows].
 void PrepareActivations(const AffineFormat& format, const Bf16* x, int64_t rows,
-                        int64_t in_features, Bf16* x_out, float* x_sums);
+                        int64_t in_features, int32_t* x_out, float* x_sums);
 
 // Computes the 16-column groups first_group .. last_group - 1 of ceil(out_features / 16). Serial;
 // any thread, threads share nothing. The processor must have AVX-512 F, BW, VL and BF16.

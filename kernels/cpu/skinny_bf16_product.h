@@ -12,24 +12,29 @@
 
 namespace swaa::kernels::cpu {
 
-// More rows are oneDNN's: from there on its tiles win over dot products.
-inline constexpr int64_t kMaxSkinnyBf16Rows = 4;
+// Rows of one product: the sums of a column block fit the registers. More rows are several
+// products.
+inline constexpr int64_t kBf16Rows = 6;
+inline constexpr int64_t kMaxBf16Products = 6;
 
 struct SkinnyBf16Product {
   const Bf16* weight = nullptr;  // [out/column_block][pairs padded][column_block][2]
   int64_t column_block = 0;      // a multiple of 16, at most 64
   int64_t block_stride = 0;      // elements
   int64_t in_pairs = 0;          // ceil(in_features / 2)
-  const Bf16* x = nullptr;  // [rows, x_stride]: 2 * in_pairs values a row, the odd last one zero
-  int64_t x_stride = 0;     // elements, even
-  int64_t rows = 0;         // 1 .. kMaxSkinnyBf16Rows
+  const int32_t* x = nullptr;    // [in_pairs, rows] pairs of bf16 inputs, the odd last one zero
+  int64_t rows = 0;              // 1 .. kBf16Rows
   SkinnyOutput out;
 };
 
-// Computes the 16-column groups first_group .. last_group - 1 of ceil(out_features / 16). Serial;
-// any thread, threads share nothing. The processor must have AVX-512 F, BW, VL and BF16.
-void ComputeSkinnyBf16Product(const SkinnyBf16Product& product, int64_t first_group,
-                              int64_t last_group);
+// What the product wants of activations x [rows, in_features]: x_out [ceil(in_features / 2), rows].
+void PrepareActivations(const Bf16* x, int64_t rows, int64_t in_features, int32_t* x_out);
+
+// Computes the 16-column groups first_group .. last_group - 1 of ceil(out_features / 16) of `count`
+// products (1 .. kMaxBf16Products) of the same weight, which is read once. Serial; any thread,
+// threads share nothing. The processor must have AVX-512 F, BW, VL and BF16.
+void ComputeSkinnyBf16Products(const SkinnyBf16Product* products, int64_t count,
+                               int64_t first_group, int64_t last_group);
 
 }  // namespace swaa::kernels::cpu
 

@@ -1,6 +1,8 @@
 // Products of the CPU backend against the double-precision reference: every row count, odd sizes,
 // bias, accumulation, output types.
 
+#include "kernels/cpu/linear.h"
+
 #include <algorithm>
 #include <cmath>
 #include <random>
@@ -11,7 +13,6 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/onednn_matmul.h"
-#include "kernels/cpu/skinny_affine_product.h"
 #include "kernels/reference/operators.h"
 #include "tests/unit/kernels/operators_fixture.h"
 
@@ -183,7 +184,7 @@ TEST_P(LinearTest, SkinnyProductsOfAffineWeightsAreExact) {
       SCOPED_TRACE(absl::StrCat("groups of ", format.group_inputs, ", ", format.levels,
                                 format.f16 ? " levels, f16" : " levels"));
       Prepare(shape, AffineValues(shape, format.group_inputs, format.levels, format.f16));
-      for (int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16}) {
+      for (int64_t rows = 1; rows <= cpu::ProductChoice{}.affine_rows; ++rows) {
         for (bool bias : {false, true}) {
           Check(rows, bias, false, DataType::kF32);
           Check(rows, bias, true, DataType::kF32);
@@ -198,7 +199,7 @@ TEST_P(LinearTest, SkinnyProductsOfAffineWeightsAreExact) {
 TEST_P(LinearTest, ManyRowsOfAffineWeightsAreRounded) {
   const Shape shape{100, 131};
   Prepare(shape, AffineValues(shape, 32, 15));
-  for (int64_t rows : {cpu::kMaxSkinnyAffineRows + 1, int64_t{70}}) {
+  for (int64_t rows : {cpu::kMaxSkinnyRows + 1, int64_t{70}}) {
     Check(rows, true, true, DataType::kF32, activations() == DataType::kBf16 ? 0.03 : 2e-5);
     if (HasFatalFailure()) return;
   }
@@ -247,6 +248,68 @@ TEST_P(LinearTest, NoRowCountFallsBackToOneDnnsReference) {
       EXPECT_EQ(name.find("ref"), std::string::npos) << rows << " rows: " << name;
     }
   }
+}
+
+// Whatever is measured: every form that a weight has, at every row count that it may get.
+TEST(SkinnyFormsTest, EveryFormOfAWeightAgrees) {
+  if (!cpu::HasBf16Products()) GTEST_SKIP() << "no skinny products without avx512_bf16";
+  const uint32_t seed = std::random_device()();
+  SCOPED_TRACE(absl::StrCat("seed ", seed));
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  auto linear = cpu::CpuLinear::Create(DataType::kBf16, /*skinny=*/true, /*threads=*/2);
+  for (const Shape& shape : {Shape{64, 100}, {96, 16}, {33, 50}, {576, 192}}) {
+    // Eighths up to 15: exact in bf16, so all forms multiply the same weight.
+    std::vector<float> values(shape.in * shape.out);
+    for (float& value : values) value = static_cast<float>(random() % 16) * 0.125f - 1;
+    auto weight =
+        linear->Pack(shape.out, shape.in, [&](int64_t first_row, int64_t count, float* out) {
+          std::copy_n(values.begin() + first_row * shape.in, count * shape.in, out);
+        });
+    ASSERT_TRUE(weight.ok()) << weight.status();
+    for (int64_t rows = 1; rows <= cpu::kMaxSkinnyRows; ++rows) {
+      std::vector<Bf16> x(cpu::CpuLinear::PaddedRows(rows) * shape.in);
+      for (Bf16& value : x) value = ToBf16(normal(random));
+      std::vector<float> outs[cpu::kProductForms];
+      for (int form = 0; form < cpu::kProductForms; ++form) {
+        outs[form].resize(cpu::CpuLinear::PaddedRows(rows) * shape.out);
+        linear->RunAs(
+            {.weight = weight->get(), .x = x.data(), .out = outs[form].data(), .rows = rows},
+            static_cast<cpu::ProductForm>(form));
+        for (int64_t i = 0; i < rows * shape.out; ++i) {
+          ASSERT_NEAR(outs[form][i], outs[0][i], 2e-4)
+              << rows << " x " << shape.in << " x " << shape.out << ", form " << form;
+        }
+      }
+      double expected = 0;
+      for (int64_t i = 0; i < shape.in; ++i) {
+        expected += ToFloat(x[(rows - 1) * shape.in + i]) *
+                    static_cast<double>(values[(shape.out - 1) * shape.in + i]);
+      }
+      ASSERT_NEAR(outs[0][rows * shape.out - 1], expected, 2e-4);
+    }
+  }
+}
+
+// A weight large enough is measured while packing; small ones of its kind follow.
+TEST(SkinnyFormsTest, ALargeWeightDecidesForItsKind) {
+  if (!cpu::HasBf16Products()) GTEST_SKIP() << "no skinny products without avx512_bf16";
+  auto linear = cpu::CpuLinear::Create(DataType::kBf16, /*skinny=*/true, /*threads=*/2);
+  const auto pack = [&](int64_t out, int64_t in) {
+    auto weight = linear->Pack(out, in, [&](int64_t first_row, int64_t count, float* values) {
+      for (int64_t i = 0; i < count * in; ++i) {
+        values[i] = static_cast<float>((first_row * in + i) * 7919 % 16) * 0.125f - 1;
+      }
+    });
+    EXPECT_TRUE(weight.ok()) << weight.status();
+    return std::move(*weight);
+  };
+  const auto before = pack(64, 64), large = pack(2048, 576), after = pack(64, 64);
+  for (int64_t rows = 1; rows <= cpu::kMaxSkinnyRows + 1; ++rows) {
+    EXPECT_EQ(linear->FormFor(*before, rows), linear->FormFor(*large, rows)) << rows;
+    EXPECT_EQ(linear->FormFor(*after, rows), linear->FormFor(*large, rows)) << rows;
+  }
+  EXPECT_EQ(linear->FormFor(*large, cpu::kMaxSkinnyRows + 1), cpu::ProductForm::kOneDnn);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, LinearTest, testing::ValuesIn(Variants()), NameOf);

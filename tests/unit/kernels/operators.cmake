@@ -8,6 +8,10 @@ swaa_test(affine_weight_test
   SOURCES affine_weight_test.cc
   DEPENDS swaa_kernels_cpu swaa_checkpoint
   LABELS unit)
+swaa_test(product_choice_test
+  SOURCES product_choice_test.cc
+  DEPENDS swaa_kernels_cpu
+  LABELS unit)
 swaa_test(threads_test
   SOURCES threads_test.cc
   DEPENDS swaa_kernels_cpu
