@@ -250,7 +250,9 @@ class CpuLinearImpl : public CpuLinear {
   // body(first, last) over groups of 16 outputs, in whole column blocks.
   template <typename Body>
   void ForColumns(const LinearParams& p, const Body& body) {
-    ForRanges(threads_, (p.weight->out_features() + 15) / 16, 16 * p.weight->in_features(), body);
+    constexpr int64_t kBlockGroups = 4;  // of the largest column block
+    ForChunks(threads_, (p.weight->out_features() + 15) / 16, kBlockGroups,
+              16 * p.weight->in_features(), body);
   }
 
   bool skinny_;
