@@ -89,7 +89,7 @@ class LinearTest : public OperatorsFixture {
   static constexpr const char* kNoSkinnyProducts =
       "they need weights of bf16 and a processor with avx512_bf16";
   bool has_skinny_products() const {
-    return activations() == DataType::kBf16 && __builtin_cpu_supports("avx512bf16");
+    return activations() == DataType::kBf16 && cpu::HasBf16Products();
   }
 
   void Check(int64_t rows, bool bias, bool accumulate, DataType out_type, double absolute = 2e-5) {
