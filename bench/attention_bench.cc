@@ -1,7 +1,7 @@
 // Benchmark of CPU attention. Every measurement stands beside a yardstick that runs in turns with
-// it, in the same process: a oneDNN bf16 product for prefill, a plain read loop over the same pages
-// for decode (the machine may be shared; only ratios mean something). Reported time, rates and
-// `ratio` are medians.
+// it, in the same process: a oneDNN product (bf16 where the processor has it) for prefill, a plain
+// read loop over the same pages for decode (the machine may be shared; only ratios mean something).
+// Reported time, rates and `ratio` are medians.
 //
 //   attention_bench [--threads=N] [--benchmark_filter=amx]
 //
@@ -22,6 +22,7 @@
 
 #include <benchmark/benchmark.h>
 #include <dnnl.hpp>
+#include <sys/mman.h>
 
 #include "kernels/cpu/attention.h"
 #include "kernels/types.h"
@@ -88,8 +89,10 @@ class Model {
     pages_of_layer_ = (shape.keys + kPageTokens - 1) / kPageTokens;
     const int64_t pages = int64_t{pages_of_layer_} * shape.layers + 1;
     page_bytes_ = cpu::KvPageBytes(kv, shape.kv_heads, shape.head_dim);
-    pool_.reset(static_cast<std::byte*>(
-        std::aligned_alloc(4096, (pages * page_bytes_ + 4095) / 4096 * 4096)));
+    // In huge pages, as a server's pool.
+    const int64_t bytes = (pages * page_bytes_ + kHugePage - 1) / kHugePage * kHugePage;
+    pool_.reset(static_cast<std::byte*>(std::aligned_alloc(kHugePage, bytes)));
+    madvise(pool_.get(), bytes, MADV_HUGEPAGE);
     table_.resize(pages - 1);
     std::iota(table_.begin(), table_.end(), 1);
     std::mt19937 random(1);
@@ -102,7 +105,7 @@ class Model {
   }
 
   // Queries first .. first + count - 1 of a layer.
-  void Attend(InstructionSet set, int32_t layer, int32_t first, int32_t count) {
+  void Attend(const cpu::AttentionVariant& variant, int32_t layer, int32_t first, int32_t count) {
     const SequenceRows rows = {0, 0, count, first};
     const int64_t begin = int64_t{first} * shape_.heads * shape_.head_dim;
     cpu::AttentionParams params;
@@ -118,7 +121,9 @@ class Model {
     params.kv_heads = shape_.kv_heads;
     params.head_dim = shape_.head_dim;
     params.scale = 1 / std::sqrt(static_cast<float>(shape_.head_dim));
-    cpu::Attention(params, {set, kv_, DataType::kBf16, g_threads});
+    cpu::Attention(
+        params,
+        {.kv = kv_, .out = DataType::kBf16, .threads = g_threads, .kernels = {&variant, &variant}});
   }
 
   // Reads all pages of a layer, as many bytes as decode does.
@@ -161,6 +166,7 @@ class Model {
   struct Free {
     void operator()(std::byte* memory) const { std::free(memory); }
   };
+  static constexpr int64_t kHugePage = int64_t{2} << 20;
   const Shape shape_;
   const DataType kv_;
   int32_t pages_of_layer_ = 0;
@@ -268,15 +274,15 @@ class Product {
 };
 
 // Whole prompts in chunks of 512, after a run of products.
-void Prefill(benchmark::State& state, const Shape& shape, InstructionSet set) {
+void Prefill(benchmark::State& state, const Shape& shape, const cpu::AttentionVariant& variant) {
   constexpr int32_t kChunk = 512;
   constexpr int kProducts = 20;
   Model model(shape, DataType::kBf16);
   const auto type =
-      set == InstructionSet::kAmx ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+      cpu::HasBf16Products() ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
   Product product(512, 576, 3072, type);
   product.Run();
-  model.Attend(set, 0, 0, std::min(kChunk, shape.keys));
+  model.Attend(variant, 0, 0, std::min(kChunk, shape.keys));
   Timings attention, products;
   for (auto _ : state) {
     const double begin = Now();
@@ -285,7 +291,7 @@ void Prefill(benchmark::State& state, const Shape& shape, InstructionSet set) {
                  }));
     for (int32_t first = 0; first < shape.keys; first += kChunk) {
       attention.Add(first / kChunk, Seconds([&] {
-                      model.Attend(set, 0, first, std::min(kChunk, shape.keys - first));
+                      model.Attend(variant, 0, first, std::min(kChunk, shape.keys - first));
                     }));
     }
     state.SetIterationTime(Now() - begin);
@@ -303,7 +309,7 @@ void Prefill(benchmark::State& state, const Shape& shape, InstructionSet set) {
 }
 
 // One query after all keys, layer after layer; the pages of another layer are read in between.
-void Decode(benchmark::State& state, const Shape& shape, InstructionSet set) {
+void Decode(benchmark::State& state, const Shape& shape, const cpu::AttentionVariant& variant) {
   Model model(shape, DataType::kBf16);
   Timings attention, reads;
   for (auto _ : state) {
@@ -311,7 +317,7 @@ void Decode(benchmark::State& state, const Shape& shape, InstructionSet set) {
     for (int32_t layer = 0; layer < shape.layers; ++layer) {
       const int32_t other = (layer + shape.layers / 2) % shape.layers;
       reads.Add(other, Seconds([&] { model.ReadPages(other); }));
-      attention.Add(layer, Seconds([&] { model.Attend(set, layer, shape.keys - 1, 1); }));
+      attention.Add(layer, Seconds([&] { model.Attend(variant, layer, shape.keys - 1, 1); }));
     }
     state.SetIterationTime(Now() - begin);
   }
@@ -351,18 +357,23 @@ const Shape kDecode[] = {
 };
 
 void RegisterAll() {
+  std::vector<const cpu::AttentionVariant*> variants;
   for (InstructionSet set : cpu::SupportedInstructionSets()) {
-    const std::string suffix = "/" + std::string(Name(set));
+    const auto of_set = cpu::AttentionVariantsOf(set, DataType::kBf16);
+    variants.insert(variants.end(), of_set.begin(), of_set.end());
+  }
+  for (const cpu::AttentionVariant* variant : variants) {
+    const std::string suffix = "/" + std::string(variant->name);
     for (const Shape& shape : kPrefill) {
       benchmark::RegisterBenchmark(("prefill/" + std::string(shape.name) + suffix).c_str(), Prefill,
-                                   shape, set)
+                                   shape, *variant)
           ->UseManualTime()
           ->Unit(benchmark::kMillisecond)
           ->MinTime(2);
     }
     for (const Shape& shape : kDecode) {
       benchmark::RegisterBenchmark(("decode/" + std::string(shape.name) + suffix).c_str(), Decode,
-                                   shape, set)
+                                   shape, *variant)
           ->UseManualTime()
           ->Unit(benchmark::kMillisecond)
           ->MinTime(1);
@@ -373,6 +384,14 @@ void RegisterAll() {
       ->Unit(benchmark::kMicrosecond);
   benchmark::RegisterBenchmark("store/512x3x64/f32", Store, store, DataType::kF32)
       ->Unit(benchmark::kMicrosecond);
+}
+
+// What a process takes here.
+void AddChoice() {
+  const cpu::AttentionKernels chosen =
+      cpu::MeasuredAttentionKernels(cpu::BestInstructionSet(), /*named=*/false, DataType::kBf16);
+  benchmark::AddCustomContext(
+      "chosen", "prefill " + std::string(chosen.prefill->name) + ", decode " + chosen.decode->name);
 }
 
 // Takes --threads=N out of the arguments.
@@ -399,6 +418,7 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   swaa::kernels::RegisterAll();
+  swaa::kernels::AddChoice();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
   return 0;

@@ -1,8 +1,8 @@
 // Products and row-wise operators of the CPU backend at the shapes of SmolLM2-135M: every layer has
-// its own weights, as in the model, so that caches do not answer. Every product in three forms: of
-// weights on grids as quantised checkpoints have them (4 bits, the logits' 8), of any bf16 weights,
-// and by oneDNN alone. Counters: GFLOP/s, and GB/s of weights, beside a plain read loop over as
-// many bytes as bf16 weights have.
+// its own weights, as in the model, so that caches do not answer. Every product of
+// affine-quantised weights as quantised checkpoints have them (4 bits, the logits' 8) and of any
+// bf16 weights, by the form that was measured to be the fastest, and by oneDNN alone. Counters:
+// GFLOP/s, and GB/s of weights, beside a plain read loop over as many bytes as bf16 weights have.
 //
 //   build/bin/operators_bench [--benchmark_filter=...]      SWAA_BENCH_DTYPE=f32 for f32
 
@@ -20,7 +20,6 @@
 
 #include <benchmark/benchmark.h>
 
-#include "kernels/cpu/few_rows_grid_product.h"
 #include "kernels/cpu/onednn_matmul.h"
 #include "kernels/cpu/threads.h"
 #include "kernels/operators.h"
@@ -36,7 +35,7 @@ struct Product {
   int64_t in;
   int64_t out;
   int64_t copies;
-  int levels;  // of a weight on grids
+  int levels;  // of an affine-quantised weight
 };
 
 constexpr Product kProducts[] = {
@@ -45,9 +44,9 @@ constexpr Product kProducts[] = {
     {"logits", 576, 49152, 1, 255},
 };
 
-enum class Form { kGrid, kBf16, kOneDnn };
+enum class Form { kAffine, kBf16, kOneDnn };
 constexpr std::pair<Form, const char*> kForms[] = {
-    {Form::kGrid, "grid"}, {Form::kBf16, "bf16"}, {Form::kOneDnn, "onednn"}};
+    {Form::kAffine, "affine"}, {Form::kBf16, "bf16"}, {Form::kOneDnn, "onednn"}};
 
 Operators& Cpu() {
   static const auto* operators = [] {
@@ -82,7 +81,7 @@ RowReader ReaderOf(const Product& product, Form form) {
     for (int64_t i = 0; i < count * product.in; ++i) {
       const float noise = Noise(first_row * product.in + i);
       const auto levels = static_cast<float>(product.levels);
-      out[i] = form == Form::kGrid ? std::floor(noise * levels / 2) / levels : noise;
+      out[i] = form == Form::kAffine ? std::floor(noise * levels / 2) / 256 : noise;
     }
   };
 }
@@ -103,13 +102,13 @@ const std::vector<std::unique_ptr<Weight>>& WeightsOf(const Product& product, Fo
   return weights;
 }
 
-// Bytes of weights that a product of so many rows reads.
+// Bytes of weights that a product of so many rows reads; 0 where that is as measured.
 double BytesRead(const Product& product, Form form, int64_t rows) {
   const int64_t packed =
       product.in * product.out * SizeOf(Cpu().precision().weights);  // no shape is padded
   const int64_t all = WeightsOf(product, form)[0]->bytes();
-  const bool grid = all > packed && rows <= cpu::kFewGridRows;
-  return static_cast<double>((grid ? all - packed : packed) * product.copies);
+  if (all > packed && rows > 1) return 0;
+  return static_cast<double>((all > packed ? all - packed : packed) * product.copies);
 }
 
 std::unique_ptr<Buffer> RandomBuffer(int64_t elements, DataType type) {
@@ -139,7 +138,7 @@ void Multiply(const Product& product, Form form, int64_t rows, const Buffer& x, 
 void Report(benchmark::State& state, double flops, double bytes) {
   const auto rate = benchmark::Counter::kIsIterationInvariantRate;
   if (flops > 0) state.counters["GFLOP/s"] = benchmark::Counter(flops / 1e9, rate);
-  state.counters["GB/s"] = benchmark::Counter(bytes / 1e9, rate);
+  if (bytes > 0) state.counters["GB/s"] = benchmark::Counter(bytes / 1e9, rate);
 }
 
 // One product of all layers.
@@ -223,7 +222,7 @@ void RegisterAll() {
         (std::string("Step/") + name).c_str(),
         [form = form](benchmark::State& state) { BM_Step(state, form); });
     step->UseRealTime()->Unit(benchmark::kMillisecond);
-    for (int64_t rows : {1, 2, 4, 8, 16, 64, 512}) step->Arg(rows);
+    for (int64_t rows : {1, 2, 3, 4, 6, 8, 9, 12, 13, 16, 17, 20, 24, 32, 64, 512}) step->Arg(rows);
   }
   for (int64_t rows : {1, 512}) {
     benchmark::RegisterBenchmark("AddNorm", BM_AddNorm)->UseRealTime()->Arg(rows);

@@ -274,8 +274,8 @@ struct OperatorsOptions {
   // "f32". CUDA: bf16.
   std::string dtype = "auto";
   int32_t threads = 0;  // CPU: 0 takes all cores that the process may use
-  // CPU: "auto", "amx", "avx512", "avx2" or "generic". Asking for what the machine lacks is an
-  // error.
+  // CPU: "auto", "amx", "avx512_bf16", "avx512", "avx2" or "generic". Asking for what the machine
+  // lacks is an error.
   std::string instruction_set = "auto";
   // CUDA: the share of the card's memory that this process may take.
   double gpu_memory_utilization = 0.9;

@@ -1,8 +1,9 @@
-// Kernels, CPU backend: attention over pages. Plans tasks, runs them with the variant of the
-// instruction set, and merges what was split over keys.
+// Kernels, CPU backend: attention over pages. Plans tasks, runs them with the kernels chosen, and
+// merges what was split over keys.
 
 #include "kernels/cpu/attention.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
@@ -50,21 +51,6 @@ struct Scratch {
   GrowingBuffer partial;
   std::vector<GrowingBuffer> workspaces;  // one an OpenMP thread
 };
-
-const AttentionVariant& VariantFor(const CpuAttentionOptions& options) {
-  const bool bf16 = options.kv == DataType::kBf16;
-  switch (options.instruction_set) {
-    case InstructionSet::kGeneric:
-      return bf16 ? kGenericBf16 : kGenericF32;
-    case InstructionSet::kAvx2:
-      return bf16 ? kAvx2Bf16 : kAvx2F32;
-    case InstructionSet::kAvx512:
-      return bf16 ? kAvx512Bf16 : kAvx512F32;
-    case InstructionSet::kAmx:
-      return bf16 ? kAmxBf16 : kAvx512F32;
-  }
-  return kGenericF32;
-}
 
 // Denormals cost a hundred times a normal number and carry nothing here.
 class FlushDenormals {
@@ -115,14 +101,15 @@ void MergeRow(const AttentionMerge& merge, const float* partial, int32_t row) {
   WriteRow(merge.rows, row, values, 1 / total);
 }
 
-void RunTasks(const AttentionPlan& plan, const AttentionVariant& variant, float* partial,
+void RunTasks(const AttentionPlan& plan, const AttentionKernels& kernels, float* partial,
               void* workspace, std::atomic<size_t>* next) {
   for (size_t i = next->fetch_add(1); i < plan.entries.size(); i = next->fetch_add(1)) {
     AttentionTask task = plan.entries[i].task;
     if (plan.entries[i].partial_begin >= 0) {
       task.partial = partial + plan.entries[i].partial_begin;
     }
-    variant.run(task, workspace);
+    const bool decode = task.queries * task.group <= kMaxDecodeRows;
+    (decode ? kernels.decode : kernels.prefill)->run(task, workspace);
   }
 }
 
@@ -144,12 +131,17 @@ int64_t KvPageBytes(DataType kv, int32_t kv_heads, int32_t head_dim) {
 void Attention(const AttentionParams& params, const CpuAttentionOptions& options) {
   SWAA_CHECK_LE(params.head_dim, kMaxHeadDim);
   static thread_local Scratch scratch;
-  const AttentionVariant& variant = VariantFor(options);
+  const AttentionKernels kernels =
+      options.kernels.prefill != nullptr
+          ? options.kernels
+          : DefaultAttentionKernels(options.instruction_set, options.kv);
   const AttentionPlan& plan = scratch.plan;
-  PlanAttention(params, options, variant.max_rows, &scratch.plan);
+  PlanAttention(params, options, kernels.prefill->max_rows, &scratch.plan);
 
   auto* partial = static_cast<float*>(scratch.partial.Reserve(plan.partial_floats * sizeof(float)));
-  const int64_t workspace_bytes = variant.workspace_bytes(plan.max_rows, params.head_dim);
+  const int64_t workspace_bytes =
+      std::max(kernels.prefill->workspace_bytes(plan.max_rows, params.head_dim),
+               kernels.decode->workspace_bytes(kMaxDecodeRows, params.head_dim));
   if (scratch.workspaces.size() < static_cast<size_t>(options.threads)) {
     scratch.workspaces.resize(options.threads);
   }
@@ -160,7 +152,7 @@ void Attention(const AttentionParams& params, const CpuAttentionOptions& options
   {
     const FlushDenormals flush;
     void* workspace = workspaces[omp_get_thread_num()].Reserve(workspace_bytes);
-    RunTasks(plan, variant, partial, workspace, &next_task);
+    RunTasks(plan, kernels, partial, workspace, &next_task);
     if (!plan.merges.empty()) {
 #pragma omp barrier
       RunMerges(plan, partial, &next_merge);

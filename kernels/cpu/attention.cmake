@@ -4,9 +4,11 @@ swaa_library(swaa_kernels_cpu_attention
   SOURCES
     attention.cc
     attention_amx.cc
-    attention_amx_few_rows.cc
+    attention_amx_decode.cc
     attention_avx2.cc
     attention_avx512.cc
+    attention_avx512_bf16.cc
+    attention_choice.cc
     attention_generic.cc
     attention_plan.cc
     instruction_set.cc
@@ -20,5 +22,5 @@ set(avx512_flags -Wno-maybe-uninitialized -Wno-uninitialized ${avx2_flags} -mavx
 set_source_files_properties(attention_generic.cc PROPERTIES COMPILE_OPTIONS "-O3")
 set_source_files_properties(attention_avx2.cc PROPERTIES COMPILE_OPTIONS "-O3;${avx2_flags}")
 set_source_files_properties(attention_avx512.cc PROPERTIES COMPILE_OPTIONS "-O3;${avx512_flags}")
-set_source_files_properties(attention_amx.cc attention_amx_few_rows.cc
+set_source_files_properties(attention_amx.cc attention_amx_decode.cc attention_avx512_bf16.cc
   PROPERTIES COMPILE_OPTIONS "-O3;${avx512_flags};-mavx512bf16")

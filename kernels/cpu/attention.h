@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/cpu/attention_choice.h"
 #include "kernels/cpu/instruction_set.h"
 #include "kernels/types.h"
 
@@ -37,6 +38,7 @@ struct CpuAttentionOptions {
   DataType kv = DataType::kBf16;   // of the pages
   DataType out = DataType::kBf16;  // of AttentionParams::out
   int32_t threads = 1;             // OpenMP threads
+  AttentionKernels kernels{};      // empty: DefaultAttentionKernels(instruction_set, kv)
 };
 
 int64_t KvPageBytes(DataType kv, int32_t kv_heads, int32_t head_dim);

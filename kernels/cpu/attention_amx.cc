@@ -71,8 +71,8 @@ int64_t WorkspaceBytes(int32_t rows, int32_t head_dim) {
   const int64_t padded = static_cast<int64_t>(PairsOf(rows)) * kPairRows;
   const int64_t bytes =
       kItemUnits * (kUnitScores * 4 + kUnitWeights * 2) + padded * (head_dim * 6 + 4 + 64 + 4);
-  const int64_t few_rows = AmxFewRowsWorkspaceBytes(head_dim);
-  return bytes > few_rows ? bytes : few_rows;
+  const int64_t decode = AmxDecodeWorkspaceBytes(head_dim);
+  return bytes > decode ? bytes : decode;
 }
 
 Rows RowsIn(void* workspace, const AttentionTask& task) {
@@ -483,7 +483,7 @@ void RunManyRows(const AttentionTask& task, void* workspace) {
 
 void RunTask(const AttentionTask& task, void* workspace) {
   if (task.queries * task.group <= kTileRows) {
-    RunAmxFewRows(task, workspace);
+    RunAmxDecode(task, workspace);
   } else {
     RunManyRows(task, workspace);
   }
@@ -491,6 +491,6 @@ void RunTask(const AttentionTask& task, void* workspace) {
 
 }  // namespace
 
-const AttentionVariant kAmxBf16 = {kMaxRows, WorkspaceBytes, RunTask};
+const AttentionVariant kAmxBf16Pages = {"amx", kMaxRows, WorkspaceBytes, RunTask};
 
 }  // namespace swaa::kernels::cpu

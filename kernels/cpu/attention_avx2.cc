@@ -10,6 +10,7 @@ struct Simd {
   using Vec = __m256;
   static constexpr int kWidth = 8;
   static constexpr int kRows = 6;
+  static constexpr const char* kNames[2] = {"avx2/l1", "avx2/l2"};
   static constexpr int kVectors = 2;
 
   static Vec Load(const float* p) { return _mm256_loadu_ps(p); }
@@ -59,6 +60,6 @@ struct Simd {
 #include "kernels/cpu/attention_fma.h"
 
 namespace swaa::kernels::cpu {
-const AttentionVariant kAvx2Bf16 = kBf16Variant;
-const AttentionVariant kAvx2F32 = kF32Variant;
+const AttentionVariant kAvx2Bf16Pages[2] = {kBf16Variants[0], kBf16Variants[1]};
+const AttentionVariant kAvx2F32Pages = kF32Variant;
 }  // namespace swaa::kernels::cpu

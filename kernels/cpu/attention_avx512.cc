@@ -1,5 +1,5 @@
-// Kernels, CPU backend: attention for processors with AVX-512 (F, BW, DQ, VL), in f32: on such
-// cores the dot products of bf16 are slower. Built with those instructions.
+// Kernels, CPU backend: attention for processors with AVX-512 (F, BW, DQ, VL), in f32. Built with
+// those instructions.
 
 #include <cstdint>
 #include <immintrin.h>
@@ -11,6 +11,7 @@ struct Simd {
   using Vec = __m512;
   static constexpr int kWidth = 16;
   static constexpr int kRows = 6;
+  static constexpr const char* kNames[2] = {"avx512/l1", "avx512/l2"};
   static constexpr int kVectors = 4;
 
   static Vec Load(const float* p) { return _mm512_loadu_ps(p); }
@@ -51,6 +52,6 @@ struct Simd {
 #include "kernels/cpu/attention_fma.h"
 
 namespace swaa::kernels::cpu {
-const AttentionVariant kAvx512Bf16 = kBf16Variant;
-const AttentionVariant kAvx512F32 = kF32Variant;
+const AttentionVariant kAvx512Bf16Pages[2] = {kBf16Variants[0], kBf16Variants[1]};
+const AttentionVariant kAvx512F32Pages = kF32Variant;
 }  // namespace swaa::kernels::cpu

@@ -9,7 +9,11 @@
 //
 // Simd has: Vec, kWidth (lanes), kRows and kVectors (a block of kRows x kVectors accumulators fits
 // the registers), Load, Store, Broadcast, MulAdd (a * b + c), Mul, Add, Max, ReduceMax, ReduceSum,
-// Exp2, LoadPairs (kWidth pairs of bf16, first and second of each).
+// Exp2, LoadPairs (kWidth pairs of bf16, first and second of each), kNames (of its variants).
+//
+// Pages of bf16 have two variants: what is fetched ahead goes to the first-level cache, or to the
+// second. Where K and V of a page fill the first one and their streams lie 4 KiB apart, lines that
+// go there too early are gone before they are read; elsewhere they save a trip.
 
 #ifndef SWAA_KERNELS_CPU_ATTENTION_FMA_H_
 #define SWAA_KERNELS_CPU_ATTENTION_FMA_H_
@@ -38,6 +42,7 @@ struct F32Block {
   const float* keys;
   const float* values;
 };
+template <int kLocality>  // __builtin_prefetch's
 struct Bf16Block {
   const uint16_t* keys;
   const uint16_t* values;
@@ -58,8 +63,9 @@ struct RowState {
   float* values;
 };
 
+template <int kLocality>
 inline __attribute__((always_inline)) void PrefetchAfter(const void* address, int64_t distance) {
-  __builtin_prefetch(static_cast<const char*>(address) + distance);
+  __builtin_prefetch(static_cast<const char*>(address) + distance, /*rw=*/0, kLocality);
 }
 
 // ---- scores[r, key] = q[r, :] . keys[:, key]
@@ -85,8 +91,8 @@ inline __attribute__((always_inline)) void ScoreKeys(const float* q, const F32Bl
   }
 }
 
-template <int R, int V>
-inline __attribute__((always_inline)) void ScoreKeys(const float* q, const Bf16Block& block,
+template <int R, int V, int L>
+inline __attribute__((always_inline)) void ScoreKeys(const float* q, const Bf16Block<L>& block,
                                                      int32_t head_dim, int32_t first_key,
                                                      Vec (&sums)[R][V]) {
   for (int32_t d = 0; d < head_dim; d += 2) {
@@ -96,7 +102,7 @@ inline __attribute__((always_inline)) void ScoreKeys(const float* q, const Bf16B
       const int32_t k = first_key + v * kWidth;
       const uint16_t* pairs =
           block.keys + (k / kKeyTile * head_dim + d) * kKeyTile + k % kKeyTile * 2;
-      PrefetchAfter(pairs, block.after_keys);
+      PrefetchAfter<L>(pairs, block.after_keys);
       Simd::LoadPairs(pairs, &even[v], &odd[v]);
     }
 #pragma GCC unroll 8
@@ -154,10 +160,10 @@ inline __attribute__((always_inline)) void AddValues(const float* weights, const
   }
 }
 
-template <int R, int V>
-inline __attribute__((always_inline)) void AddValues(const float* weights, const Bf16Block& block,
-                                                     int32_t head_dim, int32_t first_dim,
-                                                     Vec (&sums)[R][V]) {
+template <int R, int V, int L>
+inline __attribute__((always_inline)) void AddValues(const float* weights,
+                                                     const Bf16Block<L>& block, int32_t head_dim,
+                                                     int32_t first_dim, Vec (&sums)[R][V]) {
   for (int32_t key = 0; key < kPageTokens; key += 2) {
     const uint16_t* run =
         block.values + key / kValueTile * kValueTile * head_dim + key % kValueTile * 16;
@@ -166,7 +172,7 @@ inline __attribute__((always_inline)) void AddValues(const float* weights, const
     for (int v = 0; v < V; ++v) {
       const int32_t d = first_dim + v * kWidth;
       const uint16_t* pairs = run + d / 16 * 16 * kValueTile + d % 16 * 2;
-      PrefetchAfter(pairs, block.after_values);
+      PrefetchAfter<L>(pairs, block.after_values);
       Simd::LoadPairs(pairs, &even[v], &odd[v]);
     }
 #pragma GCC unroll 8
@@ -317,13 +323,14 @@ void AttendPage(const AttentionTask& task, const RowState& state, const Block& b
 }
 
 // Widens a page once where many rows use it.
-inline F32Block Widen(const Bf16Block& block, int32_t head_dim, const RowState& state) {
+template <int L>
+inline F32Block Widen(const Bf16Block<L>& block, int32_t head_dim, const RowState& state) {
   for (int32_t tile = 0; tile < kPageTokens / kKeyTile; ++tile) {
     for (int32_t d = 0; d < head_dim; d += 2) {
       const int32_t begin = (tile * head_dim + d) * kKeyTile;
       for (int32_t k = 0; k < kKeyTile; k += kWidth) {
         Vec even, odd;
-        PrefetchAfter(block.keys + begin + k * 2, block.after_keys);
+        PrefetchAfter<L>(block.keys + begin + k * 2, block.after_keys);
         Simd::LoadPairs(block.keys + begin + k * 2, &even, &odd);
         Simd::Store(state.keys + begin + k, even);
         Simd::Store(state.keys + begin + kKeyTile + k, odd);
@@ -336,7 +343,7 @@ inline F32Block Widen(const Bf16Block& block, int32_t head_dim, const RowState& 
     for (int32_t d = 0; d < head_dim; d += kWidth) {
       Vec even, odd;
       const uint16_t* pairs = run + d / 16 * 16 * kValueTile + d % 16 * 2;
-      PrefetchAfter(pairs, block.after_values);
+      PrefetchAfter<L>(pairs, block.after_values);
       Simd::LoadPairs(pairs, &even, &odd);
       Simd::Store(state.values + key * head_dim + d, even);
       Simd::Store(state.values + (key + 1) * head_dim + d, odd);
@@ -345,7 +352,8 @@ inline F32Block Widen(const Bf16Block& block, int32_t head_dim, const RowState& 
   return {state.keys, state.values};
 }
 
-inline Bf16Block Bf16BlockAt(const AttentionTask& task, int32_t visit) {
+template <int L>
+inline Bf16Block<L> Bf16BlockAt(const AttentionTask& task, int32_t visit) {
   const int32_t next_visit = visit + 1 < task.visit_end ? visit + 1 : visit;
   const std::byte* keys = PageAddress(task, VisitedPage(task, visit)) + task.key_offset;
   const std::byte* next_keys = PageAddress(task, VisitedPage(task, next_visit)) + task.key_offset;
@@ -354,19 +362,26 @@ inline Bf16Block Bf16BlockAt(const AttentionTask& task, int32_t visit) {
           values - keys, next_keys - values};
 }
 
-inline void VisitPages(const AttentionTask& task, const RowState& state, bool f32_pages) {
+void VisitF32Pages(const AttentionTask& task, const RowState& state) {
+  for (int32_t visit = task.visit_begin; visit < task.visit_end; ++visit) {
+    const int32_t page = VisitedPage(task, visit);
+    const std::byte* address = PageAddress(task, page);
+    const F32Block block{reinterpret_cast<const float*>(address + task.key_offset),
+                         reinterpret_cast<const float*>(address + task.value_offset)};
+    AttendPage(task, state, block, page);
+  }
+}
+
+template <int L>
+void VisitBf16Pages(const AttentionTask& task, const RowState& state) {
   const bool widen_once = task.queries * task.group > 2 * kRows;
   for (int32_t visit = task.visit_begin; visit < task.visit_end; ++visit) {
     const int32_t page = VisitedPage(task, visit);
-    if (f32_pages) {
-      const std::byte* address = PageAddress(task, page);
-      const F32Block block{reinterpret_cast<const float*>(address + task.key_offset),
-                           reinterpret_cast<const float*>(address + task.value_offset)};
-      AttendPage(task, state, block, page);
-    } else if (widen_once) {
-      AttendPage(task, state, Widen(Bf16BlockAt(task, visit), task.head_dim, state), page);
+    const Bf16Block<L> block = Bf16BlockAt<L>(task, visit);
+    if (widen_once) {
+      AttendPage(task, state, Widen(block, task.head_dim, state), page);
     } else {
-      AttendPage(task, state, Bf16BlockAt(task, visit), page);
+      AttendPage(task, state, block, page);
     }
   }
 }
@@ -426,7 +441,8 @@ inline RowState StateIn(void* workspace, const AttentionTask& task) {
   return state;
 }
 
-inline void RunTask(const AttentionTask& task, void* workspace, bool f32_pages) {
+template <void (*kVisitPages)(const AttentionTask&, const RowState&)>
+void RunTask(const AttentionTask& task, void* workspace) {
   const RowState state = StateIn(workspace, task);
   const int32_t rows = task.queries * task.group;
   for (int32_t row = 0; row < rows; ++row) {
@@ -436,7 +452,7 @@ inline void RunTask(const AttentionTask& task, void* workspace, bool f32_pages) 
   }
   memset(state.out, 0, sizeof(float) * rows * task.head_dim);
   memset(state.sum, 0, sizeof(float) * rows * kWidth);
-  VisitPages(task, state, f32_pages);
+  kVisitPages(task, state);
   if (task.partial != nullptr) {
     WritePartial(task, state);
   } else {
@@ -444,12 +460,13 @@ inline void RunTask(const AttentionTask& task, void* workspace, bool f32_pages) 
   }
 }
 
-void RunBf16Task(const AttentionTask& task, void* workspace) { RunTask(task, workspace, false); }
-void RunF32Task(const AttentionTask& task, void* workspace) { RunTask(task, workspace, true); }
-
 // Queries and sums of a task stay in the second-level cache beside a page.
-constexpr AttentionVariant kBf16Variant = {256, WorkspaceBytes, RunBf16Task};
-constexpr AttentionVariant kF32Variant = {256, WorkspaceBytes, RunF32Task};
+constexpr int32_t kMaxRows = 256;
+constexpr AttentionVariant kBf16Variants[2] = {
+    {Simd::kNames[0], kMaxRows, WorkspaceBytes, RunTask<VisitBf16Pages<3>>},
+    {Simd::kNames[1], kMaxRows, WorkspaceBytes, RunTask<VisitBf16Pages<1>>}};
+constexpr AttentionVariant kF32Variant = {Simd::kNames[0], kMaxRows, WorkspaceBytes,
+                                          RunTask<VisitF32Pages>};
 
 }  // namespace
 }  // namespace swaa::kernels::cpu

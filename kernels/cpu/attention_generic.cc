@@ -10,6 +10,7 @@ struct Simd {
   typedef int32_t IntVec __attribute__((vector_size(16)));
   static constexpr int kWidth = 4;
   static constexpr int kRows = 4;
+  static constexpr const char* kNames[2] = {"generic/l1", "generic/l2"};
   static constexpr int kVectors = 2;
 
   static Vec Load(const float* p) {
@@ -61,6 +62,6 @@ struct Simd {
 #include "kernels/cpu/attention_fma.h"
 
 namespace swaa::kernels::cpu {
-const AttentionVariant kGenericBf16 = kBf16Variant;
-const AttentionVariant kGenericF32 = kF32Variant;
+const AttentionVariant kGenericBf16Pages[2] = {kBf16Variants[0], kBf16Variants[1]};
+const AttentionVariant kGenericF32Pages = kF32Variant;
 }  // namespace swaa::kernels::cpu

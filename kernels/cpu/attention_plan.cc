@@ -14,9 +14,9 @@ namespace {
 constexpr int32_t kMaxTileQueries = 256;
 // Tiles of up to this many rows are bound by the reading of pages: their parts merge at little
 // cost, and many of them even out a thread that is held up.
-constexpr int32_t kFewRows = 64;
+constexpr int32_t kMemoryBoundRows = 64;
 constexpr int32_t kPartsPerThread = 2;
-constexpr int32_t kPartsPerThreadFewRows = 8;
+constexpr int32_t kPartsPerThreadMemoryBound = 8;
 // A part visits at least this many pages.
 constexpr int32_t kMinPartPages = 8;
 // Reading a page costs about as much as computing this many rows on it.
@@ -120,8 +120,9 @@ class Planner {
     for (size_t i = 0; i < tiles; ++i) {
       const AttentionTask tile = plan_->entries[i].task;
       const int32_t rows = tile.queries * tile.group;
-      const int64_t shares = static_cast<int64_t>(options_.threads) *
-                             (rows <= kFewRows ? kPartsPerThreadFewRows : kPartsPerThread);
+      const int64_t shares =
+          static_cast<int64_t>(options_.threads) *
+          (rows <= kMemoryBoundRows ? kPartsPerThreadMemoryBound : kPartsPerThread);
       const int64_t share = std::max<int64_t>(1, total / shares);
       const int64_t wanted = (plan_->entries[i].cost + share - 1) / share;
       const int64_t parts = std::min<int64_t>(wanted, std::max(1, Visits(tile) / kMinPartPages));

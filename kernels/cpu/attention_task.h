@@ -52,15 +52,18 @@ inline constexpr float kNoMaximum = -1e30f;
 
 // A variant. Workspace is 64-byte aligned, a thread's own, and may hold anything when `run` begins.
 struct AttentionVariant {
+  const char* name;  // the instruction set, and the cache level that it fetches ahead to
   int32_t max_rows;  // that a task may have; tasks of one query token may have more
   int64_t (*workspace_bytes)(int32_t rows, int32_t head_dim);
   void (*run)(const AttentionTask& task, void* workspace);
 };
 
-extern const AttentionVariant kGenericBf16, kGenericF32;
-extern const AttentionVariant kAvx2Bf16, kAvx2F32;
-extern const AttentionVariant kAvx512Bf16, kAvx512F32;
-extern const AttentionVariant kAmxBf16;
+// By the type of the pages. Those in twos fetch ahead to the first-level cache and to the second.
+extern const AttentionVariant kGenericBf16Pages[2], kGenericF32Pages;
+extern const AttentionVariant kAvx2Bf16Pages[2], kAvx2F32Pages;
+extern const AttentionVariant kAvx512Bf16Pages[2], kAvx512F32Pages;
+extern const AttentionVariant kDotProductBf16Pages[2];  // of instruction set avx512_bf16
+extern const AttentionVariant kAmxBf16Pages;
 
 }  // namespace swaa::kernels::cpu
 

@@ -55,25 +55,23 @@ std::string ProcessorName() {
   return "x86-64 processor";
 }
 
-bool HasFewRowsProduct() {
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl");
-}
-
 class CpuOperators : public Operators {
  public:
-  CpuOperators(InstructionSet set, const Precision& precision, int threads)
+  CpuOperators(InstructionSet set, const AttentionKernels& attention, const Precision& precision,
+               int threads)
       : set_(set),
+        attention_(attention),
         precision_(precision),
         threads_(threads),
         elementwise_(ElementwiseFor(set)),
-        linear_(CpuLinear::Create(
-            precision.weights, set >= InstructionSet::kAvx512 && HasFewRowsProduct(), threads)) {}
+        linear_(CpuLinear::Create(precision.weights,
+                                  set >= InstructionSet::kAvx512 && HasBf16Products(), threads)) {}
 
   std::string_view backend() const override { return "cpu"; }
   std::string device_name() const override {
-    return absl::StrCat(ProcessorName(), ", ", std::string(Name(set_)), ", ", threads_,
-                        threads_ == 1 ? " thread" : " threads");
+    return absl::StrCat(ProcessorName(), ", ", std::string(Name(set_)), " (attention: prefill ",
+                        attention_.prefill->name, ", decode ", attention_.decode->name, "), ",
+                        threads_, threads_ == 1 ? " thread" : " threads");
   }
   const Precision& precision() const override { return precision_; }
   int32_t max_steps_in_flight() const override { return 1; }
@@ -274,7 +272,8 @@ class CpuOperators : public Operators {
     return {.instruction_set = set_,
             .kv = precision_.kv,
             .out = precision_.activations,
-            .threads = threads_};
+            .threads = threads_,
+            .kernels = attention_};
   }
 
   template <typename Body>
@@ -333,6 +332,7 @@ class CpuOperators : public Operators {
   }
 
   InstructionSet set_;
+  AttentionKernels attention_;
   Precision precision_;
   int threads_;
   const ElementwiseKernels& elementwise_;
@@ -380,7 +380,9 @@ absl::StatusOr<std::unique_ptr<Operators>> CreateCpuOperators(const OperatorsOpt
   SWAA_ASSIGN_OR_RETURN(const InstructionSet set, ParseInstructionSet(options.instruction_set));
   SWAA_ASSIGN_OR_RETURN(const Precision precision, ParsePrecision(options.dtype, set));
   const int threads = options.threads > 0 ? options.threads : AvailableProcessors();
-  return std::make_unique<CpuOperators>(set, precision, threads);
+  const AttentionKernels attention =
+      MeasuredAttentionKernels(set, /*named=*/options.instruction_set != "auto", precision.kv);
+  return std::make_unique<CpuOperators>(set, attention, precision, threads);
 }
 
 }  // namespace swaa::kernels::cpu

@@ -11,6 +11,7 @@ const ElementwiseKernels& ElementwiseFor(InstructionSet set) {
     case InstructionSet::kAvx2:
       return avx2::kElementwise;
     case InstructionSet::kAvx512:
+    case InstructionSet::kAvx512Bf16:
     case InstructionSet::kAmx:
       return avx512::kElementwise;
   }

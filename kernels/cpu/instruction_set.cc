@@ -39,8 +39,8 @@ bool RequestTiles() {
 InstructionSet Detect() {
   if (!HasAvx2()) return InstructionSet::kGeneric;
   if (!HasAvx512()) return InstructionSet::kAvx2;
-  const bool amx = __builtin_cpu_supports("avx512bf16") && ProcessorHasAmx() && RequestTiles();
-  return amx ? InstructionSet::kAmx : InstructionSet::kAvx512;
+  if (!__builtin_cpu_supports("avx512bf16")) return InstructionSet::kAvx512;
+  return ProcessorHasAmx() && RequestTiles() ? InstructionSet::kAmx : InstructionSet::kAvx512Bf16;
 }
 
 }  // namespace
@@ -53,6 +53,8 @@ std::string_view Name(InstructionSet set) {
       return "avx2";
     case InstructionSet::kAvx512:
       return "avx512";
+    case InstructionSet::kAvx512Bf16:
+      return "avx512_bf16";
     case InstructionSet::kAmx:
       return "amx";
   }
@@ -64,18 +66,17 @@ InstructionSet BestInstructionSet() {
   return best;
 }
 
+std::vector<InstructionSet> AllInstructionSets() {
+  return {InstructionSet::kGeneric, InstructionSet::kAvx2, InstructionSet::kAvx512,
+          InstructionSet::kAvx512Bf16, InstructionSet::kAmx};
+}
+
 std::vector<InstructionSet> SupportedInstructionSets() {
-  std::vector<InstructionSet> sets;
-  for (InstructionSet set : {InstructionSet::kGeneric, InstructionSet::kAvx2,
-                             InstructionSet::kAvx512, InstructionSet::kAmx}) {
-    if (set <= BestInstructionSet()) sets.push_back(set);
-  }
+  std::vector<InstructionSet> sets = AllInstructionSets();
+  std::erase_if(sets, [](InstructionSet set) { return set > BestInstructionSet(); });
   return sets;
 }
 
-bool HasBf16Products() {
-  return BestInstructionSet() == InstructionSet::kAmx ||
-         (BestInstructionSet() == InstructionSet::kAvx512 && __builtin_cpu_supports("avx512bf16"));
-}
+bool HasBf16Products() { return BestInstructionSet() >= InstructionSet::kAvx512Bf16; }
 
 }  // namespace swaa::kernels::cpu

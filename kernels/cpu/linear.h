@@ -1,10 +1,12 @@
 // Products of the CPU backend. Many rows are bound by arithmetic and go to oneDNN; few rows are
 // bound by the bytes of the weight and go to kernels that read no more of them than they must.
 //
-//   Pack -> CpuWeight { packed by oneDNN, and as grids where the values lie on such }
-//   Run  -> few rows, grids          few_rows_grid_product.h
-//           few rows, bf16           few_rows_product.h, on oneDNN's packed weight
+//   Pack -> CpuWeight { packed by oneDNN, and as levels where it is affine-quantised }
+//   Run  -> few rows, levels         skinny_affine_product.h
+//           few rows, bf16           skinny_bf16_product.h, on oneDNN's packed weight
 //           anything else            onednn_matmul.h
+//
+// How many rows are few is measured while packing, once for each kind of weight (product_choice.h).
 
 #ifndef SWAA_KERNELS_CPU_LINEAR_H_
 #define SWAA_KERNELS_CPU_LINEAR_H_
@@ -13,6 +15,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "kernels/cpu/product_choice.h"
 #include "kernels/operators.h"
 
 namespace swaa::kernels::cpu {
@@ -20,9 +23,9 @@ namespace swaa::kernels::cpu {
 // Used by one thread, in whose OpenMP threads it computes.
 class CpuLinear {
  public:
-  // type: of weights and x. few_rows: the processor has AVX-512 F, BW, VL and BF16, and may use
+  // type: of weights and x. skinny: the processor has AVX-512 F, BW, VL and BF16, and may use
   // them.
-  static std::unique_ptr<CpuLinear> Create(DataType type, bool few_rows, int threads);
+  static std::unique_ptr<CpuLinear> Create(DataType type, bool skinny, int threads);
   virtual ~CpuLinear() = default;
 
   // As Operators::PackWeight; reads the rows once for each form that it keeps.
@@ -31,6 +34,11 @@ class CpuLinear {
 
   // As Operators::Linear; params.weight comes from Pack.
   virtual void Run(const LinearParams& params) = 0;
+
+  // The form that Run takes for so many rows of a weight from Pack, and a product by a form that
+  // the weight has (at most kMaxSkinnyRows rows unless it is kOneDnn). For tests and benchmarks.
+  virtual ProductForm FormFor(const Weight& weight, int64_t rows) const = 0;
+  virtual void RunAs(const LinearParams& params, ProductForm form) = 0;
 
   // The most that a packed weight takes.
   virtual int64_t MaxBytes(int64_t out_features, int64_t in_features) const = 0;

@@ -49,7 +49,7 @@ dnnl::matmul::primitive_desc Describe(const dnnl::engine& engine, const memory::
 #endif
 }
 
-// What few_rows_product.h wants to know of oneDNN's descriptor of a [in, out] weight.
+// What skinny_bf16_product.h wants to know of oneDNN's descriptor of a [in, out] weight.
 PairBlockedLayout LayoutOf(const memory::desc& desc, DataType type) {
 #if DNNL_VERSION_MAJOR >= 3
   if (desc.get_format_kind() != memory::format_kind::blocked) return {};

@@ -12,7 +12,7 @@
 
 namespace swaa::kernels::cpu {
 
-// How a packed weight lies in memory, where it is the layout that few_rows_product.h reads:
+// How a packed weight lies in memory, where it is the layout that skinny_bf16_product.h reads:
 // [out/column_block][in padded to 32][column_block], with two consecutive `in` of bf16 side by
 // side: [out/column_block][in/2][column_block][2]. Padding is zero.
 struct PairBlockedLayout {

@@ -3,11 +3,17 @@
 // A page is [K|V][kv_head][block], a block holding one head's keys (or values) of kPageTokens
 // positions:
 //
-//          keys                                         values
-//   bf16   [key/16][head_dim/2][16 keys][2 dims]        [key/32][head_dim/16][16 pairs][16 dims][2
-//   keys] f32    [key/16][head_dim][16 keys]                  [key][head_dim]
+// clang-format off
+//          keys                                   values
+//   bf16   [key/16][head_dim/2][16 keys][2 dims]  [key/32][head_dim/16][16 pairs][16 dims][2 keys]
+//   f32    [key/16][head_dim  ][16 keys]          [key][head_dim]
 //
-// In bf16 every operand of a tile product is then a contiguous kilobyte.
+//   bf16, 16 keys of two dimensions:  k0.d0 k0.d1  k1.d0 k1.d1  ...  k15.d0 k15.d1
+//   bf16, 2 keys of 16 dimensions:    k0.d0 k1.d0  k0.d1 k1.d1  ...  k0.d15 k1.d15
+// clang-format on
+//
+// In bf16 every operand of a tile product is then a contiguous kilobyte, and every operand of a dot
+// product of bf16 pairs one vector.
 
 #ifndef SWAA_KERNELS_CPU_PAGE_LAYOUT_H_
 #define SWAA_KERNELS_CPU_PAGE_LAYOUT_H_

@@ -109,7 +109,7 @@ ABSL_FLAG(Text, device, Text{"auto"},
           "auto (a GPU where there is one, else the CPU), cpu, cuda or cuda:n");
 ABSL_FLAG(Setting<double>, gpu_memory_utilization, Setting<double>{0.9},
           "the share of the GPU's memory that the server may take");
-ABSL_FLAG(Text, instruction_set, Text{"auto"}, "auto, amx, avx512, avx2 or generic");
+ABSL_FLAG(Text, instruction_set, Text{"auto"}, "auto, amx, avx512_bf16, avx512, avx2 or generic");
 ABSL_FLAG(Number, drain_grace_seconds, Number{30},
           "how long SIGTERM waits for running requests before it aborts them");
 ABSL_FLAG(Number, max_connection_age_seconds, Number{0},

@@ -3,6 +3,10 @@ swaa_test(attention_test
   SOURCES attention_test.cc attention_problem.cc
   DEPENDS swaa_kernels_cpu_attention swaa_kernels_reference_attention
   LABELS unit)
+swaa_test(attention_choice_test
+  SOURCES attention_choice_test.cc
+  DEPENDS swaa_kernels_cpu_attention
+  LABELS unit)
 swaa_test(store_key_value_test
   SOURCES store_key_value_test.cc
   DEPENDS swaa_kernels_cpu_attention

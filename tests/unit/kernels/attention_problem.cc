@@ -144,7 +144,8 @@ void AttentionProblem::ComputeExpected(const Sequence& sequence) {
   expected_.insert(expected_.end(), out.begin(), out.end());
 }
 
-std::vector<float> AttentionProblem::Run(cpu::InstructionSet set, int32_t threads) const {
+std::vector<float> AttentionProblem::Run(const cpu::AttentionKernels& kernels,
+                                         int32_t threads) const {
   const HeadShape& shape = options_.shape;
   const int64_t count = row_count_ * RowWidth();
   std::vector<float> out_f32(count, kNan);
@@ -163,7 +164,8 @@ std::vector<float> AttentionProblem::Run(cpu::InstructionSet set, int32_t thread
   params.kv_heads = shape.kv_heads;
   params.head_dim = shape.head_dim;
   params.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)));
-  cpu::Attention(params, {set, options_.kv, options_.out, threads});
+  cpu::Attention(params,
+                 {.kv = options_.kv, .out = options_.out, .threads = threads, .kernels = kernels});
   if (options_.out == DataType::kBf16) {
     std::transform(out_bf16.begin(), out_bf16.end(), out_f32.begin(), ToFloat);
   }

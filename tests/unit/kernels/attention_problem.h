@@ -54,7 +54,7 @@ class AttentionProblem {
 
   // Rows of all sequences, one after another: [rows, heads, head_dim] as f32. Memory for rows is
   // NaN before.
-  std::vector<float> Run(cpu::InstructionSet set, int32_t threads) const;
+  std::vector<float> Run(const cpu::AttentionKernels& kernels, int32_t threads) const;
 
   // NaN anywhere makes both errors infinite.
   Errors Compare(const std::vector<float>& out) const;

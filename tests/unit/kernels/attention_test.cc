@@ -47,7 +47,28 @@ Limits LimitsOf(const ProblemOptions& options, double largest_score) {
   return {1e-5 + rounding, 2e-5 + 2 * rounding};
 }
 
-// Every instruction set of this machine must answer within the limits of the pages' type.
+struct NamedKernels {
+  std::string name;
+  cpu::AttentionKernels kernels;
+};
+
+// Every variant that this machine runs, and the best set's with the lowest one's, as a process may
+// choose one for prefill and another for decode.
+std::vector<NamedKernels> KernelsHere(DataType kv) {
+  std::vector<NamedKernels> all;
+  for (InstructionSet set : cpu::SupportedInstructionSets()) {
+    for (const cpu::AttentionVariant* variant : cpu::AttentionVariantsOf(set, kv)) {
+      all.push_back({variant->name, {variant, variant}});
+    }
+  }
+  const cpu::AttentionVariant* low = all.front().kernels.prefill;
+  const cpu::AttentionVariant* high = all.back().kernels.prefill;
+  all.push_back({std::string(low->name) + " with " + high->name, {low, high}});
+  all.push_back({std::string(high->name) + " with " + low->name, {high, low}});
+  return all;
+}
+
+// Every variant of this machine must answer within the limits of the pages' type.
 void ExpectRight(const ProblemOptions& options, const std::vector<SequenceCase>& sequences,
                  int32_t threads = 2) {
   const AttentionProblem problem(options, sequences, Seed());
@@ -57,11 +78,11 @@ void ExpectRight(const ProblemOptions& options, const std::vector<SequenceCase>&
     largest_score = std::max(largest_score, end * std::abs(options.score_slope));
   }
   const Limits limits = LimitsOf(options, largest_score);
-  for (InstructionSet set : cpu::SupportedInstructionSets()) {
+  for (const auto& [name, kernels] : KernelsHere(options.kv)) {
     SCOPED_TRACE(testing::Message()
-                 << Name(set) << ", heads " << options.shape.heads << "/" << options.shape.kv_heads
+                 << name << ", heads " << options.shape.heads << "/" << options.shape.kv_heads
                  << " x " << options.shape.head_dim << ", threads " << threads);
-    const Errors errors = problem.Compare(problem.Run(set, threads));
+    const Errors errors = problem.Compare(problem.Run(kernels, threads));
     EXPECT_LT(errors.total, limits.total);
     EXPECT_LT(errors.worst_row, limits.row) << errors.worst_where;
     if (options.out == DataType::kBf16) {
@@ -179,9 +200,9 @@ TEST_P(AttentionTest, ScoresThatRiseAndFall) {
 TEST_P(AttentionTest, SameBitsEveryTime) {
   const AttentionProblem problem(Options({6, 2, 64}),
                                  {{1500, 1, {}}, {600, 100, {128, 20}}, {900, 9, {}}}, Seed());
-  for (InstructionSet set : cpu::SupportedInstructionSets()) {
-    const std::vector<float> once = problem.Run(set, 3);
-    for (int i = 0; i < 3; ++i) EXPECT_EQ(problem.Run(set, 3), once) << Name(set);
+  for (const auto& [name, kernels] : KernelsHere(GetParam().kv)) {
+    const std::vector<float> once = problem.Run(kernels, 3);
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(problem.Run(kernels, 3), once) << name;
   }
 }
 
@@ -209,11 +230,33 @@ TEST_P(AttentionTest, RandomMixes) {
 TEST(AttentionThreadState, FloatingPointModeIsRestored) {
   const unsigned before = _mm_getcsr() & ~0x3fu;  // without the flags of what has happened
   const AttentionProblem problem({}, {{100, 1, {}}, {0, 100, {}}}, Seed());
-  for (InstructionSet set : cpu::SupportedInstructionSets()) {
-    problem.Run(set, 2);
-    EXPECT_EQ(_mm_getcsr() & ~0x3fu, before) << Name(set);
+  for (const auto& [name, kernels] : KernelsHere(DataType::kBf16)) {
+    problem.Run(kernels, 2);
+    EXPECT_EQ(_mm_getcsr() & ~0x3fu, before) << name;
   }
 }
+
+// One small mix for every instruction set there is, so that a run says which of them it left out.
+class InstructionSetTest : public testing::TestWithParam<InstructionSet> {};
+
+TEST_P(InstructionSetTest, AnswersByItsDefaultKernels) {
+  if (GetParam() > cpu::BestInstructionSet()) {
+    GTEST_SKIP() << "this processor has no " << Name(GetParam())
+                 << ": no test here runs its attention kernels";
+  }
+  for (DataType kv : {DataType::kBf16, DataType::kF32}) {
+    ProblemOptions options;
+    options.shape = {6, 2, 64};
+    options.kv = kv;
+    const AttentionProblem problem(options, {{500, 1, {}}, {90, 70, {80, 5}}}, Seed());
+    const Errors errors =
+        problem.Compare(problem.Run(cpu::DefaultAttentionKernels(GetParam(), kv), 2));
+    EXPECT_LT(errors.total, LimitsOf(options, 0).total);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, InstructionSetTest, testing::ValuesIn(cpu::AllInstructionSets()),
+                         [](const auto& info) { return std::string(Name(info.param)); });
 
 TEST(InstructionSets, AreOrderedFromGenericToBest) {
   const std::vector<InstructionSet> sets = cpu::SupportedInstructionSets();

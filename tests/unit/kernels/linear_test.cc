@@ -1,6 +1,8 @@
 // Products of the CPU backend against the double-precision reference: every row count, odd sizes,
 // bias, accumulation, output types.
 
+#include "kernels/cpu/linear.h"
+
 #include <algorithm>
 #include <cmath>
 #include <random>
@@ -10,7 +12,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
-#include "kernels/cpu/few_rows_grid_product.h"
 #include "kernels/cpu/onednn_matmul.h"
 #include "kernels/reference/operators.h"
 #include "tests/unit/kernels/operators_fixture.h"
@@ -22,6 +23,13 @@ struct Shape {
   int64_t in;
   int64_t out;
 };
+
+// What f16 holds exactly, as long as it is not tiny.
+float RoundToTenBits(float value) {
+  int exponent = 0;
+  const float fraction = std::frexp(value, &exponent);
+  return std::ldexp(std::nearbyint(fraction * 1024), exponent - 10);
+}
 
 class LinearTest : public OperatorsFixture {
  protected:
@@ -59,9 +67,10 @@ class LinearTest : public OperatorsFixture {
     EXPECT_GE(weight_->bytes(), shape.in * shape.out * SizeOf(operators_->precision().weights));
   }
 
-  // Every group of inputs of an output on a grid of its own, of up to so many levels above the
-  // lowest.
-  std::vector<double> OnGrids(const Shape& shape, int group_inputs, int levels) {
+  // Every group of inputs of an output quantised by itself, with up to so many levels above the
+  // lowest; min and step in f16 or not.
+  std::vector<double> AffineValues(const Shape& shape, int group_inputs, int levels,
+                                   bool f16 = false) {
     std::uniform_real_distribution<float> uniform(0.5f, 2.0f);
     std::uniform_int_distribution<int> level(0, levels);
     std::vector<double> values;
@@ -71,9 +80,13 @@ class LinearTest : public OperatorsFixture {
         if (i % group_inputs == 0) {
           min = -uniform(random_) / std::sqrt(static_cast<float>(shape.in));
           step = -min * uniform(random_) / static_cast<float>(levels);
+          if (f16) {
+            min = RoundToTenBits(min);
+            step = RoundToTenBits(step);
+          }
         }
         // Every group has its min, as quantisers make them: a few values that all cancel against it
-        // would be too small to show their grid.
+        // would be too small to show their levels.
         const int chosen = i % group_inputs == 0 ? 0 : level(random_);
         values.push_back(min + step * static_cast<float>(chosen));
       }
@@ -81,8 +94,10 @@ class LinearTest : public OperatorsFixture {
     return values;
   }
 
-  bool has_few_rows_products() const {
-    return activations() == DataType::kBf16 && __builtin_cpu_supports("avx512bf16");
+  static constexpr const char* kNoSkinnyProducts =
+      "they need weights of bf16 and a processor with avx512_bf16";
+  bool has_skinny_products() const {
+    return activations() == DataType::kBf16 && cpu::HasBf16Products();
   }
 
   void Check(int64_t rows, bool bias, DataType out_type, double absolute = 2e-5) {
@@ -154,16 +169,24 @@ TEST_P(LinearTest, ManyRows) {
   }
 }
 
-// Weights that bf16 would round: few rows must be as near as f32 brings them.
-TEST_P(LinearTest, FewRowsOfGridsAreExact) {
+// Weights that bf16 would round: skinny products must be as near as f32 brings them.
+TEST_P(LinearTest, SkinnyProductsOfAffineWeightsAreExact) {
+  if (!has_skinny_products()) GTEST_SKIP() << "no skinny products here: " << kNoSkinnyProducts;
   struct Format {
     int group_inputs, levels;
+    bool f16;
   };
-  for (const Format& format : {Format{32, 15}, {32, 255}, {16, 255}}) {
+  for (const Format& format : {Format{32, 15, false},
+                               {32, 15, true},
+                               {32, 255, false},
+                               {32, 255, true},
+                               {16, 255, false},
+                               {16, 255, true}}) {
     for (const Shape& shape : {Shape{1, 1}, {33, 50}, {32, 16}, {31, 64}, {100, 131}, {1000, 48}}) {
-      SCOPED_TRACE(absl::StrCat("groups of ", format.group_inputs, ", ", format.levels, " levels"));
-      Prepare(shape, OnGrids(shape, format.group_inputs, format.levels));
-      for (int64_t rows = 1; rows <= cpu::kFewGridRows; ++rows) {
+      SCOPED_TRACE(absl::StrCat("groups of ", format.group_inputs, ", ", format.levels,
+                                format.f16 ? " levels, f16" : " levels"));
+      Prepare(shape, AffineValues(shape, format.group_inputs, format.levels, format.f16));
+      for (int64_t rows = 1; rows <= cpu::ProductChoice{}.affine_rows; ++rows) {
         for (bool bias : {false, true}) {
           Check(rows, bias, DataType::kF32);
           Check(rows, bias, activations());
@@ -174,23 +197,25 @@ TEST_P(LinearTest, FewRowsOfGridsAreExact) {
   }
 }
 
-TEST_P(LinearTest, ManyRowsOfGridsAreRounded) {
+TEST_P(LinearTest, ManyRowsOfAffineWeightsAreRounded) {
   const Shape shape{100, 131};
-  Prepare(shape, OnGrids(shape, 32, 15));
-  for (int64_t rows : {cpu::kFewGridRows + 1, int64_t{70}}) {
+  Prepare(shape, AffineValues(shape, 32, 15));
+  for (int64_t rows : {cpu::kMaxSkinnyRows + 1, int64_t{70}}) {
     Check(rows, true, DataType::kF32, activations() == DataType::kBf16 ? 0.03 : 2e-5);
     if (HasFatalFailure()) return;
   }
 }
 
-TEST_P(LinearTest, OnlyGridsHaveASecondForm) {
+TEST_P(LinearTest, OnlyAffineWeightsHaveASecondForm) {
   const Shape shape{64, 192};
   Prepare(shape);
   const int64_t packed = weight_->bytes();
   EXPECT_EQ(packed, shape.in * shape.out * SizeOf(operators_->precision().weights));
-  Prepare(shape, OnGrids(shape, 32, 15));
-  const int64_t few_rows = has_few_rows_products() ? shape.in * shape.out * 3 / 4 : 0;
-  EXPECT_EQ(weight_->bytes(), packed + few_rows);
+  Prepare(shape, AffineValues(shape, 32, 15));
+  const int64_t weights = has_skinny_products() ? shape.in * shape.out : 0;
+  EXPECT_EQ(weight_->bytes(), packed + weights * 3 / 4);
+  Prepare(shape, AffineValues(shape, 32, 15, /*f16=*/true));
+  EXPECT_EQ(weight_->bytes(), packed + weights * 5 / 8);
 }
 
 TEST_P(LinearTest, NoRowsDoNothing) {
@@ -221,6 +246,68 @@ TEST_P(LinearTest, NoRowCountFallsBackToOneDnnsReference) {
     const std::string name = matmul->Implementation({.weight = weight->get()}, rows);
     EXPECT_EQ(name.find("ref"), std::string::npos) << rows << " rows: " << name;
   }
+}
+
+// Whatever is measured: every form that a weight has, at every row count that it may get.
+TEST(SkinnyFormsTest, EveryFormOfAWeightAgrees) {
+  if (!cpu::HasBf16Products()) GTEST_SKIP() << "no skinny products without avx512_bf16";
+  const uint32_t seed = std::random_device()();
+  SCOPED_TRACE(absl::StrCat("seed ", seed));
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  auto linear = cpu::CpuLinear::Create(DataType::kBf16, /*skinny=*/true, /*threads=*/2);
+  for (const Shape& shape : {Shape{64, 100}, {96, 16}, {33, 50}, {576, 192}}) {
+    // Eighths up to 15: exact in bf16, so all forms multiply the same weight.
+    std::vector<float> values(shape.in * shape.out);
+    for (float& value : values) value = static_cast<float>(random() % 16) * 0.125f - 1;
+    auto weight =
+        linear->Pack(shape.out, shape.in, [&](int64_t first_row, int64_t count, float* out) {
+          std::copy_n(values.begin() + first_row * shape.in, count * shape.in, out);
+        });
+    ASSERT_TRUE(weight.ok()) << weight.status();
+    for (int64_t rows = 1; rows <= cpu::kMaxSkinnyRows; ++rows) {
+      std::vector<Bf16> x(cpu::CpuLinear::PaddedRows(rows) * shape.in);
+      for (Bf16& value : x) value = ToBf16(normal(random));
+      std::vector<float> outs[cpu::kProductForms];
+      for (int form = 0; form < cpu::kProductForms; ++form) {
+        outs[form].resize(cpu::CpuLinear::PaddedRows(rows) * shape.out);
+        linear->RunAs(
+            {.weight = weight->get(), .x = x.data(), .out = outs[form].data(), .rows = rows},
+            static_cast<cpu::ProductForm>(form));
+        for (int64_t i = 0; i < rows * shape.out; ++i) {
+          ASSERT_NEAR(outs[form][i], outs[0][i], 2e-4)
+              << rows << " x " << shape.in << " x " << shape.out << ", form " << form;
+        }
+      }
+      double expected = 0;
+      for (int64_t i = 0; i < shape.in; ++i) {
+        expected += ToFloat(x[(rows - 1) * shape.in + i]) *
+                    static_cast<double>(values[(shape.out - 1) * shape.in + i]);
+      }
+      ASSERT_NEAR(outs[0][rows * shape.out - 1], expected, 2e-4);
+    }
+  }
+}
+
+// A weight large enough is measured while packing; small ones of its kind follow.
+TEST(SkinnyFormsTest, ALargeWeightDecidesForItsKind) {
+  if (!cpu::HasBf16Products()) GTEST_SKIP() << "no skinny products without avx512_bf16";
+  auto linear = cpu::CpuLinear::Create(DataType::kBf16, /*skinny=*/true, /*threads=*/2);
+  const auto pack = [&](int64_t out, int64_t in) {
+    auto weight = linear->Pack(out, in, [&](int64_t first_row, int64_t count, float* values) {
+      for (int64_t i = 0; i < count * in; ++i) {
+        values[i] = static_cast<float>((first_row * in + i) * 7919 % 16) * 0.125f - 1;
+      }
+    });
+    EXPECT_TRUE(weight.ok()) << weight.status();
+    return std::move(*weight);
+  };
+  const auto before = pack(64, 64), large = pack(2048, 576), after = pack(64, 64);
+  for (int64_t rows = 1; rows <= cpu::kMaxSkinnyRows + 1; ++rows) {
+    EXPECT_EQ(linear->FormFor(*before, rows), linear->FormFor(*large, rows)) << rows;
+    EXPECT_EQ(linear->FormFor(*after, rows), linear->FormFor(*large, rows)) << rows;
+  }
+  EXPECT_EQ(linear->FormFor(*large, cpu::kMaxSkinnyRows + 1), cpu::ProductForm::kOneDnn);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, LinearTest, testing::ValuesIn(Variants()), NameOf);

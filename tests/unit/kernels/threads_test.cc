@@ -4,6 +4,7 @@
 #include "kernels/cpu/threads.h"
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <omp.h>
 #include <sched.h>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/cpu/parallel_ranges.h"
 
 namespace swaa::kernels::cpu {
 namespace {
@@ -76,9 +78,53 @@ TEST(PrepareOpenMpThreadsTest, BindsEachThreadWhereItTakesAllProcessorsButNeverT
   EXPECT_EQ(AffinityCount(), processors);
 }
 
+TEST(ForChunksTest, EveryItemOnceInWholeChunks) {
+  std::thread([] {
+    for (int threads : {1, 2, 3}) {
+      for (int64_t count : {0, 1, 3, 4, 5, 63, 64, 1000}) {
+        for (int64_t multiple : {1, 4, 7}) {
+          std::vector<std::atomic<int>> seen(count);
+          ForChunks(threads, count, multiple, /*elements_per_item=*/100000,
+                    [&](int64_t first, int64_t last) {
+                      EXPECT_EQ(first % multiple, 0);
+                      for (int64_t i = first; i < last; ++i) ++seen[i];
+                    });
+          for (const std::atomic<int>& times : seen) EXPECT_EQ(times, 1);
+        }
+      }
+    }
+  }).join();
+}
+
+// Whoever has the first chunk is held up until all others are done: by threads that are free.
+TEST(ForChunksTest, AThreadThatIsHeldUpHoldsNobodyUp) {
+  std::thread([] {
+    constexpr int64_t kItems = 1000;
+    std::atomic<int64_t> done = 0;
+    std::atomic<bool> waited_in_vain = false;
+    ForChunks(2, kItems, 1, /*elements_per_item=*/100000, [&](int64_t first, int64_t last) {
+      done += last - first;
+      if (first != 0) return;
+      const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+      while (done < kItems && !waited_in_vain) {
+        if (std::chrono::steady_clock::now() > end) waited_in_vain = true;
+        std::this_thread::yield();
+      }
+    });
+    EXPECT_FALSE(waited_in_vain);
+    EXPECT_EQ(done, kItems);
+  }).join();
+}
+
 TEST(AvailableProcessorsTest, IsBoundByTheAffinityMask) {
-  EXPECT_GE(AvailableProcessors(), 1);
   EXPECT_LE(AvailableProcessors(), AffinityCount());
+  std::thread([] {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+    EXPECT_EQ(AvailableProcessors(), 1);
+  }).join();
 }
 
 }  // namespace

@@ -1,19 +1,19 @@
-// Sums of products of few rows on their way out, for files that are compiled with AVX-512 and bf16:
+// Sums of skinny products on their way out, for files that are compiled with AVX-512 and bf16:
 // internal to each.
 
-#ifndef SWAA_KERNELS_CPU_FEW_ROWS_STORE_H_
-#define SWAA_KERNELS_CPU_FEW_ROWS_STORE_H_
+#ifndef SWAA_KERNELS_CPU_SKINNY_STORE_H_
+#define SWAA_KERNELS_CPU_SKINNY_STORE_H_
 
 #include <immintrin.h>
 
-#include "kernels/cpu/few_rows_output.h"
+#include "kernels/cpu/skinny_output.h"
 #include "kernels/types.h"
 
 namespace swaa::kernels::cpu {
 namespace {
 
 // The sums of 16 columns (fewer at the end of the row) from `column` on.
-inline __attribute__((always_inline)) void StoreSums(const FewRowsOutput& out, int64_t row,
+inline __attribute__((always_inline)) void StoreSums(const SkinnyOutput& out, int64_t row,
                                                      int64_t column, __m512 sum) {
   const int64_t left = out.out_features - column;
   const __mmask16 mask = left >= 16 ? 0xffff : static_cast<__mmask16>((1u << left) - 1);
@@ -31,4 +31,4 @@ inline __attribute__((always_inline)) void StoreSums(const FewRowsOutput& out, i
 }  // namespace
 }  // namespace swaa::kernels::cpu
 
-#endif  // SWAA_KERNELS_CPU_FEW_ROWS_STORE_H_
+#endif  // SWAA_KERNELS_CPU_SKINNY_STORE_H_

@@ -1,13 +1,13 @@
-// What products of few rows do with their sums.
+// What skinny products do with their sums.
 
-#ifndef SWAA_KERNELS_CPU_FEW_ROWS_OUTPUT_H_
-#define SWAA_KERNELS_CPU_FEW_ROWS_OUTPUT_H_
+#ifndef SWAA_KERNELS_CPU_SKINNY_OUTPUT_H_
+#define SWAA_KERNELS_CPU_SKINNY_OUTPUT_H_
 
 #include <cstdint>
 
 namespace swaa::kernels::cpu {
 
-struct FewRowsOutput {
+struct SkinnyOutput {
   const float* bias = nullptr;  // [out_features] or null
   void* data = nullptr;         // [rows, out_features]
   int64_t out_features = 0;
@@ -16,4 +16,4 @@ struct FewRowsOutput {
 
 }  // namespace swaa::kernels::cpu
 
-#endif  // SWAA_KERNELS_CPU_FEW_ROWS_OUTPUT_H_
+#endif  // SWAA_KERNELS_CPU_SKINNY_OUTPUT_H_

@@ -12,11 +12,10 @@
 namespace swaa::kernels::cpu {
 namespace {
 
-constexpr int kVectors = kPageTokens / 16;
 constexpr int64_t kScoreRowBytes = kPageTokens * 4;
 constexpr int64_t kWeightRowBytes = kPageTokens * 2;
 
-struct FewRows {
+struct Rows {
   uint16_t* q;        // [head_dim / 32][rows][32]
   float* out;         // [rows, head_dim]
   float* sum;         // [rows, 16], to be added up
@@ -32,8 +31,8 @@ struct Page {
   int32_t first_key;
 };
 
-FewRows RowsIn(void* workspace, const AttentionTask& task) {
-  FewRows rows;
+Rows RowsIn(void* workspace, const AttentionTask& task) {
+  Rows rows;
   rows.q = static_cast<uint16_t*>(workspace);
   float* out = reinterpret_cast<float*>(rows.q + kTileRows * task.head_dim);
   rows.sum = out + kTileRows * task.head_dim;
@@ -44,7 +43,7 @@ FewRows RowsIn(void* workspace, const AttentionTask& task) {
   return rows;
 }
 
-void PackRows(const AttentionTask& task, const FewRows& rows) {
+void PackRows(const AttentionTask& task, const Rows& rows) {
   const int32_t count = task.queries * task.group;
   for (int32_t row = 0; row < count; ++row) {
     const float* q = task.q + row / task.group * task.q_stride + row % task.group * task.head_dim;
@@ -76,7 +75,7 @@ inline __attribute__((always_inline)) void PrefetchTwoTiles(const uint16_t* from
 }
 
 // Two tiles of 16 keys at a time.
-void ScorePage(const FewRows& rows, int32_t count, int32_t head_dim, const Page& page) {
+void ScorePage(const Rows& rows, int32_t count, int32_t head_dim, const Page& page) {
   for (int32_t key = 0; key < kPageTokens; key += 2 * kKeyTile) {
     const uint16_t* first = page.keys + key * head_dim;
     const uint16_t* second = first + kKeyTile * head_dim;
@@ -95,51 +94,8 @@ void ScorePage(const FewRows& rows, int32_t count, int32_t head_dim, const Page&
   }
 }
 
-// Bit k: the query at `position` sees key first_key + k.
-uint64_t PageMask(const AttentionTask& task, int32_t position, int32_t first_key) {
-  const auto low_bits = [](int32_t n) {
-    return n <= 0 ? 0 : n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
-  };
-  const int32_t past = position + 1 - first_key;
-  return low_bits(past) & (low_bits(task.sinks - first_key) | ~low_bits(past - task.window));
-}
-
-// Turns the scores of a row into weights.
-void WeighRow(const AttentionTask& task, const FewRows& rows, int32_t row, uint64_t mask) {
-  const float* scores = rows.scores + row * kPageTokens;
-  __m512 x[kVectors];
-  __m512 top = _mm512_set1_ps(-__builtin_inff());
-  for (int i = 0; i < kVectors; ++i) {
-    x[i] = _mm512_load_ps(scores + i * 16);
-    top = _mm512_mask_max_ps(top, static_cast<__mmask16>(mask >> (16 * i)), top, x[i]);
-  }
-  float* sum = rows.sum + row * 16;
-  const float page_maximum = _mm512_reduce_max_ps(top) * task.scale_log2;
-  if (page_maximum > rows.maximum[row] + kMaximumSlack) {
-    const __m512 factor =
-        RescaleFactor(_mm512_set1_ps(rows.maximum[row]), _mm512_set1_ps(page_maximum));
-    rows.maximum[row] = page_maximum;
-    _mm512_store_ps(sum, _mm512_mul_ps(factor, _mm512_load_ps(sum)));
-    float* out = rows.out + row * task.head_dim;
-    for (int32_t d = 0; d < task.head_dim; d += 16) {
-      _mm512_storeu_ps(out + d, _mm512_mul_ps(factor, _mm512_loadu_ps(out + d)));
-    }
-  }
-  const __m512 scale = _mm512_set1_ps(task.scale_log2);
-  const __m512 maximum = _mm512_set1_ps(rows.maximum[row]);
-  for (int i = 0; i < kVectors; ++i) {
-    x[i] = _mm512_maskz_mov_ps(static_cast<__mmask16>(mask >> (16 * i)),
-                               Exp2(_mm512_fmsub_ps(x[i], scale, maximum)));
-  }
-  const __m512 total = _mm512_add_ps(_mm512_add_ps(x[0], x[1]), _mm512_add_ps(x[2], x[3]));
-  _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), total));
-  uint16_t* weights = rows.weights + row * kPageTokens;
-  _mm512_store_si512(weights, RoundToBf16(x[0], x[1]));
-  _mm512_store_si512(weights + kUnitKeys, RoundToBf16(x[2], x[3]));
-}
-
 // 32 dimensions at a time.
-void AddValues(const FewRows& rows, int32_t head_dim, const Page& page) {
+void AddValues(const Rows& rows, int32_t head_dim, const Page& page) {
   for (int32_t d = 0; d < head_dim; d += 32) {
     float* out = rows.out + d;
     LoadTile<0>(out, head_dim * 4);
@@ -158,7 +114,7 @@ void AddValues(const FewRows& rows, int32_t head_dim, const Page& page) {
   }
 }
 
-void VisitPages(const AttentionTask& task, const FewRows& rows) {
+void VisitPages(const AttentionTask& task, const Rows& rows) {
   const int32_t count = task.queries * task.group;
   const int32_t last_position = task.first_position + task.queries - 1;
   for (int32_t visit = task.visit_begin; visit < task.visit_end; ++visit) {
@@ -168,7 +124,10 @@ void VisitPages(const AttentionTask& task, const FewRows& rows) {
                               kPageTokens) == Visibility::kAll;
     for (int32_t row = 0; row < count; ++row) {
       const int32_t position = task.first_position + row / task.group;
-      WeighRow(task, rows, row, all ? ~uint64_t{0} : PageMask(task, position, page.first_key));
+      const uint64_t mask = all ? ~uint64_t{0} : PageMask(task, position, page.first_key);
+      WeighPage(task, mask, rows.scores + row * kPageTokens,
+                {rows.out + row * task.head_dim, rows.sum + row * 16, rows.maximum + row},
+                rows.weights + row * kPageTokens);
     }
     AddValues(rows, task.head_dim, page);
   }
@@ -176,12 +135,12 @@ void VisitPages(const AttentionTask& task, const FewRows& rows) {
 
 }  // namespace
 
-int64_t AmxFewRowsWorkspaceBytes(int32_t head_dim) {
+int64_t AmxDecodeWorkspaceBytes(int32_t head_dim) {
   return kTileRows * (head_dim * 6 + 64 + 4 + kScoreRowBytes + kWeightRowBytes);
 }
 
-void RunAmxFewRows(const AttentionTask& task, void* workspace) {
-  const FewRows rows = RowsIn(workspace, task);
+void RunAmxDecode(const AttentionTask& task, void* workspace) {
+  const Rows rows = RowsIn(workspace, task);
   const int32_t count = task.queries * task.group;
   PackRows(task, rows);
   ConfigureTiles(count);
