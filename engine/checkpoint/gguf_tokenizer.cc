@@ -26,6 +26,12 @@ constexpr std::string_view kAddBos = "tokenizer.ggml.add_bos_token";
 constexpr std::string_view kAddEos = "tokenizer.ggml.add_eos_token";
 constexpr std::string_view kChatTemplate = "tokenizer.chat_template";
 // End of sequence, of turn, and of message: after each the model is done.
+// What chat templates call them. A beginning is named apart.
+constexpr std::pair<const char*, std::string_view> kNamedTokens[] = {
+    {"eos_token", "tokenizer.ggml.eos_token_id"},
+    {"unk_token", "tokenizer.ggml.unknown_token_id"},
+    {"pad_token", "tokenizer.ggml.padding_token_id"},
+};
 constexpr std::string_view kEnds[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                                       "tokenizer.ggml.eom_token_id"};
 
@@ -152,6 +158,14 @@ absl::Status ReadSpecialTokens(const GgufFile& gguf, TokenizerData* data) {
   SWAA_ASSIGN_OR_RETURN(const std::optional<bool> add_eos, gguf.Bool(kAddEos));
   if (add_eos.value_or(false)) {
     return Unsupported(gguf, kAddEos, "prompts that end with the end token are not supported");
+  }
+  const auto name_token = [&](const char* name, std::optional<int32_t> id) {
+    if (id.has_value()) data->named_tokens.emplace_back(name, data->tokens[*id]);
+  };
+  name_token("bos_token", data->bos_id);
+  for (const auto& [name, key] : kNamedTokens) {
+    SWAA_ASSIGN_OR_RETURN(const std::optional<int32_t> id, ReadTokenId(gguf, key, *data));
+    name_token(name, id);
   }
   for (const std::string_view key : kEnds) {
     SWAA_ASSIGN_OR_RETURN(const std::optional<int32_t> id, ReadTokenId(gguf, key, *data));

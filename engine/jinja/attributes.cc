@@ -18,9 +18,10 @@ bool IsOneOf(const std::string& name, std::initializer_list<const char*> names) 
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-[[noreturn]] void FailUnsafe(const Value& object, const std::string& name) {
-  Fail(absl::StrCat("access to attribute '", name, "' of '", TypeName(object),
-                    "' object is unsafe."));
+// What the sandbox hides is undefined, and fails when it is used.
+Value Unsafe(const Value& object, const std::string& name) {
+  return MakeUndefined(absl::StrCat("access to attribute '", name, "' of '", TypeName(object),
+                                    "' object is unsafe."));
 }
 
 Value DictView(const Value& dict, const std::string& name, Budget& budget) {
@@ -64,7 +65,9 @@ std::optional<Value> FindDictMethod(const Value& dict, const std::string& name) 
     return MakeFunction(
         name, [dict](Interpreter&, const Arguments&) { return dict; }, depth);
   }
-  if (IsOneOf(name, {"pop", "popitem", "update", "setdefault", "clear"})) FailUnsafe(dict, name);
+  if (IsOneOf(name, {"pop", "popitem", "update", "setdefault", "clear"})) {
+    return Unsafe(dict, name);
+  }
   if (name == "fromkeys") Fail("dict.fromkeys is not supported");
   return std::nullopt;
 }
@@ -104,7 +107,7 @@ std::optional<Value> FindSequenceMethod(const Value& value, const std::string& n
   }
   if (is_list &&
       IsOneOf(name, {"append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse"})) {
-    FailUnsafe(value, name);
+    return Unsafe(value, name);
   }
   if (sequence.kind == Sequence::Kind::kRange && IsOneOf(name, {"start", "stop", "step"})) {
     Fail("the attributes of a range are not supported");
@@ -114,7 +117,9 @@ std::optional<Value> FindSequenceMethod(const Value& value, const std::string& n
 
 // What Python finds by getattr, before elements are looked at.
 std::optional<Value> FindAttribute(const Value& object, const std::string& name) {
-  if (name.starts_with("__") && name.ends_with("__")) FailUnsafe(object, name);
+  if (name.starts_with("__") && name.ends_with("__") && object.dict() == nullptr) {
+    return Unsafe(object, name);
+  }
   if (object.is_text()) return FindTextMethod(object, name);
   if (object.dict() != nullptr) return FindDictMethod(object, name);
   if (object.sequence() != nullptr) return FindSequenceMethod(object, name);
@@ -171,6 +176,7 @@ Value GetAttribute(const Value& object, const std::string& name, Budget& budget)
   if (std::optional<Value> found = FindAttribute(object, name); found.has_value()) return *found;
   if (object.dict() != nullptr) {
     if (const Value* found = object.dict()->Find(name); found != nullptr) return *found;
+    if (name.starts_with("__")) return Unsafe(object, name);
   }
   return Missing(object, name);
 }

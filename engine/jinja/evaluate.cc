@@ -76,6 +76,7 @@ Value Interpreter::EvaluateName(const Expression& expression, const Scope& scope
   if (const std::optional<Value> global = FindGlobal(expression.name); global.has_value()) {
     return *global;
   }
+  if (expression.name == "self") Fail("self is not supported");
   return MakeUndefined(absl::StrCat("'", expression.name, "' is undefined"));
 }
 

@@ -15,6 +15,7 @@
 #include "engine/jinja/parameters.h"
 #include "engine/jinja/print.h"
 #include "engine/jinja/text_functions.h"
+#include "engine/jinja/unicode.h"
 
 namespace swaa::jinja {
 namespace {
@@ -46,10 +47,13 @@ Value Absolute(Interpreter&, const Value& value, const Arguments& arguments) {
 std::optional<std::string> NumberText(const Text& text) {
   const std::string stripped = Strip(text, nullptr, true, true).bytes();
   std::string digits;
+  for (size_t at = 0; at < stripped.size(); at += CharacterLength(stripped, at)) {
+    const char32_t character = CharacterAt(stripped, at);
+    if (character < 0x80) continue;
+    if (IsDecimal(character)) Fail("numbers in digits beyond ASCII are not supported");
+    return std::nullopt;
+  }
   for (size_t i = 0; i < stripped.size(); ++i) {
-    if (static_cast<unsigned char>(stripped[i]) >= 0x80) {
-      Fail("numbers in digits beyond ASCII are not supported");
-    }
     if (stripped[i] != '_') {
       digits += stripped[i];
       continue;
@@ -208,10 +212,11 @@ Value AttributeOf(const Value& item, const Value& attribute, const Value* fallba
                                         [](char c) { return c >= '0' && c <= '9'; });
       result = GetItem(result, is_index ? Value(static_cast<int64_t>(std::stoll(name))) : part,
                        budget);
+      if (fallback != nullptr && result.is_undefined()) result = *fallback;
     }
-  } else {
-    result = GetItem(result, attribute, budget);
+    return result;
   }
+  result = GetItem(result, attribute, budget);
   return fallback != nullptr && result.is_undefined() ? *fallback : result;
 }
 

@@ -21,7 +21,7 @@ FilterFunction FindTextFilter(std::string_view name);
 FilterFunction FindSequenceFilter(std::string_view name);
 
 // item.a.b for the attribute "a.b", item[n] for a number; the item itself for none. What is
-// undefined becomes `fallback`, if given.
+// undefined on the way becomes `fallback`, if given.
 Value AttributeOf(const Value& item, const Value& attribute, const Value* fallback, Budget& budget);
 
 }  // namespace swaa::jinja

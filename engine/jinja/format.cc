@@ -128,6 +128,14 @@ double NumberOf(const Value& value, char type) {
   return *number;
 }
 
+// What Python takes for a mapping of names, which may be left unused.
+bool HasElements(const Value& value) {
+  const Sequence* sequence = value.sequence();
+  return value.is_undefined() || value.dict() != nullptr ||
+         (sequence != nullptr && sequence->is_indexed() &&
+          sequence->kind != Sequence::Kind::kTuple);
+}
+
 class PercentFormatter {
  public:
   PercentFormatter(const Text& format, const Value& value, Budget& budget)
@@ -150,7 +158,7 @@ class PercentFormatter {
       at = bytes.size() - rest.size();
     }
     out_.Append(format_, at);
-    if (!by_name_ && used_ < values_.size() && value_.dict() == nullptr) {
+    if (!by_name_ && used_ < values_.size() && !HasElements(value_)) {
       Fail("not all arguments converted during string formatting");
     }
     return std::move(out_);

@@ -14,6 +14,10 @@ namespace swaa::jinja {
 // Names that are read before anything in their block or around it has set them.
 std::set<std::string> FreeVariables(const Body& body);
 
+// Names that the template itself sets, always, and reads before only in inner blocks. Jinja takes
+// them for undefined there until they are set, even where the template was given such a name.
+std::set<std::string> NamesWithoutGivenValue(const Body& body);
+
 // The text between tags and the text constants in them, in order.
 std::vector<std::string> Literals(const Body& body);
 

@@ -18,6 +18,11 @@ Value Function::Call(Interpreter& interpreter, const Arguments& arguments) {
   return body_(interpreter, arguments);
 }
 
+std::string Macro::Repr(Budget& budget) const {
+  if (definition_->name.empty()) return "<Macro anonymous>";
+  return absl::StrCat("<Macro ", jinja::Repr(MakeText(definition_->name), budget).bytes(), ">");
+}
+
 std::optional<Value> Macro::Attribute(std::string_view name) const {
   if (name == "name") return MakeText(definition_->name);
   return std::nullopt;

@@ -43,6 +43,7 @@ class Macro : public Object {
 
   std::string type_name() const override { return "Macro"; }
   bool is_callable() const override { return true; }
+  std::string Repr(Budget& budget) const override;
   std::optional<Value> Attribute(std::string_view name) const override;
   Value Call(Interpreter& interpreter, const Arguments& arguments) override;
 

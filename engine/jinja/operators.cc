@@ -450,8 +450,7 @@ Value Slice(const Value& object, const Value& begin, const Value& end, const Val
   const Sequence* sequence = object.sequence();
   if (!object.is_text() && (sequence == nullptr || !sequence->is_indexed())) {
     CheckDefined(object);
-    // As with other subscripts, what cannot be sliced is undefined.
-    return MakeUndefined(absl::StrCat("'", TypeName(object), " object' has no slices"));
+    Fail(absl::StrCat("slicing a '", TypeName(object), "' is not supported"));
   }
   const auto index_or = [](const Value& value, std::optional<int64_t> otherwise) {
     if (value.is_none()) return otherwise;
@@ -491,9 +490,7 @@ Value Slice(const Value& object, const Value& begin, const Value& end, const Val
     text.is_markup = object.text()->is_markup;
     return text;
   }
-  return MakeSequence(std::move(items), budget,
-                      sequence->kind == Sequence::Kind::kRange ? Sequence::Kind::kList
-                                                               : sequence->kind);
+  return MakeSequence(std::move(items), budget, sequence->kind);
 }
 
 }  // namespace swaa::jinja

@@ -105,6 +105,7 @@ class ReprWriter {
         WriteItems(sequence);
         return Put(sequence.items.size() == 1 ? ",)" : ")");
       case Sequence::Kind::kRange:
+        if (sequence.repr.empty()) Fail("printing a part of a range is not supported");
         return Put(sequence.repr);
       case Sequence::Kind::kView:
         Put(sequence.type_name);
@@ -113,7 +114,8 @@ class ReprWriter {
         return Put("])");
       case Sequence::Kind::kIterator:
         // Python prints an address, which no template can mean.
-        Fail(absl::StrCat("a ", sequence.type_name, " cannot be printed; use the filter list"));
+        Fail(absl::StrCat("printing a ", sequence.type_name,
+                          " is not supported; use the filter list"));
     }
   }
 

@@ -56,7 +56,6 @@ void CheckReversible(const Value& value) {
 Value Last(Interpreter& interpreter, const Value& value, const Arguments& arguments) {
   const Parameters parameters("last", arguments, {});
   CheckReversible(value);
-  if (value.is_undefined()) CheckDefined(value);
   const std::vector<Value> items = Iterate(value, interpreter.budget());
   if (items.empty()) return MakeUndefined("No last item, sequence was empty.");
   return items.back();
@@ -73,12 +72,12 @@ Value Reverse(Interpreter& interpreter, const Value& value, const Arguments& arg
     return text;
   }
   const Sequence* sequence = value.sequence();
-  if (value.is_undefined() ||
-      (sequence != nullptr && sequence->kind == Sequence::Kind::kIterator)) {
+  if (sequence != nullptr && sequence->kind == Sequence::Kind::kIterator) {
     return MakeSequence(std::move(items), budget);
   }
-  return MakeSequence(std::move(items), budget, Sequence::Kind::kIterator,
-                      absl::StrCat(TypeName(value), "_reverseiterator"));
+  const std::string type_name =
+      value.is_undefined() ? "reversed" : absl::StrCat(TypeName(value), "_reverseiterator");
+  return MakeSequence(std::move(items), budget, Sequence::Kind::kIterator, type_name);
 }
 
 Value JoinFilter(Interpreter& interpreter, const Value& value, const Arguments& arguments) {
@@ -145,7 +144,7 @@ Value Sort(Interpreter& interpreter, const Value& value, const Arguments& argume
     for (const Value& name : attributes) {
       keys.push_back(KeyOf(item, name, case_sensitive, budget));
     }
-    keyed.emplace_back(attribute.is_none() ? keys[0] : MakeSequence(std::move(keys), budget), item);
+    keyed.emplace_back(MakeSequence(std::move(keys), budget), item);
   }
   return MakeSequence(Sorted(std::move(keyed), parameters.IsTrueOr(0, false), budget), budget);
 }

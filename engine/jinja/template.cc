@@ -20,6 +20,7 @@ absl::Status ToStatus(const Failure& failure) {
 
 struct Template::Tree {
   Body body;
+  std::set<std::string> not_given;
 };
 
 Template::Template(std::unique_ptr<Tree> tree, const Limits& limits)
@@ -39,7 +40,8 @@ absl::StatusOr<std::unique_ptr<Template>> Template::Parse(std::string_view sourc
   }
   if (!IsValidUtf8(source)) return absl::InvalidArgumentError("the template is not UTF-8");
   try {
-    auto tree = std::make_unique<Tree>(Tree{jinja::Parse(source, limits)});
+    auto tree = std::make_unique<Tree>(Tree{jinja::Parse(source, limits), {}});
+    tree->not_given = NamesWithoutGivenValue(tree->body);
     return std::unique_ptr<Template>(new Template(std::move(tree), limits));
   } catch (const Failure& failure) {
     return ToStatus(failure);
@@ -49,7 +51,11 @@ absl::StatusOr<std::unique_ptr<Template>> Template::Parse(std::string_view sourc
 absl::StatusOr<Text> Template::Render(const Variables& variables, std::time_t now) const {
   Interpreter interpreter(limits_, now);
   try {
-    return interpreter.Render(tree_->body, variables);
+    Variables given;
+    for (const auto& variable : variables) {
+      if (!tree_->not_given.contains(variable.first)) given.push_back(variable);
+    }
+    return interpreter.Render(tree_->body, given);
   } catch (const Failure& failure) {
     return ToStatus(failure);
   }

@@ -13,6 +13,12 @@
 namespace swaa::jinja {
 namespace {
 
+void CheckNoArguments(const Arguments& arguments) {
+  if (!arguments.positional.empty() || !arguments.named.empty()) {
+    Fail("a test that takes no argument has one");
+  }
+}
+
 const Value& OneArgument(const Arguments& arguments) {
   if (arguments.positional.size() != 1 || !arguments.named.empty()) {
     Fail("a test that takes one argument has another number of them");
@@ -20,57 +26,64 @@ const Value& OneArgument(const Arguments& arguments) {
   return arguments.positional[0];
 }
 
+using Predicate = bool (*)(const Value& value);
+
+template <Predicate predicate>
+bool Plain(Interpreter&, const Value& value, const Arguments& arguments) {
+  CheckNoArguments(arguments);
+  return predicate(value);
+}
+
 template <Operator op>
 bool Comparison(Interpreter& interpreter, const Value& value, const Arguments& arguments) {
   return Compare(op, value, OneArgument(arguments), interpreter.budget());
 }
 
-bool IsDefined(Interpreter&, const Value& value, const Arguments&) { return !value.is_undefined(); }
-bool IsUndefined(Interpreter&, const Value& value, const Arguments&) {
+bool IsDefined(const Value& value) { return !value.is_undefined(); }
+bool IsUndefined(const Value& value) {
   return value.is_undefined();
 }
-bool IsNone(Interpreter&, const Value& value, const Arguments&) { return value.is_none(); }
-bool IsBoolean(Interpreter&, const Value& value, const Arguments&) { return value.is_bool(); }
-bool IsTrueConstant(Interpreter&, const Value& value, const Arguments&) {
+bool IsNone(const Value& value) { return value.is_none(); }
+bool IsBoolean(const Value& value) { return value.is_bool(); }
+bool IsTrueConstant(const Value& value) {
   return value.is_bool() && IsTrue(value);
 }
-bool IsFalseConstant(Interpreter&, const Value& value, const Arguments&) {
+bool IsFalseConstant(const Value& value) {
   return value.is_bool() && !IsTrue(value);
 }
-bool IsIntegerValue(Interpreter&, const Value& value, const Arguments&) {
+bool IsIntegerValue(const Value& value) {
   return value.is_integer();
 }
-bool IsFloatValue(Interpreter&, const Value& value, const Arguments&) { return value.is_float(); }
-bool IsNumber(Interpreter&, const Value& value, const Arguments&) {
+bool IsFloatValue(const Value& value) { return value.is_float(); }
+bool IsNumber(const Value& value) {
   return value.AsNumber().has_value();
 }
-bool IsString(Interpreter&, const Value& value, const Arguments&) { return value.is_text(); }
-bool IsMapping(Interpreter&, const Value& value, const Arguments&) {
+bool IsString(const Value& value) { return value.is_text(); }
+bool IsMapping(const Value& value) {
   return value.dict() != nullptr;
 }
-bool IsCallableValue(Interpreter&, const Value& value, const Arguments&) {
-  return IsCallable(value);
-}
-bool IsIterable(Interpreter&, const Value& value, const Arguments&) {
+bool IsIterable(const Value& value) {
   return value.is_undefined() || value.is_text() || value.dict() != nullptr ||
          value.sequence() != nullptr;
 }
 // What has a length and elements; Python finds both in a dictionary and in what is undefined.
-bool IsSequence(Interpreter&, const Value& value, const Arguments&) {
+bool IsSequence(const Value& value) {
   return value.is_undefined() || value.is_text() || value.dict() != nullptr ||
          (value.sequence() != nullptr && value.sequence()->is_indexed());
 }
-bool IsEscaped(Interpreter&, const Value& value, const Arguments&) {
+bool IsEscaped(const Value& value) {
   return value.is_text() && value.text()->is_markup;
 }
 
 Value Rest(Interpreter& interpreter, const Value& value, const Value& divisor) {
   return Arithmetic(Operator::kModulo, value, divisor, interpreter.budget());
 }
-bool IsOdd(Interpreter& interpreter, const Value& value, const Arguments&) {
+bool IsOdd(Interpreter& interpreter, const Value& value, const Arguments& arguments) {
+  CheckNoArguments(arguments);
   return IsEqual(Rest(interpreter, value, 2), 1, interpreter.budget());
 }
-bool IsEven(Interpreter& interpreter, const Value& value, const Arguments&) {
+bool IsEven(Interpreter& interpreter, const Value& value, const Arguments& arguments) {
+  CheckNoArguments(arguments);
   return IsEqual(Rest(interpreter, value, 2), 0, interpreter.budget());
 }
 bool IsDivisible(Interpreter& interpreter, const Value& value, const Arguments& arguments) {
@@ -100,17 +113,19 @@ bool HasCase(Interpreter& interpreter, const Value& value, bool (*wanted)(char32
   }
   return any;
 }
-bool IsLowerText(Interpreter& interpreter, const Value& value, const Arguments&) {
+bool IsLowerText(Interpreter& interpreter, const Value& value, const Arguments& arguments) {
+  CheckNoArguments(arguments);
   return HasCase(interpreter, value, IsLower, IsUpper);
 }
-bool IsUpperText(Interpreter& interpreter, const Value& value, const Arguments&) {
+bool IsUpperText(Interpreter& interpreter, const Value& value, const Arguments& arguments) {
+  CheckNoArguments(arguments);
   return HasCase(interpreter, value, IsUpper, IsLower);
 }
 
-bool IsFilter(Interpreter&, const Value& value, const Arguments&) {
+bool IsFilter(const Value& value) {
   return value.is_text() && FindFilter(value.text()->bytes()) != nullptr;
 }
-bool IsTest(Interpreter&, const Value& value, const Arguments&) {
+bool IsTest(const Value& value) {
   return value.is_text() && FindTest(value.text()->bytes()) != nullptr;
 }
 
@@ -120,29 +135,29 @@ struct Entry {
 };
 
 constexpr Entry kTests[] = {
-    {"defined", IsDefined},
-    {"undefined", IsUndefined},
-    {"none", IsNone},
-    {"boolean", IsBoolean},
-    {"true", IsTrueConstant},
-    {"false", IsFalseConstant},
-    {"integer", IsIntegerValue},
-    {"float", IsFloatValue},
-    {"number", IsNumber},
-    {"string", IsString},
-    {"mapping", IsMapping},
-    {"callable", IsCallableValue},
-    {"iterable", IsIterable},
-    {"sequence", IsSequence},
-    {"escaped", IsEscaped},
+    {"defined", Plain<IsDefined>},
+    {"undefined", Plain<IsUndefined>},
+    {"none", Plain<IsNone>},
+    {"boolean", Plain<IsBoolean>},
+    {"true", Plain<IsTrueConstant>},
+    {"false", Plain<IsFalseConstant>},
+    {"integer", Plain<IsIntegerValue>},
+    {"float", Plain<IsFloatValue>},
+    {"number", Plain<IsNumber>},
+    {"string", Plain<IsString>},
+    {"mapping", Plain<IsMapping>},
+    {"callable", Plain<IsCallable>},
+    {"iterable", Plain<IsIterable>},
+    {"sequence", Plain<IsSequence>},
+    {"escaped", Plain<IsEscaped>},
     {"odd", IsOdd},
     {"even", IsEven},
     {"divisibleby", IsDivisible},
     {"sameas", IsSame},
     {"lower", IsLowerText},
     {"upper", IsUpperText},
-    {"filter", IsFilter},
-    {"test", IsTest},
+    {"filter", Plain<IsFilter>},
+    {"test", Plain<IsTest>},
     {"in", Comparison<Operator::kIn>},
     {"==", Comparison<Operator::kEqual>},
     {"eq", Comparison<Operator::kEqual>},

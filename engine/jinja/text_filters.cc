@@ -140,9 +140,6 @@ Value CenterFilter(Interpreter& interpreter, const Value& value, const Arguments
 Value TruncateFilter(Interpreter& interpreter, const Value& value, const Arguments& arguments) {
   const Parameters parameters("truncate", arguments, {"length", "killwords", "end", "leeway"});
   Budget& budget = interpreter.budget();
-  CheckDefined(value);
-  if (!value.is_text()) Fail("truncate takes a text");
-  const Text& text = *value.text();
   const Text dots("...");
   const Text& end = parameters.Has(2) ? parameters.RequiredText(2) : dots;
   const int64_t length = parameters.IntegerOr(0, 255);
@@ -151,7 +148,9 @@ Value TruncateFilter(Interpreter& interpreter, const Value& value, const Argumen
   const int64_t kept = length - CountCharacters(end.bytes());
   if (kept < 0) Fail("truncate: the length is below that of the end");
   if (leeway < 0) Fail("truncate: the leeway is below zero");
-  if (CountCharacters(text.bytes()) <= CheckedAdd(length, leeway)) return text;
+  if (LengthOf(value) <= CheckedAdd(length, leeway)) return value;
+  if (!value.is_text()) Fail(absl::StrCat("truncating a '", TypeName(value), "' is not supported"));
+  const Text& text = *value.text();
   budget.Take(text.size() + end.size());
   Text out = text.Substr(0, OffsetOf(text.bytes(), kept));
   if (!parameters.IsTrueOr(1, false)) {

@@ -99,7 +99,10 @@ const Value* Arguments::Named(std::string_view name) const {
   return nullptr;
 }
 
-std::string Object::Repr(Budget& budget) const { return absl::StrCat("<", type_name(), ">"); }
+// Python prints an address, which no template can mean.
+std::string Object::Repr(Budget& budget) const {
+  Fail(absl::StrCat("printing a ", type_name(), " is not supported"));
+}
 
 Value Object::Call(Interpreter& interpreter, const Arguments& arguments) {
   Fail(absl::StrCat("'", type_name(), "' object is not callable"));
@@ -184,7 +187,9 @@ std::vector<Value> Iterate(const Value& value, Budget& budget) {
     budget.Take(text->size() * sizeof(Text));
     for (size_t at = 0; at < text->size();) {
       const size_t length = CharacterLength(text->bytes(), at);
-      items.push_back(text->Substr(at, length));
+      Text character;
+      character.Append(*text, at, length);
+      items.push_back(std::move(character));
       at += length;
     }
   } else if (!value.is_undefined()) {

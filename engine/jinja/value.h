@@ -93,7 +93,7 @@ struct Sequence {
   int depth = 1;
   size_t next = 0;        // kIterator: what was not taken yet
   std::string type_name;  // of an iterator or view
-  std::string repr;       // of a range
+  std::string repr;       // of a whole range
 
   bool is_indexed() const {
     return kind == Kind::kList || kind == Kind::kTuple || kind == Kind::kRange;

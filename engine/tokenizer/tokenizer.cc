@@ -104,6 +104,7 @@ struct Tokenizer::Impl {
   std::optional<int32_t> prompt_bos;
   std::vector<int32_t> eos_ids;
   std::string chat_template;
+  std::vector<std::pair<std::string, std::string>> named_tokens;
 
   // Tokens of a piece of the pre-tokeniser.
   void EncodePiece(std::string_view piece, std::vector<int32_t>& out) const {
@@ -167,14 +168,23 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(TokenizerData data)
   if (data.add_bos) impl->prompt_bos = data.bos_id;
   impl->eos_ids = std::move(data.eos_ids);
   impl->chat_template = std::move(data.chat_template);
+  impl->named_tokens = std::move(data.named_tokens);
   return std::unique_ptr<Tokenizer>(new Tokenizer(std::move(impl)));
 }
 
 std::vector<int32_t> Tokenizer::Encode(std::string_view text, SpecialTokens special_tokens) const {
+  const bool parse = special_tokens == SpecialTokens::kParse;
+  return Encode(text, [parse](int32_t, size_t, size_t) { return parse; });
+}
+
+std::vector<int32_t> Tokenizer::Encode(std::string_view text, LiteralFilter is_token) const {
   std::vector<int32_t> out;
   size_t at = 0;
-  while (special_tokens == SpecialTokens::kParse) {
-    const std::optional<LiteralMatcher::Match> match = impl_->literals.Find(text, at);
+  const auto accepts = [&](const LiteralMatcher::Match& match) {
+    return is_token(match.token, match.begin, match.begin + match.length);
+  };
+  for (;;) {
+    const std::optional<LiteralMatcher::Match> match = impl_->literals.Find(text, at, accepts);
     if (!match.has_value()) break;
     impl_->EncodeText(text.substr(at, match->begin - at), out);
     out.push_back(match->token);
@@ -202,5 +212,8 @@ int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(impl_->bytes
 std::optional<int32_t> Tokenizer::prompt_bos() const { return impl_->prompt_bos; }
 const std::vector<int32_t>& Tokenizer::eos_ids() const { return impl_->eos_ids; }
 const std::string& Tokenizer::chat_template() const { return impl_->chat_template; }
+const std::vector<std::pair<std::string, std::string>>& Tokenizer::named_tokens() const {
+  return impl_->named_tokens;
+}
 
 }  // namespace swaa

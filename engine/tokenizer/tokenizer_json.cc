@@ -338,6 +338,12 @@ absl::Status Reader::ReadConfig() {
   SWAA_RETURN_IF_ERROR(ReadConfigToken("eos_token", eos));
   if (!data_.bos_id.has_value()) data_.bos_id = bos;
   if (eos.has_value()) data_.eos_ids.push_back(*eos);
+  for (const char* name : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
+                           "cls_token", "mask_token"}) {
+    const Json& value = Member(config_, name);
+    const std::string text = StringOr(value.is_object() ? Member(value, "content") : value, "");
+    if (!text.empty()) data_.named_tokens.emplace_back(name, text);
+  }
   const Json& add_bos = Member(config_, "add_bos_token");
   if (IsFalse(add_bos)) data_.add_bos = false;
   if (IsTrue(add_bos)) {

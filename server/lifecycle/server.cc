@@ -104,7 +104,7 @@ absl::Status Server::LoadModel() {
   LogInfo(absl::StrCat("loading ", options_.model_path));
   SWAA_ASSIGN_OR_RETURN(checkpoint_, LoadCheckpoint(options_.model_path, options_.load_format));
   SWAA_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::Create(checkpoint_.tokenizer));
-  absl::StatusOr<std::unique_ptr<ChatFormat>> chat = ChatFormatFor(*tokenizer_);
+  absl::StatusOr<std::unique_ptr<ChatFormat>> chat = ChatFormat::Create(*tokenizer_);
   ServingModel& model = serving_.model;
   if (chat.ok()) {
     chat_format_ = *std::move(chat);
