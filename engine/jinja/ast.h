@@ -53,13 +53,13 @@ struct Expression {
     kName,
     kTuple,
     kList,
-    kDict,         // operands: key, value, key, value, ...
-    kAttribute,    // operands: object; name
-    kSubscript,    // operands: object, index
-    kSlice,        // operands: begin, end, step; each may be null
-    kCall,         // operands: callee
-    kFilter,       // operands: subject, null for the body of a block
-    kTest,         // operands: subject
+    kDict,       // operands: key, value, key, value, ...
+    kAttribute,  // operands: object; name
+    kSubscript,  // operands: object, index
+    kSlice,      // operands: begin, end, step; each may be null
+    kCall,       // operands: callee
+    kFilter,     // operands: subject, null for the body of a block
+    kTest,       // operands: subject
     kNot,
     kNegate,
     kPlus,

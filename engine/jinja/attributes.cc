@@ -55,8 +55,7 @@ std::optional<Value> FindDictMethod(const Value& dict, const std::string& name) 
         name,
         [dict](Interpreter& interpreter, const Arguments& arguments) {
           const Parameters parameters("get", arguments, {"key", "default"}, 2);
-          const Value* found =
-              dict.dict()->Find(parameters.Required(0), interpreter.budget());
+          const Value* found = dict.dict()->Find(parameters.Required(0), interpreter.budget());
           return found != nullptr ? *found : parameters.Or(1, Value());
         },
         depth);
@@ -95,9 +94,8 @@ std::optional<Value> FindSequenceMethod(const Value& value, const std::string& n
           if (name == "index") return IndexOf(value, item, budget);
           const std::vector<Value>& items = value.sequence()->items;
           return static_cast<int64_t>(
-              std::count_if(items.begin(), items.end(), [&](const Value& other) {
-                return IsEqual(other, item, budget);
-              }));
+              std::count_if(items.begin(), items.end(),
+                            [&](const Value& other) { return IsEqual(other, item, budget); }));
         },
         depth);
   }
@@ -125,9 +123,9 @@ std::optional<Value> FindAttribute(const Value& object, const std::string& name)
   if (object.sequence() != nullptr) return FindSequenceMethod(object, name);
   if (object.object() != nullptr) return object.object()->Attribute(name);
   if (object.AsNumber().has_value() &&
-      IsOneOf(name, {"real", "imag", "numerator", "denominator", "conjugate", "bit_length",
-                     "bit_count", "is_integer", "as_integer_ratio", "to_bytes", "from_bytes", "hex",
-                     "fromhex"})) {
+      IsOneOf(name,
+              {"real", "imag", "numerator", "denominator", "conjugate", "bit_length", "bit_count",
+               "is_integer", "as_integer_ratio", "to_bytes", "from_bytes", "hex", "fromhex"})) {
     Fail(absl::StrCat(TypeName(object), ".", name, " is not supported"));
   }
   return std::nullopt;
@@ -153,8 +151,7 @@ std::optional<Value> FindElement(const Value& object, const Value& key, Budget& 
     const size_t offset = OffsetOf(text->bytes(), at);
     return text->Substr(offset, CharacterLength(text->bytes(), offset));
   }
-  if (const Sequence* sequence = object.sequence();
-      sequence != nullptr && sequence->is_indexed()) {
+  if (const Sequence* sequence = object.sequence(); sequence != nullptr && sequence->is_indexed()) {
     const auto length = static_cast<int64_t>(sequence->items.size());
     const int64_t at = *index < 0 ? *index + length : *index;
     if (at < 0 || at >= length) return std::nullopt;

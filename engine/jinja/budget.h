@@ -15,10 +15,10 @@ namespace swaa::jinja {
 
 // Bounds of one template and of each rendering.
 struct Limits {
-  int64_t max_steps = 4'000'000;     // evaluated nodes, visited elements
-  int64_t max_bytes = 1LL << 28;     // of all values made while rendering, freed ones included
+  int64_t max_steps = 4'000'000;  // evaluated nodes, visited elements
+  int64_t max_bytes = 1LL << 28;  // of all values made while rendering, freed ones included
   int64_t max_output_bytes = 1 << 26;
-  int max_depth = 400;               // nested code, calls and values
+  int max_depth = 400;  // nested code, calls and values
   size_t max_template_bytes = 1 << 20;
 };
 

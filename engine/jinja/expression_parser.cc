@@ -450,9 +450,8 @@ void ExpressionParser::ParseArguments(Expression& call) {
     ArgumentExpression argument = ParseArgument();
     if (!call.arguments.empty()) {
       const ArgumentKind last = call.arguments.back().kind;
-      const bool in_order =
-          argument.kind >= last || (argument.kind == ArgumentKind::kNamed &&
-                                    last == ArgumentKind::kSpreadList);
+      const bool in_order = argument.kind >= last || (argument.kind == ArgumentKind::kNamed &&
+                                                      last == ArgumentKind::kSpreadList);
       const bool twice = argument.kind == last && argument.kind >= ArgumentKind::kSpreadList;
       if (!in_order || twice) FailHere("arguments in a wrong order");
     }
@@ -509,17 +508,16 @@ ExpressionPtr ExpressionParser::ParseTest(ExpressionPtr subject) {
                   absl::StatusCode::kUnimplemented);
   }
   const TokenKind kind = current().kind;
-  const bool has_operand = (kind == TokenKind::kName && !IsName("else") && !IsName("or") &&
-                            !IsName("and")) ||
-                           kind == TokenKind::kString || kind == TokenKind::kInteger ||
-                           kind == TokenKind::kFloat || IsOperator("[") || IsOperator("{");
+  const bool has_operand =
+      (kind == TokenKind::kName && !IsName("else") && !IsName("or") && !IsName("and")) ||
+      kind == TokenKind::kString || kind == TokenKind::kInteger || kind == TokenKind::kFloat ||
+      IsOperator("[") || IsOperator("{");
   if (IsOperator("(")) {
     ParseArguments(*test);
   } else if (has_operand) {
     if (IsName("is")) FailHere("tests with is cannot be chained");
     ExpressionPtr operand = ParsePostfix(ParsePrimary());
-    test->arguments.push_back(
-        {ArgumentExpression::Kind::kPositional, "", std::move(operand)});
+    test->arguments.push_back({ArgumentExpression::Kind::kPositional, "", std::move(operand)});
   }
   test = Settle(std::move(test));
   return negated ? Make(Kind::kNot, line, Operands(std::move(test))) : std::move(test);

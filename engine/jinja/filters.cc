@@ -72,10 +72,11 @@ std::optional<int64_t> ParseInteger(const Text& text) {
   const bool has_sign = digits->starts_with('+') || digits->starts_with('-');
   const std::string_view magnitude = std::string_view(*digits).substr(has_sign ? 1 : 0);
   const bool all_digits =
-      !magnitude.empty() && std::all_of(magnitude.begin(), magnitude.end(),
-                                        [](char c) { return c >= '0' && c <= '9'; });
+      !magnitude.empty() &&
+      std::all_of(magnitude.begin(), magnitude.end(), [](char c) { return c >= '0' && c <= '9'; });
   if (!all_digits) return std::nullopt;
-  const std::string_view number = std::string_view(*digits).substr(digits->starts_with('+') ? 1 : 0);
+  const std::string_view number =
+      std::string_view(*digits).substr(digits->starts_with('+') ? 1 : 0);
   int64_t value = 0;
   if (std::from_chars(number.data(), number.data() + number.size(), value).ec != std::errc()) {
     Fail("an integer needs more than 64 bits");
@@ -183,10 +184,9 @@ Value Attribute(Interpreter& interpreter, const Value& value, const Arguments& a
 }
 
 constexpr FilterEntry kFilters[] = {
-    {"default", Default}, {"d", Default},         {"length", Length},
-    {"count", Length},    {"abs", Absolute},      {"int", ToInteger},
-    {"round", Round},     {"float", ToFloatFilter}, {"tojson", ToJsonFilter},
-    {"attr", Attribute},
+    {"default", Default},     {"d", Default},      {"length", Length}, {"count", Length},
+    {"abs", Absolute},        {"int", ToInteger},  {"round", Round},   {"float", ToFloatFilter},
+    {"tojson", ToJsonFilter}, {"attr", Attribute},
 };
 
 }  // namespace
@@ -207,11 +207,11 @@ Value AttributeOf(const Value& item, const Value& attribute, const Value* fallba
     const Text dot(".");
     for (const Value& part : Split(*path, &dot, -1, false, budget)) {
       const std::string& name = part.text()->bytes();
-      const bool is_index = !name.empty() && name.size() < 19 &&
-                            std::all_of(name.begin(), name.end(),
-                                        [](char c) { return c >= '0' && c <= '9'; });
-      result = GetItem(result, is_index ? Value(static_cast<int64_t>(std::stoll(name))) : part,
-                       budget);
+      const bool is_index =
+          !name.empty() && name.size() < 19 &&
+          std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; });
+      result =
+          GetItem(result, is_index ? Value(static_cast<int64_t>(std::stoll(name))) : part, budget);
       if (fallback != nullptr && result.is_undefined()) result = *fallback;
     }
     return result;

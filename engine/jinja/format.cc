@@ -312,8 +312,8 @@ Text FormatField(const Value& value, std::string_view spec_text, Budget& budget)
     spec.fill = "0";
     spec.align = value.is_text() ? '<' : '=';
   }
-  const bool real_type = spec.type != 0 && std::string_view("fFeEgG%").find(spec.type) !=
-                                               std::string_view::npos;
+  const bool real_type =
+      spec.type != 0 && std::string_view("fFeEgG%").find(spec.type) != std::string_view::npos;
   if (value.is_text() && (spec.type == 0 || spec.type == 's') && spec.align != '=' &&
       spec.sign == '-') {
     Text text = *value.text();

@@ -7,8 +7,8 @@
 
 namespace swaa::jinja {
 
-// `format` % `value`, a tuple of values, or a dictionary for %(name)s. Conversions d i u f F e E g G
-// x X o s r c %.
+// `format` % `value`, a tuple of values, or a dictionary for %(name)s. Conversions d i u f F e E g
+// G x X o s r c %.
 Value FormatPercent(const Text& format, const Value& value, Budget& budget);
 
 // Fields by position or name, !s and !r, and fill, alignment, sign, zero, width, precision and the

@@ -108,8 +108,8 @@ Interpreter::Flow Interpreter::ExecuteOne(const Statement& statement, Scope& sco
     }
     case Statement::Kind::kMacro:
       scope.Keep();
-      scope.Set(statement.macro->name, std::shared_ptr<Object>(std::make_shared<Macro>(
-                                           statement.macro.get(), &scope)));
+      scope.Set(statement.macro->name,
+                std::shared_ptr<Object>(std::make_shared<Macro>(statement.macro.get(), &scope)));
       break;
     case Statement::Kind::kCallBlock:
       ExecuteCallBlock(statement, scope, out);
@@ -184,8 +184,7 @@ void Interpreter::ExecuteCallBlock(const Statement& statement, Scope& scope, Tex
   const Value callee = Evaluate(*call.operands[0], scope);
   Arguments arguments = EvaluateArguments(call, scope);
   arguments.named.emplace_back(
-      "caller",
-      std::shared_ptr<Object>(std::make_shared<Macro>(statement.macro.get(), &scope)));
+      "caller", std::shared_ptr<Object>(std::make_shared<Macro>(statement.macro.get(), &scope)));
   Write(ToText(Call(callee, arguments), budget_), out);
 }
 
@@ -204,8 +203,7 @@ void Interpreter::Assign(const Target& target, Value value, Scope& scope) {
       return;
     case Target::Kind::kAttribute: {
       const Value* object = scope.Find(target.name);
-      auto* attributes =
-          object == nullptr ? nullptr : dynamic_cast<Namespace*>(object->object());
+      auto* attributes = object == nullptr ? nullptr : dynamic_cast<Namespace*>(object->object());
       if (attributes == nullptr) Fail("cannot assign attribute on non-namespace object");
       if (target.attribute.starts_with('_')) {
         Fail(absl::StrCat("a namespace has no attributes with an underscore first, such as ",
@@ -260,10 +258,9 @@ void Interpreter::Bind(const MacroDefinition& macro, const Arguments& arguments,
                       " argument(s)"));
   }
   if (macro.takes_varargs) {
-    scope.Set("varargs",
-              MakeSequence({arguments.positional.begin() + static_cast<ptrdiff_t>(given),
-                            arguments.positional.end()},
-                           budget_, Sequence::Kind::kTuple));
+    scope.Set("varargs", MakeSequence({arguments.positional.begin() + static_cast<ptrdiff_t>(given),
+                                       arguments.positional.end()},
+                                      budget_, Sequence::Kind::kTuple));
   }
   if (macro.takes_caller) {
     scope.Set("caller", MakeUndefined("No caller defined"));

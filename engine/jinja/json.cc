@@ -47,7 +47,8 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
   bool end_object() override { return Close(); }
   bool start_array(size_t) override { return Open(false); }
   bool end_array() override { return Close(); }
-  bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception&) override {
+  bool parse_error(size_t position, const std::string&,
+                   const nlohmann::detail::exception&) override {
     error_ = absl::StrCat("no JSON at byte ", position);
     return false;
   }
@@ -147,8 +148,8 @@ class JsonWriter {
     budget_.Step();
     if (const Text* text = value.text(); text != nullptr) return WriteText(*text);
     if (const Sequence* sequence = value.sequence();
-        sequence != nullptr && (sequence->kind == Sequence::Kind::kList ||
-                                sequence->kind == Sequence::Kind::kTuple)) {
+        sequence != nullptr &&
+        (sequence->kind == Sequence::Kind::kList || sequence->kind == Sequence::Kind::kTuple)) {
       return WriteList(sequence->items);
     }
     if (const Dict* dict = value.dict(); dict != nullptr) return WriteDict(*dict);

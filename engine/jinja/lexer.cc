@@ -244,7 +244,8 @@ class Lexer {
     number.erase(std::remove(number.begin(), number.end(), '_'), number.end());
     const bool leading_zero = number.size() > 1 && number[0] == '0';
     const bool other_base = end < text_.size() && number == "0" && IsNameCharacter(text_[end]);
-    if (!is_float && (other_base || (leading_zero && number.find_first_not_of('0') != std::string::npos))) {
+    if (!is_float &&
+        (other_base || (leading_zero && number.find_first_not_of('0') != std::string::npos))) {
       FailHere(absl::StrCat("the number ", number, "… is not supported; write it in decimal"));
     }
     Add(is_float ? Kind::kFloat : Kind::kInteger, std::move(number));

@@ -34,7 +34,8 @@ Value Macro::Call(Interpreter& interpreter, const Arguments& arguments) {
 
 std::string Namespace::Repr(Budget& budget) const {
   return absl::StrCat("<Namespace ",
-                      jinja::Repr(Value(std::make_shared<const Dict>(attributes_)), budget).bytes(), ">");
+                      jinja::Repr(Value(std::make_shared<const Dict>(attributes_)), budget).bytes(),
+                      ">");
 }
 
 std::optional<Value> Namespace::Attribute(std::string_view name) const {

@@ -58,7 +58,9 @@ class Namespace : public Object {
   std::string type_name() const override { return "Namespace"; }
   std::string Repr(Budget& budget) const override;
   std::optional<Value> Attribute(std::string_view name) const override;
-  void Set(const Value& name, Value value, Budget& budget) { attributes_.Set(name, std::move(value), budget); }
+  void Set(const Value& name, Value value, Budget& budget) {
+    attributes_.Set(name, std::move(value), budget);
+  }
   void Clear() { attributes_ = Dict(); }
 
  private:

@@ -171,8 +171,8 @@ Value Repeat(const Value& value, int64_t times, Budget& budget) {
 
 bool IsListOrTuple(const Value& value) {
   const Sequence* sequence = value.sequence();
-  return sequence != nullptr && (sequence->kind == Sequence::Kind::kList ||
-                                 sequence->kind == Sequence::Kind::kTuple);
+  return sequence != nullptr &&
+         (sequence->kind == Sequence::Kind::kList || sequence->kind == Sequence::Kind::kTuple);
 }
 
 // What is added to Markup is escaped.

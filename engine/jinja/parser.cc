@@ -1,10 +1,10 @@
 // The parser's upper half: statements.
 
+#include "engine/jinja/parser.h"
+
 #include <algorithm>
 #include <array>
 #include <utility>
-
-#include "engine/jinja/parser.h"
 
 #include "absl/strings/str_cat.h"
 #include "engine/jinja/expression_parser.h"
@@ -26,8 +26,8 @@ class Parser : public ExpressionParser {
   Parser(std::vector<Token> tokens, const Limits& limits)
       : ExpressionParser(std::move(tokens), limits), limits_(limits) {}
 
-  // Statements up to {% and one of `ends`, whose name is then the current token; with no ends, up to
-  // the template's end.
+  // Statements up to {% and one of `ends`, whose name is then the current token; with no ends, up
+  // to the template's end.
   Body ParseBody(Names ends);
 
  private:
@@ -79,7 +79,8 @@ Body Parser::ParseBody(Names ends) {
     const Token& token = current();
     if (token.kind == TokenKind::kEnd) {
       if (ends.size() > 0) {
-        FailHere(absl::StrCat("the template ends before {% ", std::string(*(ends.end() - 1)), " %}"));
+        FailHere(
+            absl::StrCat("the template ends before {% ", std::string(*(ends.end() - 1)), " %}"));
       }
       break;
     }

@@ -142,7 +142,8 @@ std::string FormatFloat(double number) {
   if (std::isnan(number)) return "nan";
   if (std::isinf(number)) return number < 0 ? "-inf" : "inf";
   char buffer[40];
-  const auto end = std::to_chars(buffer, buffer + sizeof(buffer), number, std::chars_format::scientific);
+  const auto end =
+      std::to_chars(buffer, buffer + sizeof(buffer), number, std::chars_format::scientific);
   std::string_view digits(buffer, static_cast<size_t>(end.ptr - buffer));
   std::string out;
   if (digits[0] == '-') {
@@ -159,7 +160,8 @@ std::string FormatFloat(double number) {
   if (exponent < -4 || exponent >= 16) {
     out += mantissa[0];
     if (count > 1) absl::StrAppend(&out, ".", mantissa.substr(1));
-    return absl::StrCat(out, absl::StrFormat("e%c%02d", exponent < 0 ? '-' : '+', std::abs(exponent)));
+    return absl::StrCat(out,
+                        absl::StrFormat("e%c%02d", exponent < 0 ? '-' : '+', std::abs(exponent)));
   }
   if (exponent < 0) return absl::StrCat(out, "0.", std::string(-exponent - 1, '0'), mantissa);
   if (count <= exponent + 1) {

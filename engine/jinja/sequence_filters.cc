@@ -155,8 +155,7 @@ Value Unique(Interpreter& interpreter, const Value& value, const Arguments& argu
   Dict seen;
   std::vector<Value> items;
   for (const Value& item : Iterate(value, budget)) {
-    const Value key =
-        KeyOf(item, parameters.Or(1, Value()), parameters.IsTrueOr(0, false), budget);
+    const Value key = KeyOf(item, parameters.Or(1, Value()), parameters.IsTrueOr(0, false), budget);
     if (seen.Find(key, budget) != nullptr) continue;
     seen.Set(key, true, budget);
     items.push_back(item);
@@ -171,11 +170,9 @@ Value Extreme(Interpreter& interpreter, const Value& value, const Arguments& arg
   std::optional<Value> best;
   Value best_key;
   for (const Value& item : Iterate(value, budget)) {
-    const Value key =
-        KeyOf(item, parameters.Or(1, Value()), parameters.IsTrueOr(0, false), budget);
-    const bool better =
-        !best.has_value() ||
-        (is_max ? IsLess(best_key, key, budget) : IsLess(key, best_key, budget));
+    const Value key = KeyOf(item, parameters.Or(1, Value()), parameters.IsTrueOr(0, false), budget);
+    const bool better = !best.has_value() ||
+                        (is_max ? IsLess(best_key, key, budget) : IsLess(key, best_key, budget));
     if (!better) continue;
     best = item;
     best_key = key;
@@ -205,9 +202,9 @@ Value Sum(Interpreter& interpreter, const Value& value, const Arguments& argumen
 
 // The arguments after the first `count`, with the names.
 Arguments After(const Arguments& arguments, size_t count) {
-  return {{arguments.positional.begin() + static_cast<ptrdiff_t>(count),
-           arguments.positional.end()},
-          arguments.named};
+  return {
+      {arguments.positional.begin() + static_cast<ptrdiff_t>(count), arguments.positional.end()},
+      arguments.named};
 }
 
 Value Map(Interpreter& interpreter, const Value& value, const Arguments& arguments) {

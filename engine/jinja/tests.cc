@@ -40,28 +40,16 @@ bool Comparison(Interpreter& interpreter, const Value& value, const Arguments& a
 }
 
 bool IsDefined(const Value& value) { return !value.is_undefined(); }
-bool IsUndefined(const Value& value) {
-  return value.is_undefined();
-}
+bool IsUndefined(const Value& value) { return value.is_undefined(); }
 bool IsNone(const Value& value) { return value.is_none(); }
 bool IsBoolean(const Value& value) { return value.is_bool(); }
-bool IsTrueConstant(const Value& value) {
-  return value.is_bool() && IsTrue(value);
-}
-bool IsFalseConstant(const Value& value) {
-  return value.is_bool() && !IsTrue(value);
-}
-bool IsIntegerValue(const Value& value) {
-  return value.is_integer();
-}
+bool IsTrueConstant(const Value& value) { return value.is_bool() && IsTrue(value); }
+bool IsFalseConstant(const Value& value) { return value.is_bool() && !IsTrue(value); }
+bool IsIntegerValue(const Value& value) { return value.is_integer(); }
 bool IsFloatValue(const Value& value) { return value.is_float(); }
-bool IsNumber(const Value& value) {
-  return value.AsNumber().has_value();
-}
+bool IsNumber(const Value& value) { return value.AsNumber().has_value(); }
 bool IsString(const Value& value) { return value.is_text(); }
-bool IsMapping(const Value& value) {
-  return value.dict() != nullptr;
-}
+bool IsMapping(const Value& value) { return value.dict() != nullptr; }
 bool IsIterable(const Value& value) {
   return value.is_undefined() || value.is_text() || value.dict() != nullptr ||
          value.sequence() != nullptr;
@@ -71,9 +59,7 @@ bool IsSequence(const Value& value) {
   return value.is_undefined() || value.is_text() || value.dict() != nullptr ||
          (value.sequence() != nullptr && value.sequence()->is_indexed());
 }
-bool IsEscaped(const Value& value) {
-  return value.is_text() && value.text()->is_markup;
-}
+bool IsEscaped(const Value& value) { return value.is_text() && value.text()->is_markup; }
 
 Value Rest(Interpreter& interpreter, const Value& value, const Value& divisor) {
   return Arithmetic(Operator::kModulo, value, divisor, interpreter.budget());

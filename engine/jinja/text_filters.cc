@@ -49,9 +49,9 @@ Value TitleFilter(Interpreter& interpreter, const Value& value, const Arguments&
   for (size_t begin = 0; begin < bytes.size();) {
     const auto is_break = [&](size_t at) {
       const char32_t character = CharacterAt(bytes, at);
-      return IsSpace(character) || (character < 0x80 && std::string_view("-({[<").find(
-                                                            static_cast<char>(character)) !=
-                                                            std::string_view::npos);
+      return IsSpace(character) ||
+             (character < 0x80 && std::string_view("-({[<").find(static_cast<char>(character)) !=
+                                      std::string_view::npos);
     };
     const bool breaks = is_break(begin);
     const size_t first = CharacterLength(bytes, begin);

@@ -252,24 +252,42 @@ struct Entry {
 };
 
 constexpr Entry kMethods[] = {
-    {"strip", StripMethod},          {"lstrip", StripMethod},
-    {"rstrip", StripMethod},         {"split", SplitMethod},
-    {"rsplit", SplitMethod},         {"splitlines", SplitLinesMethod},
-    {"startswith", StartsOrEndsWith}, {"endswith", StartsOrEndsWith},
-    {"find", FindMethod},            {"rfind", FindMethod},
-    {"index", FindMethod},           {"rindex", FindMethod},
-    {"count", CountMethod},          {"replace", ReplaceMethod},
-    {"join", JoinMethod},            {"removeprefix", RemoveMethod},
-    {"removesuffix", RemoveMethod},  {"upper", CaseMethod},
-    {"lower", CaseMethod},           {"title", CaseMethod},
-    {"capitalize", CaseMethod},      {"partition", PartitionMethod},
-    {"rpartition", PartitionMethod}, {"ljust", PadMethod},
-    {"rjust", PadMethod},            {"center", PadMethod},
-    {"zfill", ZeroFillMethod},       {"format", FormatMethod},
-    {"isalpha", IsMethod},           {"isalnum", IsMethod},
-    {"isspace", IsMethod},           {"isdecimal", IsMethod},
-    {"isdigit", IsMethod},           {"isnumeric", IsMethod},
-    {"isupper", IsMethod},           {"islower", IsMethod},
+    {"strip", StripMethod},
+    {"lstrip", StripMethod},
+    {"rstrip", StripMethod},
+    {"split", SplitMethod},
+    {"rsplit", SplitMethod},
+    {"splitlines", SplitLinesMethod},
+    {"startswith", StartsOrEndsWith},
+    {"endswith", StartsOrEndsWith},
+    {"find", FindMethod},
+    {"rfind", FindMethod},
+    {"index", FindMethod},
+    {"rindex", FindMethod},
+    {"count", CountMethod},
+    {"replace", ReplaceMethod},
+    {"join", JoinMethod},
+    {"removeprefix", RemoveMethod},
+    {"removesuffix", RemoveMethod},
+    {"upper", CaseMethod},
+    {"lower", CaseMethod},
+    {"title", CaseMethod},
+    {"capitalize", CaseMethod},
+    {"partition", PartitionMethod},
+    {"rpartition", PartitionMethod},
+    {"ljust", PadMethod},
+    {"rjust", PadMethod},
+    {"center", PadMethod},
+    {"zfill", ZeroFillMethod},
+    {"format", FormatMethod},
+    {"isalpha", IsMethod},
+    {"isalnum", IsMethod},
+    {"isspace", IsMethod},
+    {"isdecimal", IsMethod},
+    {"isdigit", IsMethod},
+    {"isnumeric", IsMethod},
+    {"isupper", IsMethod},
+    {"islower", IsMethod},
     {"isascii", IsMethod},
 };
 
@@ -279,9 +297,9 @@ bool KeepsMarkup(Method method) {
          method != PadMethod && method != PartitionMethod;
 }
 
-constexpr const char* kOthers[] = {"casefold",   "encode",       "expandtabs", "format_map",
-                                   "istitle",    "isidentifier", "isprintable", "maketrans",
-                                   "translate",  "swapcase"};
+constexpr const char* kOthers[] = {"casefold",  "encode",       "expandtabs",  "format_map",
+                                   "istitle",   "isidentifier", "isprintable", "maketrans",
+                                   "translate", "swapcase"};
 
 }  // namespace
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <optional>
-
 #include <utf8proc.h>
 
 #include "absl/strings/str_format.h"
@@ -84,9 +83,11 @@ struct SpecialCase {
 
 // The characters of Unicode's SpecialCasing.txt that texts use.
 constexpr SpecialCase kSpecialCases[] = {
-    {0xDF, "SS", "Ss"},   {0x149, "\xCA\xBCN", "\xCA\xBCN"}, {0xFB00, "FF", "Ff"},
-    {0xFB01, "FI", "Fi"}, {0xFB02, "FL", "Fl"},              {0xFB03, "FFI", "Ffi"},
-    {0xFB04, "FFL", "Ffl"}, {0xFB05, "ST", "St"},            {0xFB06, "ST", "St"},
+    {0xDF, "SS", "Ss"},     {0x149, "\xCA\xBCN", "\xCA\xBCN"},
+    {0xFB00, "FF", "Ff"},   {0xFB01, "FI", "Fi"},
+    {0xFB02, "FL", "Fl"},   {0xFB03, "FFI", "Ffi"},
+    {0xFB04, "FFL", "Ffl"}, {0xFB05, "ST", "St"},
+    {0xFB06, "ST", "St"},
 };
 
 // The others there: one character becomes two or three.
@@ -177,8 +178,7 @@ bool IsPrintable(char32_t character) {
 
 bool IsAlpha(char32_t character) {
   const utf8proc_category_t category = CategoryOf(character);
-  return IsCased(character) || category == UTF8PROC_CATEGORY_LM ||
-         category == UTF8PROC_CATEGORY_LO;
+  return IsCased(character) || category == UTF8PROC_CATEGORY_LM || category == UTF8PROC_CATEGORY_LO;
 }
 
 bool IsDecimal(char32_t character) { return CategoryOf(character) == UTF8PROC_CATEGORY_ND; }
@@ -200,8 +200,8 @@ void AppendUpper(char32_t character, std::string& out) {
     out += special->upper;
     return;
   }
-  AppendCharacter(
-      static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(character))), out);
+  AppendCharacter(static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(character))),
+                  out);
 }
 
 void AppendTitle(char32_t character, std::string& out) {
@@ -209,8 +209,8 @@ void AppendTitle(char32_t character, std::string& out) {
     out += special->title;
     return;
   }
-  AppendCharacter(
-      static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(character))), out);
+  AppendCharacter(static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(character))),
+                  out);
 }
 
 void AppendLower(char32_t character, std::string_view before, std::string_view after,

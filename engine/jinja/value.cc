@@ -157,7 +157,8 @@ std::string TypeName(const Value& value) {
 
 bool IsTrue(const Value& value) {
   if (value.is_undefined() || value.is_none()) return false;
-  if (const std::optional<double> number = value.AsNumber(); number.has_value()) return *number != 0;
+  if (const std::optional<double> number = value.AsNumber(); number.has_value())
+    return *number != 0;
   if (value.is_text()) return !value.text()->empty();
   if (const Sequence* sequence = value.sequence(); sequence != nullptr) {
     return sequence->kind == Sequence::Kind::kIterator || !sequence->items.empty();

@@ -130,8 +130,8 @@ RequestProgress RequestState::Commit(int32_t first, int32_t count, std::span<Sco
 }
 
 std::optional<StopCause> RequestState::StopOf(int32_t token) const {
-  const bool ends = Contains(tokenizer_->eos_ids(), token) ||
-                    Contains(request.stopping.end_token_ids, token);
+  const bool ends =
+      Contains(tokenizer_->eos_ids(), token) || Contains(request.stopping.end_token_ids, token);
   if (!request.stopping.ignore_eos && ends) {
     return StopCause{.kind = StopCause::Kind::kEosToken, .token = token};
   }

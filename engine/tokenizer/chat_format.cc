@@ -31,9 +31,8 @@ constexpr std::string_view kProbe = "swaa-turn-probe";
 
 // With whose fault it is. A template may say what a client sent, in whatever bytes.
 absl::Status OfTemplate(const absl::Status& status, const std::string& where) {
-  return absl::Status(
-      status.code(),
-      absl::StrCat(where, AsValidUtf8(std::string(status.message()), 2000)));
+  return absl::Status(status.code(),
+                      absl::StrCat(where, AsValidUtf8(std::string(status.message()), 2000)));
 }
 
 Conversation Small(std::initializer_list<ChatRole> roles) {
@@ -45,12 +44,12 @@ Conversation Small(std::initializer_list<ChatRole> roles) {
   return conversation;
 }
 
-// The text of the template itself, other text left out.
+// The text of the template itself, with a newline for what came from the conversation.
 std::string OwnText(const Text& text) {
   std::string own;
   size_t begin = 0;
   for (const Text::Run& run : text.runs()) {
-    if (!run.is_input) own += text.bytes().substr(begin, run.end - begin);
+    own += run.is_input ? "\n" : text.bytes().substr(begin, run.end - begin);
     begin = run.end;
   }
   return own;
@@ -106,10 +105,10 @@ absl::StatusOr<Text> ChatFormat::RenderText(const Conversation& conversation,
 // The content gets a tag at its end, and all from the tag on is cut off: what the template puts
 // after contents is not there yet.
 absl::StatusOr<Text> ChatFormat::RenderContinued(const Conversation& conversation) const {
-  if (conversation.messages.empty() ||
-      conversation.messages.back().role != ChatRole::kAssistant) {
+  if (conversation.messages.empty() || conversation.messages.back().role != ChatRole::kAssistant) {
     return absl::InvalidArgumentError(
-        "chat.continue_final_message: the last message is not the assistant's; send what it has said");
+        "chat.continue_final_message: the last message is not the assistant's; send what it has "
+        "said");
   }
   Conversation tagged = conversation;
   std::string& content = tagged.messages.back().content;
@@ -119,7 +118,8 @@ absl::StatusOr<Text> ChatFormat::RenderContinued(const Conversation& conversatio
   const size_t at = text.bytes().rfind(kStrippedTag);
   if (at == std::string::npos || text.bytes().find(said) == std::string::npos) {
     return absl::InvalidArgumentError(
-        "chat.continue_final_message: the model's chat template does not write the last message as it "
+        "chat.continue_final_message: the model's chat template does not write the last message as "
+        "it "
         "is, so it cannot go on; send the prompt as text");
   }
   if (text.bytes().compare(at, kTag.size(), kTag) == 0) return text.Substr(0, at);

@@ -58,8 +58,8 @@ absl::StatusOr<Value> MessageValue(const ChatMessage& message, const std::string
         absl::StrCat(field, ": it gives \"role\"; set the message's role instead"));
   }
   if (has_content && !message.content.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(field, ": it gives \"content\", which the message has; leave one of them out"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        field, ": it gives \"content\", which the message has; leave one of them out"));
   }
   if (!has_content) dict->Set(MakeText("content"), MakeText(message.content, true), budget);
   if (more.dict() != nullptr) {

@@ -52,8 +52,9 @@ absl::StatusOr<ChatRole> RoleFromProto(v1::Role role, const std::string& field) 
     default:
       return Invalid(
           "unknown_enum_value",
-          absl::StrCat(field, ": ", static_cast<int>(role),
-                       " is no value of Role; take 1 (system), 2 (user), 3 (assistant) or 4 (tool)"));
+          absl::StrCat(
+              field, ": ", static_cast<int>(role),
+              " is no value of Role; take 1 (system), 2 (user), 3 (assistant) or 4 (tool)"));
   }
 }
 

@@ -100,23 +100,22 @@ TEST_P(TokenizerParityTest, Pieces) {
 }
 
 TEST_P(TokenizerParityTest, Chats) {
-  auto format = ChatFormatFor(*tokenizer_);
+  auto format = ChatFormat::Create(*tokenizer_);
   ASSERT_TRUE(format.ok()) << format.status();
   ASSERT_GT(goldens_["chats"].size(), 10u);
   for (const Json& golden : goldens_["chats"]) {
-    std::vector<ChatMessage> messages;
+    Conversation conversation;
     for (const Json& message : golden["messages"]) {
       const std::string role = message[0];
-      messages.push_back({role == "system" ? ChatRole::kSystem
-                          : role == "user" ? ChatRole::kUser
-                                           : ChatRole::kAssistant,
-                          message[1]});
+      conversation.messages.push_back({role == "system" ? ChatRole::kSystem
+                                       : role == "user" ? ChatRole::kUser
+                                                        : ChatRole::kAssistant,
+                                       message[1], ""});
     }
-    std::optional<bool> thinking;
-    if (golden.contains("thinking")) thinking = golden["thinking"].get<bool>();
-    EXPECT_EQ((*format)->Render(*tokenizer_, messages, thinking),
-              golden["ids"].get<std::vector<int32_t>>())
-        << golden["rendered"].dump();
+    if (golden.contains("thinking")) conversation.thinking = golden["thinking"].get<bool>();
+    const auto ids = (*format)->Render(conversation);
+    ASSERT_TRUE(ids.ok()) << ids.status();
+    EXPECT_EQ(*ids, golden["ids"].get<std::vector<int32_t>>()) << golden["rendered"].dump();
   }
   EXPECT_EQ((*format)->supports_thinking(), GetParam() == "qwen3_tiny");
 }
