@@ -16,6 +16,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import chats  # noqa: E402
 import feature_cases  # noqa: E402
 import hf_jinja  # noqa: E402
 import random_cases  # noqa: E402
@@ -73,6 +74,8 @@ def main():
 
     for template in feature_cases.cases():
         check(template, feature_cases.VARIABLES)
+    for name, variables in chats.cases():
+        check(chats.template(name), variables)
     rng = random.Random(arguments.seed)
     for _ in range(arguments.random):
         check(random_cases.template(rng), random_cases.VARIABLES)
