@@ -196,7 +196,8 @@ std::vector<Value> Iterate(const Value& value, Budget& budget) {
   } else if (!value.is_undefined()) {
     FailNotIterable(value);
   }
-  budget.Step(static_cast<int64_t>(items.size()));
+  // Cheaper by far than the steps that an element takes in a loop.
+  budget.Step(static_cast<int64_t>(items.size() / 8 + 1));
   budget.Take(items.size() * sizeof(Value));
   return items;
 }
