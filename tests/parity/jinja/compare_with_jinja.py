@@ -73,6 +73,9 @@ def main():
             print(f"both refuse: {template!r}: {error} / {answer['error']}")
 
     for template in feature_cases.cases():
+        # Before 3.1.6, which transformers wants at least, the sandbox let these two through.
+        if hf_jinja.is_old() and template in ("{{ xs.pop() }}", "{{ xs.clear() }}"):
+            continue
         check(template, feature_cases.VARIABLES)
     for name, variables in chats.cases():
         check(chats.template(name), variables)

@@ -11,6 +11,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 NOW = datetime.datetime(2026, 3, 7, 9, 5, 2)
 
 
+def is_old():
+    return tuple(int(part) for part in jinja2.__version__.split(".")[:3]) < (3, 1, 6)
+
+
 class Generation(jinja2.ext.Extension):
     """{% generation %}: marks what the assistant said; writes its body, in a scope of its own."""
 
