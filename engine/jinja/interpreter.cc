@@ -266,7 +266,9 @@ void Interpreter::Bind(const MacroDefinition& macro, const Arguments& arguments,
     scope.Set("caller", MakeUndefined("No caller defined"));
   }
   auto others = std::make_shared<Dict>();
-  for (const auto& [key, value] : arguments.named) {
+  for (const auto& argument : arguments.named) {
+    const std::string& key = argument.first;
+    const Value& value = argument.second;
     const bool is_parameter =
         std::any_of(macro.parameters.begin(), macro.parameters.end(),
                     [&](const Parameter& parameter) { return parameter.name == key; });
