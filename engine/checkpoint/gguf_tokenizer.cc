@@ -25,6 +25,7 @@ constexpr std::string_view kBos = "tokenizer.ggml.bos_token_id";
 constexpr std::string_view kAddBos = "tokenizer.ggml.add_bos_token";
 constexpr std::string_view kAddEos = "tokenizer.ggml.add_eos_token";
 constexpr std::string_view kChatTemplate = "tokenizer.chat_template";
+constexpr std::string_view kToolChatTemplate = "tokenizer.chat_template.tool_use";
 // End of sequence, of turn, and of message: after each the model is done.
 // What chat templates call them. A beginning is named apart.
 constexpr std::pair<const char*, std::string_view> kNamedTokens[] = {
@@ -187,6 +188,9 @@ absl::StatusOr<TokenizerData> ReadGgufTokenizer(const GgufFile& gguf) {
   SWAA_RETURN_IF_ERROR(ReadSpecialTokens(gguf, &data));
   SWAA_ASSIGN_OR_RETURN(const std::optional<std::string_view> chat, gguf.String(kChatTemplate));
   data.chat_template = std::string(chat.value_or(""));
+  SWAA_ASSIGN_OR_RETURN(const std::optional<std::string_view> tools,
+                        gguf.String(kToolChatTemplate));
+  data.tool_chat_template = std::string(tools.value_or(""));
   return data;
 }
 

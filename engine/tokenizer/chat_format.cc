@@ -62,8 +62,11 @@ std::string StripEnd(const std::string& text) {
 
 }  // namespace
 
-ChatFormat::ChatFormat(const Tokenizer& tokenizer, std::unique_ptr<jinja::Template> chat_template)
-    : tokenizer_(tokenizer), template_(std::move(chat_template)) {
+ChatFormat::ChatFormat(const Tokenizer& tokenizer, std::unique_ptr<jinja::Template> chat_template,
+                       std::unique_ptr<jinja::Template> tool_template)
+    : tokenizer_(tokenizer),
+      template_(std::move(chat_template)),
+      tool_template_(std::move(tool_template)) {
   for (const char* name : kThinkingNames) {
     if (template_->free_variables().contains(name)) thinking_names_.emplace_back(name);
   }
@@ -76,7 +79,16 @@ absl::StatusOr<std::unique_ptr<ChatFormat>> ChatFormat::Create(const Tokenizer& 
   }
   auto parsed = jinja::Template::Parse(tokenizer.chat_template());
   if (!parsed.ok()) return OfTemplate(parsed.status(), "the model's chat template, ");
-  std::unique_ptr<ChatFormat> format(new ChatFormat(tokenizer, *std::move(parsed)));
+  std::unique_ptr<jinja::Template> for_tools;
+  if (!tokenizer.tool_chat_template().empty()) {
+    auto tool_parsed = jinja::Template::Parse(tokenizer.tool_chat_template());
+    if (!tool_parsed.ok()) {
+      return OfTemplate(tool_parsed.status(), "the model's chat template for tools, ");
+    }
+    for_tools = *std::move(tool_parsed);
+  }
+  std::unique_ptr<ChatFormat> format(
+      new ChatFormat(tokenizer, *std::move(parsed), std::move(for_tools)));
   SWAA_RETURN_IF_ERROR(format->Examine());
   return format;
 }
@@ -97,7 +109,9 @@ absl::StatusOr<Text> ChatFormat::RenderText(const Conversation& conversation,
       variables.emplace_back(name, *conversation.thinking);
     }
   }
-  absl::StatusOr<Text> text = template_->Render(variables, std::time(nullptr));
+  const bool has_own = !conversation.tools_json.empty() && tool_template_ != nullptr;
+  const jinja::Template& chosen = has_own ? *tool_template_ : *template_;
+  absl::StatusOr<Text> text = chosen.Render(variables, std::time(nullptr));
   if (!text.ok()) return OfTemplate(text.status(), "the model's chat template, ");
   return text;
 }
@@ -142,6 +156,9 @@ absl::StatusOr<std::vector<int32_t>> ChatFormat::Render(const Conversation& conv
 absl::Status ChatFormat::Examine() {
   std::set<std::string> marks;
   for (const std::string& literal : template_->literals()) CollectMarks(literal, marks);
+  if (tool_template_ != nullptr) {
+    for (const std::string& literal : tool_template_->literals()) CollectMarks(literal, marks);
+  }
   absl::Status first_error;
   bool renders = false;
   for (const Conversation& conversation :

@@ -20,9 +20,10 @@ namespace swaa {
 // Immutable; any thread. The tokenizer outlives it.
 class ChatFormat {
  public:
-  // Of the tokenizer's chat template. NOT_FOUND: it has none. INVALID_ARGUMENT, UNIMPLEMENTED: the
-  // template cannot be read or rendered. FAILED_PRECONDITION: the vocabulary types the template's
-  // marks as plain text, or lacks them, so that a prompt would not hold them as tokens.
+  // Of the tokenizer's chat template, and of the one for tools, if it has one. NOT_FOUND: it has
+  // none. INVALID_ARGUMENT, UNIMPLEMENTED: the template cannot be read or rendered.
+  // FAILED_PRECONDITION: the vocabulary types the template's marks as plain text, or lacks them, so
+  // that a prompt would not hold them as tokens.
   static absl::StatusOr<std::unique_ptr<ChatFormat>> Create(const Tokenizer& tokenizer);
 
   // Whether the template has a thinking switch.
@@ -37,7 +38,8 @@ class ChatFormat {
   absl::StatusOr<std::vector<int32_t>> Render(const Conversation& conversation) const;
 
  private:
-  ChatFormat(const Tokenizer& tokenizer, std::unique_ptr<jinja::Template> chat_template);
+  ChatFormat(const Tokenizer& tokenizer, std::unique_ptr<jinja::Template> chat_template,
+             std::unique_ptr<jinja::Template> tool_template);
 
   absl::StatusOr<jinja::Text> RenderText(const Conversation& conversation,
                                          bool add_generation_prompt) const;
@@ -47,6 +49,7 @@ class ChatFormat {
 
   const Tokenizer& tokenizer_;
   std::unique_ptr<jinja::Template> template_;
+  std::unique_ptr<jinja::Template> tool_template_;  // null: tools are given to the other one
   std::vector<std::string> thinking_names_;
   std::vector<int32_t> turn_end_ids_;
 };

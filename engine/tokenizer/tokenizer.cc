@@ -104,6 +104,7 @@ struct Tokenizer::Impl {
   std::optional<int32_t> prompt_bos;
   std::vector<int32_t> eos_ids;
   std::string chat_template;
+  std::string tool_chat_template;
   std::vector<std::pair<std::string, std::string>> named_tokens;
 
   // Tokens of a piece of the pre-tokeniser.
@@ -168,6 +169,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(TokenizerData data)
   if (data.add_bos) impl->prompt_bos = data.bos_id;
   impl->eos_ids = std::move(data.eos_ids);
   impl->chat_template = std::move(data.chat_template);
+  impl->tool_chat_template = std::move(data.tool_chat_template);
   impl->named_tokens = std::move(data.named_tokens);
   return std::unique_ptr<Tokenizer>(new Tokenizer(std::move(impl)));
 }
@@ -212,6 +214,7 @@ int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(impl_->bytes
 std::optional<int32_t> Tokenizer::prompt_bos() const { return impl_->prompt_bos; }
 const std::vector<int32_t>& Tokenizer::eos_ids() const { return impl_->eos_ids; }
 const std::string& Tokenizer::chat_template() const { return impl_->chat_template; }
+const std::string& Tokenizer::tool_chat_template() const { return impl_->tool_chat_template; }
 const std::vector<std::pair<std::string, std::string>>& Tokenizer::named_tokens() const {
   return impl_->named_tokens;
 }

@@ -52,6 +52,8 @@ class Tokenizer {
   std::optional<int32_t> prompt_bos() const;
   const std::vector<int32_t>& eos_ids() const;
   const std::string& chat_template() const;
+  // What a chat with tools is rendered with instead; empty: nothing.
+  const std::string& tool_chat_template() const;
   // What the chat template may read: "bos_token", "eos_token", ... and their texts.
   const std::vector<std::pair<std::string, std::string>>& named_tokens() const;
 

@@ -33,7 +33,8 @@ struct TokenizerData {
   std::vector<int32_t> eos_ids;
   // Names under which the chat template finds special tokens ("bos_token"), and their texts.
   std::vector<std::pair<std::string, std::string>> named_tokens;
-  std::string chat_template;  // Jinja text; empty: none
+  std::string chat_template;       // Jinja text; empty: none
+  std::string tool_chat_template;  // what is taken instead where there are tools; empty: none
 };
 
 }  // namespace swaa

@@ -366,8 +366,9 @@ absl::Status Reader::ReadChatTemplate(const Json& value) {
                                   ", neither a string nor a list"));
   }
   for (const Json& entry : value) {
-    if (StringOr(Member(entry, "name"), "") != "default") continue;
-    data_.chat_template = StringOr(Member(entry, "template"), "");
+    const std::string name = StringOr(Member(entry, "name"), "");
+    if (name == "default") data_.chat_template = StringOr(Member(entry, "template"), "");
+    if (name == "tool_use") data_.tool_chat_template = StringOr(Member(entry, "template"), "");
   }
   return absl::OkStatus();
 }

@@ -259,6 +259,17 @@ TEST(ChatFormatTest, ToolsAndFields) {
   }
 }
 
+TEST(ChatFormatTest, AChatWithToolsTakesTheTemplateForThem) {
+  TokenizerData data = DataWith("plain {{ messages[0].content }}");
+  data.tool_chat_template = "tools {{ tools | length }}";
+  Conversation conversation = User("U");
+  EXPECT_EQ(Chat(data).Text(conversation), "plain U");
+  conversation.tools_json = "[1, 2]";
+  EXPECT_EQ(Chat(data).Text(conversation), "tools 2");
+  data.tool_chat_template = "{% if %}";
+  EXPECT_THAT(Chat(data).Text(conversation), HasSubstr("template for tools, line 1"));
+}
+
 TEST(ChatFormatTest, ContinuesTheFinalMessage) {
   Conversation conversation =
       Of({{ChatRole::kUser, "U", ""}, {ChatRole::kAssistant, "I think ", ""}});

@@ -140,6 +140,7 @@ TEST(TokenizerJsonTest, ReadsTheFormsThatExist) {
   Json config = LlamaConfig();
   config["add_bos_token"] = false;
   config["chat_template"] = {{{"name", "rag"}, {"template", "r"}},
+                             {{"name", "tool_use"}, {"template", "t"}},
                              {{"name", "default"}, {"template", "d"}}};
   auto data = ParseTokenizerJson(json.dump(), config.dump(), kFile);
   ASSERT_TRUE(data.ok()) << data.status();
@@ -148,6 +149,7 @@ TEST(TokenizerJsonTest, ReadsTheFormsThatExist) {
   EXPECT_FALSE(data->add_bos);
   EXPECT_TRUE(data->bos_id.has_value());
   EXPECT_EQ(data->chat_template, "d");
+  EXPECT_EQ(data->tool_chat_template, "t");
 
   json["post_processor"] = nullptr;
   json["pre_tokenizer"]["pretokenizers"] = {{{"type", "Digits"}, {"individual_digits", true}},
