@@ -90,8 +90,8 @@ TEST_F(RequestValidationTest, AStopStringOfASpecialTokenStopsAtTheToken) {
   request_.mutable_stopping_options()->add_stop_strings("end");
   const auto valid = ValidateRequest(request_, model_);
   ASSERT_TRUE(valid.ok()) << valid.status();
-  EXPECT_THAT(valid->stopping.stop_token_ids, testing::ElementsAre(256));
-  EXPECT_THAT(valid->stopping.stop_strings, testing::ElementsAre("<end>", "end"));
+  EXPECT_THAT(valid->stopping.stop_token_ids, ::testing::ElementsAre(256));
+  EXPECT_THAT(valid->stopping.stop_strings, ::testing::ElementsAre("<end>", "end"));
 }
 
 // A model of bytes with a chat template.
@@ -100,7 +100,7 @@ class ChatValidationTest : public ::testing::Test {
   ChatValidationTest() {
     TokenizerData data;
     for (int32_t byte = 0; byte < 256; ++byte) {
-      data.tokens.push_back(ByteToAlphabet(static_cast<uint8_t>(byte)));
+      data.tokens.emplace_back(ByteToAlphabet(static_cast<uint8_t>(byte)));
     }
     data.kinds.assign(256, TokenKind::kNormal);
     for (const char* special : {"<end>", "<turn>"}) {
@@ -148,9 +148,10 @@ class ChatValidationTest : public ::testing::Test {
 
 TEST_F(ChatValidationTest, AChatEndsAtItsTurnsEnd) {
   EXPECT_EQ(Prompt(), "ux<turn>:");
-  EXPECT_THAT(ValidateRequest(request_, model_)->stopping.end_token_ids, testing::ElementsAre(257));
+  EXPECT_THAT(ValidateRequest(request_, model_)->stopping.end_token_ids,
+              ::testing::ElementsAre(257));
   request_.set_prompt("x");
-  EXPECT_THAT(ValidateRequest(request_, model_)->stopping.end_token_ids, testing::IsEmpty());
+  EXPECT_THAT(ValidateRequest(request_, model_)->stopping.end_token_ids, ::testing::IsEmpty());
 }
 
 TEST_F(ChatValidationTest, ToolsRolesFieldsAndAnAnswerThatGoesOn) {
