@@ -96,7 +96,8 @@ def test_an_answer_goes_on_where_it_was_cut(stub):
 
 def test_a_stop_string_that_is_a_special_token_stops(stub):
     message = request(max_tokens=40)
-    message.chat.messages.add(role=generation.ROLE_USER, content="Say yes.")
+    message.chat.messages.add(role=generation.ROLE_SYSTEM, content="You answer in one sentence.")
+    message.chat.messages.add(role=generation.ROLE_USER, content="What is the capital of France?")
     message.stopping_options.ignore_eos = True
     message.stopping_options.stop_strings.append("<|im_end|>")
     answer = collect(stub, message)
