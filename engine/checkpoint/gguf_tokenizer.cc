@@ -25,8 +25,15 @@ constexpr std::string_view kBos = "tokenizer.ggml.bos_token_id";
 constexpr std::string_view kAddBos = "tokenizer.ggml.add_bos_token";
 constexpr std::string_view kAddEos = "tokenizer.ggml.add_eos_token";
 constexpr std::string_view kChatTemplate = "tokenizer.chat_template";
+constexpr std::string_view kToolChatTemplate = "tokenizer.chat_template.tool_use";
 constexpr int64_t kNoToken = 0xffffffff;  // -1 of an unsigned number
 // End of sequence, of turn, and of message: after each the model is done.
+// What chat templates call them. A beginning is named apart.
+constexpr std::pair<const char*, std::string_view> kNamedTokens[] = {
+    {"eos_token", "tokenizer.ggml.eos_token_id"},
+    {"unk_token", "tokenizer.ggml.unknown_token_id"},
+    {"pad_token", "tokenizer.ggml.padding_token_id"},
+};
 constexpr std::string_view kEnds[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                                       "tokenizer.ggml.eom_token_id"};
 
@@ -174,6 +181,14 @@ absl::Status ReadSpecialTokens(const GgufFile& gguf, TokenizerData* data) {
   if (add_eos.value_or(false)) {
     return Unsupported(gguf, kAddEos, "prompts that end with the end token are not supported");
   }
+  const auto name_token = [&](const char* name, std::optional<int32_t> id) {
+    if (id.has_value()) data->named_tokens.emplace_back(name, data->tokens[*id]);
+  };
+  name_token("bos_token", data->bos_id);
+  for (const auto& [name, key] : kNamedTokens) {
+    SWAA_ASSIGN_OR_RETURN(const std::optional<int32_t> id, ReadTokenId(gguf, key, *data));
+    name_token(name, id);
+  }
   for (const std::string_view key : kEnds) {
     SWAA_ASSIGN_OR_RETURN(const std::optional<int32_t> id, ReadTokenId(gguf, key, *data));
     if (id.has_value()) AddEnd(*id, data);
@@ -197,6 +212,9 @@ absl::StatusOr<TokenizerData> ReadGgufTokenizer(const GgufFile& gguf,
   SWAA_RETURN_IF_ERROR(ReadSpecialTokens(gguf, &data));
   SWAA_ASSIGN_OR_RETURN(const std::optional<std::string_view> chat, gguf.String(kChatTemplate));
   data.chat_template = std::string(chat.value_or(""));
+  SWAA_ASSIGN_OR_RETURN(const std::optional<std::string_view> tools,
+                        gguf.String(kToolChatTemplate));
+  data.tool_chat_template = std::string(tools.value_or(""));
   return data;
 }
 

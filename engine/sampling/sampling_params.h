@@ -21,6 +21,8 @@ struct StoppingOptions {
   uint32_t min_tokens = 0;             // before that, end and stop tokens are never drawn
   std::vector<std::string> stop_strings;
   std::vector<int32_t> stop_token_ids;
+  // End tokens besides the tokenizer's, such as the one that closes a chat's turn.
+  std::vector<int32_t> end_token_ids;
   bool ignore_eos = false;
   bool include_stop_in_output = false;
 };

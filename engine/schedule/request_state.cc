@@ -33,6 +33,8 @@ RequestState::RequestState(GenerationRequest request_in, std::shared_ptr<Generat
   if (!request.stopping.ignore_eos) {
     const std::vector<int32_t>& eos = tokenizer_->eos_ids();
     forbidden_.insert(forbidden_.end(), eos.begin(), eos.end());
+    const std::vector<int32_t>& more = request.stopping.end_token_ids;
+    forbidden_.insert(forbidden_.end(), more.begin(), more.end());
   }
   if (!request.stopping.stop_strings.empty()) {
     stop_matcher_.emplace(request.stopping.stop_strings);
@@ -146,7 +148,9 @@ RequestProgress RequestState::Commit(int32_t first, int32_t count, const RowUses
 }
 
 std::optional<StopCause> RequestState::StopOf(int32_t token) const {
-  if (!request.stopping.ignore_eos && Contains(tokenizer_->eos_ids(), token)) {
+  const bool ends =
+      Contains(tokenizer_->eos_ids(), token) || Contains(request.stopping.end_token_ids, token);
+  if (!request.stopping.ignore_eos && ends) {
     return StopCause{.kind = StopCause::Kind::kEosToken, .token = token};
   }
   if (Contains(request.stopping.stop_token_ids, token)) {

@@ -31,8 +31,8 @@ uint32_t LiteralMatcher::Child(uint32_t node, char byte) const {
   return edge == children_.end() ? 0 : edge->second;
 }
 
-std::optional<LiteralMatcher::Match> LiteralMatcher::Find(std::string_view text,
-                                                          size_t from) const {
+std::optional<LiteralMatcher::Match> LiteralMatcher::Find(
+    std::string_view text, size_t from, absl::FunctionRef<bool(const Match&)> accepts) const {
   for (size_t begin = from; begin < text.size(); ++begin) {
     if (!begins_[static_cast<uint8_t>(text[begin])]) continue;
     std::optional<Match> longest;
@@ -40,7 +40,9 @@ std::optional<LiteralMatcher::Match> LiteralMatcher::Find(std::string_view text,
     for (size_t end = begin; end < text.size(); ++end) {
       node = Child(node, text[end]);
       if (node == 0) break;
-      if (node_token_[node] >= 0) longest = Match{begin, end + 1 - begin, node_token_[node]};
+      if (node_token_[node] < 0) continue;
+      const Match match = {begin, end + 1 - begin, node_token_[node]};
+      if (accepts(match)) longest = match;
     }
     if (longest.has_value()) return longest;
   }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 
 namespace swaa {
 
@@ -26,8 +27,9 @@ class LiteralMatcher {
   // `literal` is not empty. The first of equal ones stays.
   void Add(std::string_view literal, int32_t token);
 
-  // The leftmost match at or after `from`, and there the longest.
-  std::optional<Match> Find(std::string_view text, size_t from) const;
+  // The leftmost match at or after `from` that `accepts`, and there the longest.
+  std::optional<Match> Find(std::string_view text, size_t from,
+                            absl::FunctionRef<bool(const Match&)> accepts) const;
 
   // The token whose literal is exactly `text`.
   std::optional<int32_t> Lookup(std::string_view text) const;

@@ -91,11 +91,12 @@ void LiteralSplitter::Add(std::string_view literal, int32_t token, const Literal
 }
 
 void LiteralSplitter::Split(std::string_view text,
-                            const std::function<void(std::string_view)>& on_text,
-                            const std::function<void(int32_t)>& on_token) const {
+                            absl::FunctionRef<bool(const LiteralMatcher::Match&)> accepts,
+                            absl::FunctionRef<void(std::string_view)> on_text,
+                            absl::FunctionRef<void(int32_t)> on_token) const {
   size_t done = 0;  // all before it was visited, or eaten by a literal
   size_t from = 0;  // where the next literal may begin
-  while (const auto match = matcher_.Find(text, from)) {
+  while (const auto match = matcher_.Find(text, from, accepts)) {
     size_t begin = match->begin;
     size_t end = begin + match->length;
     from = end;

@@ -5,10 +5,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <optional>
 #include <string_view>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "engine/tokenizer/literal_matcher.h"
 #include "engine/tokenizer/tokenizer_data.h"
 
@@ -25,10 +26,11 @@ class LiteralSplitter {
   std::optional<int32_t> Lookup(std::string_view text) const { return matcher_.Lookup(text); }
 
   // Calls on_text with the stretches between literals, on_token with the tokens of literals, in
-  // order. The leftmost literal first, and there the longest; what one refuses (single_word) is
-  // text, whatever shorter one it begins with. Time is O(text).
-  void Split(std::string_view text, const std::function<void(std::string_view)>& on_text,
-             const std::function<void(int32_t)>& on_token) const;
+  // order. The leftmost literal that `accepts` first, and there the longest; what one refuses
+  // (single_word) is text, whatever shorter one it begins with. Time is O(text).
+  void Split(std::string_view text, absl::FunctionRef<bool(const LiteralMatcher::Match&)> accepts,
+             absl::FunctionRef<void(std::string_view)> on_text,
+             absl::FunctionRef<void(int32_t)> on_token) const;
 
  private:
   LiteralMatcher matcher_;

@@ -105,6 +105,8 @@ struct Tokenizer::Impl {
   std::optional<int32_t> prompt_bos;
   std::vector<int32_t> eos_ids;
   std::string chat_template;
+  std::string tool_chat_template;
+  std::vector<std::pair<std::string, std::string>> named_tokens;
 
   // Tokens of a piece of the pre-tokeniser.
   void EncodePiece(std::string_view piece, std::vector<int32_t>& out) const {
@@ -117,33 +119,40 @@ struct Tokenizer::Impl {
     bpe.Encode(piece, out);
   }
 
-  // Tokens of text that is whole and normalised.
-  void EncodeNormalized(std::string_view text, SpecialTokens special_tokens,
-                        std::vector<int32_t>& out) const {
+  // Tokens of text that is whole and normalised. It was `bytes` bytes from `begin` on before; where
+  // they were changed, a literal in it may lie anywhere among them.
+  void EncodeNormalized(std::string_view text, size_t begin, size_t bytes, bool changed,
+                        LiteralFilter is_token, std::vector<int32_t>& out) const {
     const auto encode = [&](std::string_view part) {
       splitter->Split(part, [&](std::string_view piece) { EncodePiece(piece, out); });
     };
-    if (special_tokens == SpecialTokens::kAsText || normalized_literals.empty()) {
-      return encode(text);
-    }
-    normalized_literals.Split(text, encode, [&](int32_t token) { out.push_back(token); });
+    if (normalized_literals.empty()) return encode(text);
+    const auto accepts = [&](const LiteralMatcher::Match& match) {
+      if (changed) return is_token(match.token, begin, begin + bytes);
+      return is_token(match.token, begin + match.begin, begin + match.begin + match.length);
+    };
+    normalized_literals.Split(text, accepts, encode, [&](int32_t token) { out.push_back(token); });
   }
 
   // Tokens of text that holds none of `literals`.
-  void EncodeText(std::string_view text, SpecialTokens special_tokens,
+  // It begins at byte `begin` of what is encoded.
+  void EncodeText(std::string_view text, size_t begin, LiteralFilter is_token,
                   std::vector<int32_t>& out) const {
     while (!text.empty()) {
       const size_t valid = ValidUtf8Prefix(text);
       const std::string_view whole = text.substr(0, valid);
       if (normalize_nfc) {
-        EncodeNormalized(NormalizeNfc(whole), special_tokens, out);
+        const std::string normal = NormalizeNfc(whole);
+        EncodeNormalized(normal, begin, valid, normal != whole, is_token, out);
       } else {
-        EncodeNormalized(whole, special_tokens, out);
+        EncodeNormalized(whole, begin, valid, /*changed=*/false, is_token, out);
       }
       text.remove_prefix(valid);
+      begin += valid;
       while (!text.empty() && FirstUtf8Unit(text).kind != Utf8Unit::Kind::kCharacter) {
         EncodePiece(text.substr(0, 1), out);
         text.remove_prefix(1);
+        ++begin;
       }
     }
   }
@@ -189,17 +198,27 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(TokenizerData data)
   if (data.add_bos) impl->prompt_bos = data.bos_id;
   impl->eos_ids = std::move(data.eos_ids);
   impl->chat_template = std::move(data.chat_template);
+  impl->tool_chat_template = std::move(data.tool_chat_template);
+  impl->named_tokens = std::move(data.named_tokens);
   return std::unique_ptr<Tokenizer>(new Tokenizer(std::move(impl)));
 }
 
 std::vector<int32_t> Tokenizer::Encode(std::string_view text, SpecialTokens special_tokens) const {
+  const bool parse = special_tokens == SpecialTokens::kParse;
+  return Encode(text, [parse](int32_t, size_t, size_t) { return parse; });
+}
+
+std::vector<int32_t> Tokenizer::Encode(std::string_view text, LiteralFilter is_token) const {
   std::vector<int32_t> out;
-  const auto encode = [&](std::string_view part) { impl_->EncodeText(part, special_tokens, out); };
-  if (special_tokens == SpecialTokens::kAsText) {
-    encode(text);
-  } else {
-    impl_->literals.Split(text, encode, [&](int32_t token) { out.push_back(token); });
-  }
+  impl_->literals.Split(
+      text,
+      [&](const LiteralMatcher::Match& match) {
+        return is_token(match.token, match.begin, match.begin + match.length);
+      },
+      [&](std::string_view part) {
+        impl_->EncodeText(part, static_cast<size_t>(part.data() - text.data()), is_token, out);
+      },
+      [&](int32_t token) { out.push_back(token); });
   return out;
 }
 
@@ -222,5 +241,9 @@ int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(impl_->bytes
 std::optional<int32_t> Tokenizer::prompt_bos() const { return impl_->prompt_bos; }
 const std::vector<int32_t>& Tokenizer::eos_ids() const { return impl_->eos_ids; }
 const std::string& Tokenizer::chat_template() const { return impl_->chat_template; }
+const std::string& Tokenizer::tool_chat_template() const { return impl_->tool_chat_template; }
+const std::vector<std::pair<std::string, std::string>>& Tokenizer::named_tokens() const {
+  return impl_->named_tokens;
+}
 
 }  // namespace swaa

@@ -8,8 +8,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "engine/tokenizer/tokenizer_data.h"
 
@@ -33,6 +35,11 @@ class Tokenizer {
   // give an empty result. Time is O(n log n).
   std::vector<int32_t> Encode(std::string_view text, SpecialTokens special_tokens) const;
 
+  // The same with those literals parsed that `is_token` accepts, given the token's id and where its
+  // text begins and ends.
+  using LiteralFilter = absl::FunctionRef<bool(int32_t id, size_t begin, size_t end)>;
+  std::vector<int32_t> Encode(std::string_view text, LiteralFilter is_token) const;
+
   // The raw bytes that a token stands for (a special token's literal text; an unused
   // one's are none). CHECKs the id's range.
   std::string_view TokenBytes(int32_t id) const;
@@ -45,6 +52,10 @@ class Tokenizer {
   std::optional<int32_t> prompt_bos() const;
   const std::vector<int32_t>& eos_ids() const;
   const std::string& chat_template() const;
+  // What a chat with tools is rendered with instead; empty: nothing.
+  const std::string& tool_chat_template() const;
+  // What the chat template may read: "bos_token", "eos_token", ... and their texts.
+  const std::vector<std::pair<std::string, std::string>>& named_tokens() const;
 
  private:
   struct Impl;

@@ -48,7 +48,10 @@ struct TokenizerData {
   std::optional<int32_t> bos_id;
   bool add_bos = false;  // raw prompts begin with bos_id
   std::vector<int32_t> eos_ids;
-  std::string chat_template;  // Jinja text; empty: none
+  // Names under which the chat template finds special tokens ("bos_token"), and their texts.
+  std::vector<std::pair<std::string, std::string>> named_tokens;
+  std::string chat_template;       // Jinja text; empty: none
+  std::string tool_chat_template;  // what is taken instead where there are tools; empty: none
 };
 
 }  // namespace swaa

@@ -355,6 +355,12 @@ absl::Status Reader::ReadConfig() {
   if (eos.has_value()) data_.eos_ids.push_back(*eos);
   // add_bos_token says nothing: with a tokenizer.json, its post-processor decides what a prompt
   // begins with (transformers 5).
+  for (const char* name : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
+                           "cls_token", "mask_token"}) {
+    const Json& value = Member(config_, name);
+    const std::string text = StringOr(value.is_object() ? Member(value, "content") : value, "");
+    if (!text.empty()) data_.named_tokens.emplace_back(name, text);
+  }
   return ReadChatTemplate(Member(config_, "chat_template"));
 }
 
@@ -369,8 +375,9 @@ absl::Status Reader::ReadChatTemplate(const Json& value) {
                                   ", neither a string nor a list"));
   }
   for (const Json& entry : value) {
-    if (StringOr(Member(entry, "name"), "") != "default") continue;
-    data_.chat_template = StringOr(Member(entry, "template"), "");
+    const std::string name = StringOr(Member(entry, "name"), "");
+    if (name == "default") data_.chat_template = StringOr(Member(entry, "template"), "");
+    if (name == "tool_use") data_.tool_chat_template = StringOr(Member(entry, "template"), "");
   }
   return absl::OkStatus();
 }

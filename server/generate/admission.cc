@@ -70,8 +70,10 @@ absl::Status PrepareRequest(const v1::GenerateRequest& proto, const ServingConte
   *accepted.mutable_resolved_recipe() = RecipeToProto(recipe.recipe);
   SWAA_ASSIGN_OR_RETURN(ValidRequest valid, ValidateRequest(proto, serving.model));
   admission->tokens_per_delta = valid.tokens_per_delta;
-  request->prompt = std::make_shared<const std::vector<int32_t>>(
+  SWAA_ASSIGN_OR_RETURN(
+      std::vector<int32_t> prompt,
       TokenizeInput(valid, serving.model, ThinkingSwitch(recipe.recipe.thinking_mode)));
+  request->prompt = std::make_shared<const std::vector<int32_t>>(std::move(prompt));
   accepted.set_prompt_tokens(static_cast<uint32_t>(request->prompt->size()));
   request->recipe = std::move(recipe.recipe);
   TakeOptions(std::move(valid), request);

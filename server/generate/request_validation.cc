@@ -43,21 +43,23 @@ absl::StatusOr<ChatRole> RoleFromProto(v1::Role role, const std::string& field) 
       return ChatRole::kUser;
     case v1::ROLE_ASSISTANT:
       return ChatRole::kAssistant;
+    case v1::ROLE_TOOL:
+      return ChatRole::kTool;
     case v1::ROLE_UNSPECIFIED:
       return Invalid("role_unspecified",
                      absl::StrCat(field,
-                                  ": ROLE_UNSPECIFIED; say who speaks: 1 (system), 2 (user) "
-                                  "or 3 (assistant)"));
+                                  ": ROLE_UNSPECIFIED; say who speaks: 1 (system), 2 (user), "
+                                  "3 (assistant) or 4 (tool)"));
     default:
       return Invalid(
           "unknown_enum_value",
-          absl::StrCat(field, ": ", static_cast<int>(role),
-                       " is no value of Role; take 1 (system), 2 (user) or 3 (assistant)"));
+          absl::StrCat(
+              field, ": ", static_cast<int>(role),
+              " is no value of Role; take 1 (system), 2 (user), 3 (assistant) or 4 (tool)"));
   }
 }
 
-absl::StatusOr<std::vector<ChatMessage>> ValidChat(const v1::ChatInput& chat,
-                                                   const ServingModel& model) {
+absl::StatusOr<Conversation> ValidChat(const v1::ChatInput& chat, const ServingModel& model) {
   if (model.chat_format == nullptr) {
     return Invalid("chat_not_supported",
                    absl::StrCat("chat: ", model.no_chat_reason, "; send prompt or token_ids"));
@@ -65,14 +67,16 @@ absl::StatusOr<std::vector<ChatMessage>> ValidChat(const v1::ChatInput& chat,
   if (chat.messages().empty()) {
     return Invalid("empty_input", "chat.messages: empty; send at least one message");
   }
-  std::vector<ChatMessage> messages;
+  Conversation conversation;
   for (int i = 0; i < chat.messages_size(); ++i) {
     const v1::ChatMessage& message = chat.messages(i);
     SWAA_ASSIGN_OR_RETURN(
         ChatRole role, RoleFromProto(message.role(), absl::StrCat("chat.messages[", i, "].role")));
-    messages.push_back({role, message.content()});
+    conversation.messages.push_back({role, message.content(), message.fields_json()});
   }
-  return messages;
+  conversation.tools_json = chat.tools_json();
+  conversation.continue_final_message = chat.continue_final_message();
+  return conversation;
 }
 
 absl::Status ReadInput(const v1::GenerateRequest& request, const ServingModel& model,
@@ -95,6 +99,7 @@ absl::Status ReadInput(const v1::GenerateRequest& request, const ServingModel& m
     }
     case v1::GenerateRequest::kChat: {
       SWAA_ASSIGN_OR_RETURN(out->input, ValidChat(request.chat(), model));
+      out->stopping.end_token_ids = model.chat_format->turn_end_ids();
       return absl::OkStatus();
     }
     case v1::GenerateRequest::INPUT_NOT_SET:
@@ -135,6 +140,11 @@ absl::Status ReadStopping(const v1::StoppingOptions& proto, const ServingModel& 
   SWAA_ASSIGN_OR_RETURN(out->stop_token_ids,
                         ValidTokens(proto.stop_token_ids(), model.tokenizer->vocab_size(),
                                     "stopping_options.stop_token_ids"));
+  // The text of a special token is not written, so no string would match it: the token does.
+  for (const std::string& text : out->stop_strings) {
+    const std::optional<int32_t> id = model.tokenizer->SpecialTokenId(text);
+    if (id.has_value() && model.tokenizer->IsSpecial(*id)) out->stop_token_ids.push_back(*id);
+  }
   out->ignore_eos = proto.ignore_eos();
   out->include_stop_in_output = proto.include_stop_in_output();
   return WithReason(Validate(*out, model.tokenizer->vocab_size()), "invalid_stopping_options");
@@ -216,12 +226,17 @@ absl::StatusOr<ValidRequest> ValidateRequest(const v1::GenerateRequest& request,
   return valid;
 }
 
-std::vector<int32_t> TokenizeInput(const ValidRequest& request, const ServingModel& model,
-                                   std::optional<bool> thinking) {
+absl::StatusOr<std::vector<int32_t>> TokenizeInput(const ValidRequest& request,
+                                                   const ServingModel& model,
+                                                   std::optional<bool> thinking) {
   const Tokenizer& tokenizer = *model.tokenizer;
   if (const auto* ids = std::get_if<std::vector<int32_t>>(&request.input)) return *ids;
-  if (const auto* chat = std::get_if<std::vector<ChatMessage>>(&request.input)) {
-    return model.chat_format->Render(tokenizer, *chat, thinking);
+  if (const auto* chat = std::get_if<Conversation>(&request.input)) {
+    Conversation conversation = *chat;
+    conversation.thinking = thinking;
+    absl::StatusOr<std::vector<int32_t>> tokens = model.chat_format->Render(conversation);
+    if (!tokens.ok()) return WithReason(tokens.status(), "invalid_chat");
+    return tokens;
   }
   const std::string& text = std::get<std::string>(request.input);
   std::vector<int32_t> tokens = tokenizer.Encode(text, Tokenizer::SpecialTokens::kParse);

@@ -24,8 +24,8 @@ inline constexpr uint32_t kMaxLogprobAlternatives = 20;
 // A request that is in order, but for its recipe (RecipeCatalog::Choose) and its length (the
 // engine).
 struct ValidRequest {
-  // Raw text, token ids as they are, or chat messages.
-  std::variant<std::string, std::vector<int32_t>, std::vector<ChatMessage>> input;
+  // Raw text, token ids as they are, or a conversation.
+  std::variant<std::string, std::vector<int32_t>, Conversation> input;
   std::vector<int32_t> forced_output;
   SamplingParams sampling;  // defaults filled in; a random seed where none was given
   StoppingOptions stopping;
@@ -46,10 +46,12 @@ absl::Status ValidateModelName(const std::string& name, const ServingModel& mode
 absl::StatusOr<ValidRequest> ValidateRequest(const v1::GenerateRequest& request,
                                              const ServingModel& model);
 
-// The prompt's tokens: the tokenizer's own beginning before raw text, the chat format around
-// messages. Takes time in proportion to the text; for workers.
-std::vector<int32_t> TokenizeInput(const ValidRequest& request, const ServingModel& model,
-                                   std::optional<bool> thinking);
+// The prompt's tokens: the tokenizer's own beginning before raw text, the chat template around
+// messages. Takes time in proportion to the text; for workers. INVALID_ARGUMENT: the chat template
+// refuses the conversation.
+absl::StatusOr<std::vector<int32_t>> TokenizeInput(const ValidRequest& request,
+                                                   const ServingModel& model,
+                                                   std::optional<bool> thinking);
 
 }  // namespace swaa::server
 

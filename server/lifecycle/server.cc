@@ -105,7 +105,7 @@ absl::Status Server::LoadModel() {
   SWAA_ASSIGN_OR_RETURN(checkpoint_, LoadCheckpoint(options_.model_path, options_.load_format));
   for (const std::string& warning : checkpoint_.warnings) LogWarning(warning);
   SWAA_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::Create(checkpoint_.tokenizer));
-  absl::StatusOr<std::unique_ptr<ChatFormat>> chat = ChatFormatFor(*tokenizer_);
+  absl::StatusOr<std::unique_ptr<ChatFormat>> chat = ChatFormat::Create(*tokenizer_);
   ServingModel& model = serving_.model;
   if (chat.ok()) {
     chat_format_ = *std::move(chat);

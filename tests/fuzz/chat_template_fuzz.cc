@@ -1,5 +1,5 @@
-// Fuzz target: the text of a chat template, a zero byte, and what a user says. What is recognised
-// as a format renders conversations.
+// Fuzz target: the text of a chat template, a zero byte, and what a user says. A template that can
+// be executed renders conversations or refuses them; no special token comes from what a user said.
 
 #include <optional>
 #include <utility>
@@ -14,18 +14,27 @@ namespace {
 
 void Render(const Tokenizer& tokenizer, const ChatFormat& format, std::string_view said) {
   const std::vector<std::vector<ChatMessage>> conversations = {
-      {{ChatRole::kUser, std::string(said)}},
-      {{ChatRole::kSystem, "Be brief."},
-       {ChatRole::kUser, std::string(said)},
-       {ChatRole::kAssistant, std::string(said)},
-       {ChatRole::kUser, "And now?"}},
+      {{ChatRole::kUser, std::string(said), ""}},
+      {{ChatRole::kSystem, "Be brief.", ""},
+       {ChatRole::kUser, std::string(said), ""},
+       {ChatRole::kAssistant, std::string(said), "{\"tool_calls\": [{\"name\": \"f\"}]}"},
+       {ChatRole::kTool, "{}", ""},
+       {ChatRole::kAssistant, "And", ""}},
   };
   for (const std::vector<ChatMessage>& messages : conversations) {
     for (const std::optional<bool> thinking : {std::optional<bool>(), {true}, {false}}) {
       if (thinking.has_value() && !format.supports_thinking()) continue;
-      for (const int32_t id : format.Render(tokenizer, messages, thinking)) {
-        SWAA_CHECK(id >= 0 && id < tokenizer.vocab_size()) << id;
+      Conversation conversation;
+      conversation.messages = messages;
+      conversation.thinking = thinking;
+      conversation.continue_final_message = messages.size() > 1;
+      conversation.tools_json = said.size() % 2 == 0 ? "" : "[{\"name\": \"f\", \"x\": 1.5}]";
+      const absl::StatusOr<std::vector<int32_t>> ids = format.Render(conversation);
+      if (!ids.ok()) {
+        CheckRefusal(ids.status());
+        continue;
       }
+      for (const int32_t id : *ids) SWAA_CHECK(id >= 0 && id < tokenizer.vocab_size()) << id;
     }
   }
 }
@@ -35,7 +44,7 @@ void Render(const Tokenizer& tokenizer, const ChatFormat& format, std::string_vi
 void FuzzChatTemplate(std::string_view input) {
   const std::vector<std::string_view> parts = SplitAtZeros(input, 2);
   const std::unique_ptr<Tokenizer> tokenizer = MakeByteTokenizer(parts[0]);
-  const absl::StatusOr<std::unique_ptr<ChatFormat>> format = ChatFormatFor(*tokenizer);
+  const absl::StatusOr<std::unique_ptr<ChatFormat>> format = ChatFormat::Create(*tokenizer);
   if (!format.ok()) return CheckRefusal(format.status());
   Render(*tokenizer, **format, parts[1]);
 }

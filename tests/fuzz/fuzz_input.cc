@@ -38,8 +38,8 @@ std::vector<std::string_view> SplitAtZeros(std::string_view input, size_t count)
 }
 
 void CheckRefusal(const absl::Status& status) {
-  const bool promised =
-      absl::IsInvalidArgument(status) || absl::IsUnimplemented(status) || absl::IsNotFound(status);
+  const bool promised = absl::IsInvalidArgument(status) || absl::IsUnimplemented(status) ||
+                        absl::IsNotFound(status) || absl::IsFailedPrecondition(status);
   SWAA_CHECK(promised) << status.ToString();
   const std::string_view message(status.message().data(), status.message().size());
   SWAA_CHECK(!message.empty());

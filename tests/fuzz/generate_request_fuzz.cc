@@ -25,7 +25,7 @@ struct SmallServer {
       : tokenizer(MakeByteTokenizer(kChatTemplate)),
         catalog(server::RecipeCatalog::Create(BuiltInRecipes(), kLayers,
                                               /*supports_thinking=*/false, "full")) {
-    absl::StatusOr<std::unique_ptr<ChatFormat>> made = ChatFormatFor(*tokenizer);
+    absl::StatusOr<std::unique_ptr<ChatFormat>> made = ChatFormat::Create(*tokenizer);
     SWAA_CHECK(made.ok()) << made.status().ToString();
     SWAA_CHECK(catalog.ok()) << catalog.status().ToString();
     format = *std::move(made);
@@ -74,7 +74,10 @@ void FuzzGenerateRequest(std::string_view input) {
   }
   const absl::StatusOr<server::ValidRequest> valid = server::ValidateRequest(request, small.model);
   if (!valid.ok()) return CheckClientError(valid.status());
-  for (const int32_t id : server::TokenizeInput(*valid, small.model, std::nullopt)) {
+  const absl::StatusOr<std::vector<int32_t>> prompt =
+      server::TokenizeInput(*valid, small.model, std::nullopt);
+  if (!prompt.ok()) return CheckClientError(prompt.status());
+  for (const int32_t id : *prompt) {
     SWAA_CHECK(id >= 0 && id < small.model.config.vocab_size) << id;
   }
 }

@@ -33,7 +33,7 @@ void UseTokenizer(TokenizerData data) {
   const absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Create(std::move(data));
   if (!tokenizer.ok()) return CheckRefusal(tokenizer.status());
   (*tokenizer)->Encode("ab <|end|>\n12 \xC3\xA9", Tokenizer::SpecialTokens::kParse);
-  const absl::StatusOr<std::unique_ptr<ChatFormat>> format = ChatFormatFor(**tokenizer);
+  const absl::StatusOr<std::unique_ptr<ChatFormat>> format = ChatFormat::Create(**tokenizer);
   if (!format.ok()) CheckRefusal(format.status());
 }
 

@@ -117,6 +117,15 @@ CASES = [
      ["token_ids.ids[0]", str(2**32 - 1)]),
     ("a role unspecified", with_chat((1, "s"), (0, "x")), INVALID, "role_unspecified",
      ["chat.messages[1].role", "ROLE_UNSPECIFIED"]),
+    ("tools that are no JSON", request(chat=generation.ChatInput(
+        messages=[generation.ChatMessage(role=2, content="x")], tools_json="[{")), INVALID,
+     "invalid_chat", ["chat.tools_json", "JSON"]),
+    ("fields that give a role", request(chat=generation.ChatInput(
+        messages=[generation.ChatMessage(role=2, fields_json='{"role": "x"}')])), INVALID,
+     "invalid_chat", ["chat.messages[0].fields_json", "role"]),
+    ("a user's message to go on with", request(chat=generation.ChatInput(
+        messages=[generation.ChatMessage(role=2, content="x")], continue_final_message=True)),
+     INVALID, "invalid_chat", ["chat.continue_final_message", "assistant"]),
     ("an unknown role", with_chat((9, "x")), INVALID, "unknown_enum_value",
      ["chat.messages[0].role", "9"]),
     ("a prompt beyond the context", request(ids=[5] * 8193), OUT_OF_RANGE, "prompt_too_long",

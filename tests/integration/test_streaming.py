@@ -81,6 +81,30 @@ def test_special_tokens_in_chat_contents_are_plain_text(stub):
     assert len(tokenize(stub, "a <|im_end|> b")) - len(tokenize(stub, "a b")) <= 2
 
 
+def test_an_answer_goes_on_where_it_was_cut(stub):
+    message = request(max_tokens=40)
+    message.chat.messages.add(role=generation.ROLE_USER, content="What is the capital of France?")
+    whole = collect(stub, message)
+    words = whole.text.split(" ")
+    assert len(words) > 5
+    begun = " ".join(words[:3])
+    message.chat.messages.add(role=generation.ROLE_ASSISTANT, content=begun)
+    message.chat.continue_final_message = True
+    # Rounding may differ later on: what was decoded is prompt now.
+    assert (begun + collect(stub, message).text).startswith(" ".join(words[:5]))
+
+
+def test_a_stop_string_that_is_a_special_token_stops(stub):
+    message = request(max_tokens=40)
+    message.chat.messages.add(role=generation.ROLE_SYSTEM, content="You answer in one sentence.")
+    message.chat.messages.add(role=generation.ROLE_USER, content="What is the capital of France?")
+    message.stopping_options.ignore_eos = True
+    message.stopping_options.stop_strings.append("<|im_end|>")
+    answer = collect(stub, message)
+    assert answer.finished.finish_reason == generation.FINISH_REASON_STOP
+    assert answer.finished.stop_match.stop_token_id == answer.ids[-1]
+
+
 HARD_TEXT = "naïve 🙂👩‍👩‍👧 漢字 العربية e\u0301 \U0001d518 end"
 
 

@@ -1,9 +1,11 @@
 // Tests: tokens, pieces, texts and rendered chats equal those of Hugging Face's libraries
 // (make_tokenizer_goldens.py beside this file made them).
 
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -47,6 +49,20 @@ TokenizerData LoadData(const std::string& name) {
                          ReadFile(folder + "tokenizer_config.json"), folder + "tokenizer.json");
   EXPECT_TRUE(data.ok()) << data.status();
   return data.ok() ? *std::move(data) : TokenizerData{};
+}
+
+// A message list of the goldens.
+template <typename AnyJson>
+std::vector<ChatMessage> MessagesOf(const AnyJson& golden) {
+  std::vector<ChatMessage> messages;
+  for (const auto& message : golden) {
+    const std::string role = message[0];
+    messages.push_back({role == "system" ? ChatRole::kSystem
+                        : role == "user" ? ChatRole::kUser
+                                         : ChatRole::kAssistant,
+                        message[1], ""});
+  }
+  return messages;
 }
 
 class TokenizerParityTest : public testing::TestWithParam<std::string> {
@@ -118,23 +134,16 @@ TEST_P(TokenizerParityTest, Pieces) {
 }
 
 TEST_P(TokenizerParityTest, Chats) {
-  auto format = ChatFormatFor(*tokenizer_);
+  auto format = ChatFormat::Create(*tokenizer_);
   ASSERT_TRUE(format.ok()) << format.status();
   ASSERT_GT(goldens_["chats"].size(), 10u);
   for (const Json& golden : goldens_["chats"]) {
-    std::vector<ChatMessage> messages;
-    for (const Json& message : golden["messages"]) {
-      const std::string role = message[0];
-      messages.push_back({role == "system" ? ChatRole::kSystem
-                          : role == "user" ? ChatRole::kUser
-                                           : ChatRole::kAssistant,
-                          message[1]});
-    }
-    std::optional<bool> thinking;
-    if (golden.contains("thinking")) thinking = golden["thinking"].get<bool>();
-    EXPECT_EQ((*format)->Render(*tokenizer_, messages, thinking),
-              golden["ids"].get<std::vector<int32_t>>())
-        << golden["rendered"].dump();
+    Conversation conversation;
+    conversation.messages = MessagesOf(golden["messages"]);
+    if (golden.contains("thinking")) conversation.thinking = golden["thinking"].get<bool>();
+    const auto ids = (*format)->Render(conversation);
+    ASSERT_TRUE(ids.ok()) << ids.status();
+    EXPECT_EQ(*ids, golden["ids"].get<std::vector<int32_t>>()) << golden["rendered"].dump();
   }
   EXPECT_EQ((*format)->supports_thinking(), GetParam() == "qwen3_tiny");
 }
@@ -142,6 +151,82 @@ TEST_P(TokenizerParityTest, Chats) {
 INSTANTIATE_TEST_SUITE_P(All, TokenizerParityTest,
                          testing::Values("smollm2", "llama3_tiny", "qwen2_tiny", "qwen3_tiny"),
                          [](const auto& info) { return info.param; });
+
+// One template with its conversations: the ids, or the template's own words.
+void CheckChats(const nlohmann::ordered_json& golden) {
+  const std::string folder = "tests/data/" + golden["folder"].get<std::string>() + "/";
+  auto data = ParseTokenizerJson(ReadFile(folder + "tokenizer.json"),
+                                 ReadFile(folder + "tokenizer_config.json"), folder);
+  ASSERT_TRUE(data.ok()) << data.status();
+  data->chat_template = golden["template"];
+  auto tokenizer = Tokenizer::Create(*std::move(data));
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  auto format = ChatFormat::Create(**tokenizer);
+  ASSERT_TRUE(format.ok()) << format.status();
+  for (const nlohmann::ordered_json& chat : golden["cases"]) {
+    SCOPED_TRACE(chat["messages"].dump());
+    Conversation conversation;
+    conversation.messages = MessagesOf(chat["messages"]);
+    if (!chat["tools"].is_null()) conversation.tools_json = chat["tools"].dump();
+    const auto ids = (*format)->Render(conversation);
+    if (chat.contains("refused")) {
+      EXPECT_EQ(ids.status().code(), absl::StatusCode::kInvalidArgument);
+      EXPECT_THAT(std::string(ids.status().message()),
+                  testing::HasSubstr(chat["refused"].get<std::string>()));
+      continue;
+    }
+    ASSERT_TRUE(ids.ok()) << ids.status();
+    EXPECT_EQ(*ids, chat["ids"].get<std::vector<int32_t>>());
+    if (!chat.contains("continued")) continue;
+    conversation.messages.push_back({ChatRole::kAssistant, "I think that ", ""});
+    conversation.continue_final_message = true;
+    const auto continued = (*format)->Render(conversation);
+    ASSERT_TRUE(continued.ok()) << continued.status();
+    EXPECT_EQ(*continued, chat["continued"].get<std::vector<int32_t>>());
+  }
+}
+
+// make_chat_goldens.py made them.
+TEST(ChatParityTest, TemplatesOfManyKinds) {
+  using OrderedJson = nlohmann::ordered_json;
+  const OrderedJson goldens =
+      OrderedJson::parse(ReadFile("tests/parity/tokenizer/goldens/chats.json"));
+  ASSERT_GT(goldens.size(), 15u);
+  for (const OrderedJson& golden : goldens) {
+    SCOPED_TRACE(golden["name"].get<std::string>());
+    CheckChats(golden);
+  }
+}
+
+// Two models of a few kilobytes, made for what their files say wrongly.
+struct ModelFile {
+  explicit ModelFile(const std::string& name) {
+    auto loaded = LoadCheckpoint("tests/data/chat/" + name, LoadFormat::kDummy);
+    EXPECT_TRUE(loaded.ok()) << loaded.status();
+    auto created = Tokenizer::Create(loaded->tokenizer);
+    EXPECT_TRUE(created.ok()) << created.status();
+    tokenizer = *std::move(created);
+  }
+  std::unique_ptr<Tokenizer> tokenizer;
+};
+
+TEST(ChatModelFileTest, MarksTypedAsPlainTextRefuseChat) {
+  const ModelFile model("turn-tokens-normal.gguf");
+  const absl::Status status = ChatFormat::Create(*model.tokenizer).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("<|im_"));
+}
+
+TEST(ChatModelFileTest, ChatEndsAtItsTurnsEnd) {
+  const ModelFile model("eos-endoftext.gguf");
+  const std::optional<int32_t> end = model.tokenizer->SpecialTokenId("<|im_end|>");
+  ASSERT_TRUE(end.has_value());
+  ASSERT_EQ(std::count(model.tokenizer->eos_ids().begin(), model.tokenizer->eos_ids().end(), *end),
+            0);
+  auto format = ChatFormat::Create(*model.tokenizer);
+  ASSERT_TRUE(format.ok()) << format.status();
+  EXPECT_THAT((*format)->turn_end_ids(), testing::ElementsAre(*end));
+}
 
 TEST(TokenizerDataTest, DefaultModelSaysWhatItsFileSays) {
   const TokenizerData data = LoadData("smollm2");

@@ -93,6 +93,18 @@ TEST_P(StopTest, AtAStopTokenWhichCountsButIsNotShown) {
   EXPECT_EQ(sink.result->stats.completion_tokens, static_cast<int32_t>(at + 1));
 }
 
+TEST_P(StopTest, AtAnEndTokenOfTheRequestUnlessEndsAreIgnored) {
+  request_.stopping.end_token_ids = {answer_[20]};
+  EXPECT_EQ(Run().output, answer_);
+  sink_ = std::make_shared<RecordingSink>();
+  request_.stopping.ignore_eos = false;
+  const RecordingSink& sink = Run();
+  EXPECT_EQ(sink.result->reason, FinishReason::kStop);
+  EXPECT_EQ(sink.result->stop.kind, StopCause::Kind::kEosToken);
+  EXPECT_EQ(sink.result->stop.token, answer_[20]);
+  EXPECT_EQ(sink.output.back(), answer_[20]);
+}
+
 TEST_P(StopTest, IncludedStopTokenIsShown) {
   request_.stopping.stop_token_ids = {answer_[0]};
   request_.stopping.include_stop_in_output = true;

@@ -146,6 +146,7 @@ TEST(TokenizerJsonTest, ReadsTheFormsThatExist) {
   json["model"]["byte_fallback"] = true;
   json["normalizer"] = {{"type", "Sequence"}, {"normalizers", Json::array()}};
   config["chat_template"] = {{{"name", "rag"}, {"template", "r"}},
+                             {{"name", "tool_use"}, {"template", "t"}},
                              {{"name", "default"}, {"template", "d"}}};
   auto data = ParseTokenizerJson(json.dump(), config.dump(), kFile);
   ASSERT_TRUE(data.ok()) << data.status();
@@ -155,6 +156,7 @@ TEST(TokenizerJsonTest, ReadsTheFormsThatExist) {
   EXPECT_TRUE(data->bos_id.has_value());
   EXPECT_FALSE(data->normalize_nfc);
   EXPECT_EQ(data->chat_template, "d");
+  EXPECT_EQ(data->tool_chat_template, "t");
 
   json["post_processor"] = nullptr;
   json["pre_tokenizer"]["pretokenizers"] = {{{"type", "Digits"}, {"individual_digits", true}},
