@@ -28,6 +28,7 @@ int Serve(const std::vector<std::string>& arguments) {
       !status.ok()) {
     return Refuse(status);
   }
+  options->processors = kernels::cpu::AvailableProcessors();
   return server::RunServer(*options);
 }
 

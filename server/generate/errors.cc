@@ -3,10 +3,9 @@
 #include "server/generate/errors.h"
 
 #include "absl/strings/cord.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "engine/tokenizer/utf8.h"
+#include "server/observation/printable.h"
 
 namespace swaa::server {
 namespace {
@@ -84,8 +83,12 @@ void AddErrorTrailers(const absl::Status& status, grpc::ServerContextBase* conte
 }
 
 std::string Quoted(const std::string& text) {
-  return absl::StrCat("\"", absl::Utf8SafeCHexEscape(AsValidUtf8(CutUtf8(text, kMaxQuotedBytes))),
-                      "\"");
+  std::string quoted = "\"";
+  for (char c : Printable(CutUtf8(text, kMaxQuotedBytes))) {
+    if (c == '"') quoted += '\\';
+    quoted += c;
+  }
+  return quoted + "\"";
 }
 
 }  // namespace swaa::server

@@ -3,6 +3,8 @@
 #ifndef SWAA_SERVER_LIFECYCLE_SERVER_H_
 #define SWAA_SERVER_LIFECYCLE_SERVER_H_
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -15,6 +17,10 @@
 #include "server/control/control_service.h"
 #include "server/generate/inference_service.h"
 #include "server/generate/serving_context.h"
+#include "server/lifecycle/connection_guard.h"
+#include "server/lifecycle/listener.h"
+#include "server/lifecycle/self_check.h"
+#include "server/observation/process_collector.h"
 #include "server/settings/file_watcher.h"
 #include "server/settings/options.h"
 
@@ -37,7 +43,9 @@ class Server {
   // of it is logged and counted.
   void Reload();
 
-  int port() const { return port_; }
+  int port() const { return listener_->port(); }
+  // Whether it asked, by SIGTERM, to be ended because it no longer serves.
+  bool failed() const { return failed_.load(); }
   int metrics_port() const { return metrics_port_; }  // 0: no metrics
   // What its request handlers reach, for those who would call the engine without gRPC between.
   const ServingContext& serving() const { return serving_; }
@@ -45,12 +53,14 @@ class Server {
  private:
   explicit Server(const ServerOptions& options) : options_(options) {}
 
-  absl::Status CheckAddresses() const;
+  absl::Status TakeAddresses();
   absl::Status LoadModel();
   absl::StatusOr<RecipeCatalog> MakeRecipes(const ServerOptions& options) const;
   absl::Status StartEngine();
   absl::Status StartMetrics();
   absl::Status Listen();
+  // Tells health checks whether new requests are welcome.
+  void SetReady();
   void StopListening(absl::Duration patience);
   void WatchConfig();
   absl::Status TryReload();
@@ -64,16 +74,23 @@ class Server {
   std::unique_ptr<Device> device_;
   std::unique_ptr<Metrics> metrics_;
   std::shared_ptr<LoadCollector> load_collector_;
+  std::shared_ptr<ProcessCollector> process_collector_;
   std::unique_ptr<WorkerPool> workers_;
   std::unique_ptr<SlowReaderWatch> slow_readers_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<prometheus::Exposer> exposer_;
   std::unique_ptr<InferenceService> inference_service_;
   std::unique_ptr<ControlService> control_service_;
+  std::unique_ptr<Listener> listener_;
+  std::unique_ptr<ConnectionGuard> connection_guard_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> grpc_server_;
+  std::unique_ptr<SelfCheck> self_check_;
   std::unique_ptr<FileWatcher> config_watcher_;
-  int port_ = 0;
   int metrics_port_ = 0;
+  int64_t open_file_limit_ = 0;
+  std::atomic<bool> reached_{true};  // by new clients, as the self-check has it
+  std::atomic<bool> failed_{false};
 };
 
 // `swaa serve`: starts, says so, waits for SIGTERM or SIGINT, drains. The process's exit code.

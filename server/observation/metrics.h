@@ -21,6 +21,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "engine/engine.h"
+#include "server/generate/worker_pool.h"
 #include "server/observation/metrics_edges.h"
 #include "server/observation/request_log.h"
 #include "server/recipes/recipe_catalog.h"
@@ -114,16 +115,17 @@ class LoadCollector : public prometheus::Collectable {
     int64_t weight_bytes = 0;
   };
 
-  // Both functions are called from the exposer's threads. `recipe_names` are the registered ones;
+  // The functions are called from the exposer's threads. `recipe_names` are the registered ones;
   // what runs under another label counts as custom.
   LoadCollector(Facts facts, std::function<std::vector<std::string>()> recipe_names,
-                std::function<EngineLoad()> load);
+                std::function<EngineLoad()> load, std::function<AdmissionLoad()> unread);
   std::vector<prometheus::MetricFamily> Collect() const override;
 
  private:
   const Facts facts_;
   const std::function<std::vector<std::string>()> recipe_names_;
   const std::function<EngineLoad()> load_;
+  const std::function<AdmissionLoad()> unread_;
 };
 
 }  // namespace swaa::server

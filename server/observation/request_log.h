@@ -3,6 +3,7 @@
 #ifndef SWAA_SERVER_OBSERVATION_REQUEST_LOG_H_
 #define SWAA_SERVER_OBSERVATION_REQUEST_LOG_H_
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -41,7 +42,15 @@ absl::Status ConfigureLogging(LogFormat format, const std::string& level);
 std::string FormatRecord(const RequestRecord& record, LogFormat format);
 
 // Writes it to the log: info where the request ended well or by its client's doing, else warning.
+// Of requests that were refused 50 lines a second are written, 500 at once; how many were left out
+// stands before the next one.
 void LogRequest(const RequestRecord& record, LogFormat format);
+
+// From now on gRPC's own lines come in our format, as one line each and 5 a second.
+void TakeOverGrpcLog();
+
+// Lines that were left out since the start.
+int64_t SuppressedLogLines();
 
 // Logs a message that may hold any text, in either format. Use it instead of spdlog's own calls.
 void LogInfo(const std::string& message);

@@ -42,14 +42,27 @@ def test_a_dropped_connection_frees_everything(server):
     server.await_idle()
 
 
-def test_deadline(server):
-    call = server.inference.Generate(long_request(), timeout=1.0)
-    with pytest.raises(grpc.RpcError) as caught:
-        for _ in call:
-            pass
-    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+def ends(server, code):
+    return sum(float(line.rsplit(" ", 1)[1]) for line in server.metrics().splitlines()
+               if line.startswith("swaa_requests_total{") and f'grpc_code="{code}"' in line)
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 1.0])
+def test_deadline(server, seconds):
+    """Whoever sees it first: the client resets the stream, and we count a deadline all the same."""
+    before, cancelled = ends(server, "DEADLINE_EXCEEDED"), ends(server, "CANCELLED")
+    for _ in range(5):
+        call = server.inference.Generate(long_request(), timeout=seconds)
+        with pytest.raises(grpc.RpcError) as caught:
+            for _ in call:
+                pass
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     server.await_idle()
-    assert 'grpc_code="DEADLINE_EXCEEDED"' in server.metrics()
+    until = time.monotonic() + 10
+    while ends(server, "DEADLINE_EXCEEDED") < before + 5:
+        assert time.monotonic() < until, server.log()[-2000:]
+        time.sleep(0.05)
+    assert ends(server, "CANCELLED") == cancelled
 
 
 def test_abort_after_accepted_finishes_the_stream(server):
@@ -191,15 +204,19 @@ def test_a_second_signal_ends_at_once():
     assert time.monotonic() - start < 5
 
 
-def test_grace_over_aborts_what_runs():
+def test_what_the_grace_cuts_short_can_be_sent_elsewhere():
     server = Server("--drain-grace-seconds", "0")
     answer = harness.Answer()
     call = server.inference.Generate(long_request())
     answer.take(next(call))
+    answer.take(first_delta(call))
     server.process.send_signal(signal.SIGINT)
-    for response in call:
-        answer.take(response)
-    assert answer.finished.finish_reason == generation.FINISH_REASON_CANCELLED
+    with pytest.raises(grpc.RpcError) as caught:
+        for response in call:
+            answer.take(response)
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert trailer(caught.value, "swaa-error-reason") == "draining"
+    assert answer.finished is None and len(answer.ids) > 0
     assert server.await_exit() == 0, server.log()
 
 

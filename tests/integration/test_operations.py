@@ -172,6 +172,13 @@ def test_chat_command(server):
     (["--model", "x", "--log-level", "loud"], ["--log-level", "loud", "debug"]),
     (["--model", "x", "--no-such-flag"], ["--no-such-flag", "--listen-address"]),
     (["--model", "x", "--max-running-requests", "0"], ["--max-running-requests", "at least 1"]),
+    (["--model", "x", "--threads", "100000"], ["--threads", "100000", "at most 1024"]),
+    (["--model", "x", "--max-running-requests", "1000000"],
+     ["--max-running-requests", "1000000", "at most 65536"]),
+    (["--model", "x", "--max-batch-tokens", "2147483647"],
+     ["--max-batch-tokens", "2147483647", "at most 1048576"]),
+    (["--model", "x", "--max-queued-requests", "2147483647"],
+     ["--max-queued-requests", "2147483647", "at most 1048576"]),
     (["--model", "x", "stray"], ["stray"]),
     (["--model", "x", "--default-recipe", "balancd"],
      ["--default-recipe", "balancd", "did you mean balanced?"]),
@@ -191,6 +198,8 @@ def test_values_that_only_the_model_can_judge():
         (["--dtype", "f8"], ["f8", "f32"]),
         (["--instruction-set", "sse"], ["sse", "avx2"]),
         (["--kv-cache-bytes", "1KiB"], ["kv_cache_bytes", "1024", "at least"]),
+        (["--max-running-requests", "60000", "--max-batch-tokens", "1000000"],
+         ["--max-running-requests", "--max-batch-tokens"]),
         (["--kv-cache-bytes", "900TiB"], ["not enough memory", "lower kv_cache_bytes"]),
     ]:
         result = run("serve", *model, *flags)

@@ -124,7 +124,7 @@ TEST(MetricsTest, LoadIsAskedWhenScraped) {
   EngineLoad load;
   LoadCollector collector(
       {.page_bytes = 10, .weight_bytes = 7}, [] { return std::vector<std::string>{"full"}; },
-      [&] { return load; });
+      [&] { return load; }, [] { return AdmissionLoad{.waiting = 2, .running = 1, .bytes = 77}; });
   load.running = 3;
   load.used_pages = 5;
   load.total_pages = 20;
