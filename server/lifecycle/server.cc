@@ -7,7 +7,7 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
-#include <thread>
+#include <system_error>
 #include <utility>
 
 #include "absl/random/random.h"
@@ -261,8 +261,21 @@ absl::Status AnnounceReady(const ServerOptions& options, const Server& server) {
 
 }  // namespace
 
+namespace {
+
+// Yesterday's port is nobody's.
+void RemovePortFiles(const std::string& port_file) {
+  if (port_file.empty()) return;
+  std::error_code error;
+  std::filesystem::remove(port_file, error);
+  std::filesystem::remove(absl::StrCat(port_file, ".metrics"), error);
+}
+
+}  // namespace
+
 int RunServer(const ServerOptions& options) {
   ShutdownSignals signals;
+  RemovePortFiles(options.port_file);
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(options);
   absl::Status status = server.status();
   if (status.ok()) status = AnnounceReady(options, **server);
@@ -272,13 +285,25 @@ int RunServer(const ServerOptions& options) {
   }
   signals.OnHangup([&server] { (*server)->Reload(); });
   const int signal = signals.Await();
-  signals.OnHangup(nullptr);
+  signals.OnHangup([] { LogInfo("SIGHUP while draining: the configuration is not read again"); });
   LogInfo(absl::StrCat("signal ", signal, ": draining; a second one ends at once"));
   (*server)->Drain();
+  RemovePortFiles(options.port_file);
   const bool failed = (*server)->failed();
   server->reset();
   LogInfo("stopped");
   return failed ? 1 : 0;
+}
+
+absl::Status CheckServerOptions(const ServerOptions& options) {
+  SWAA_ASSIGN_OR_RETURN(Checkpoint checkpoint,
+                        LoadCheckpoint(options.model_path, options.load_format));
+  SWAA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
+                        Tokenizer::Create(checkpoint.tokenizer));
+  const absl::StatusOr<std::unique_ptr<ChatFormat>> chat = ChatFormatFor(*tokenizer);
+  return RecipeCatalog::Create(options.recipes, checkpoint.config.num_layers,
+                               chat.ok() && (*chat)->supports_thinking(), options.default_recipe)
+      .status();
 }
 
 }  // namespace swaa::server

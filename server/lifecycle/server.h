@@ -96,6 +96,9 @@ class Server {
 // `swaa serve`: starts, says so, waits for SIGTERM or SIGINT, drains. The process's exit code.
 int RunServer(const ServerOptions& options);
 
+// What of the options only the model can judge, judged by opening it, without packing weights.
+absl::Status CheckServerOptions(const ServerOptions& options);
+
 }  // namespace swaa::server
 
 #endif  // SWAA_SERVER_LIFECYCLE_SERVER_H_

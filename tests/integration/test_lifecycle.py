@@ -198,10 +198,36 @@ def test_a_second_signal_ends_at_once():
     first_delta(call)
     server.process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
+    # Within a second it is the same, sent twice.
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(1.0)
     assert server.process.poll() is None
+    assert len(server.log().split("draining")) == 2
+    server.process.send_signal(signal.SIGHUP)
     start = time.monotonic()
     assert server.stop() == 128 + signal.SIGTERM
     assert time.monotonic() - start < 5
+    assert "SIGHUP while draining" in server.log()
+
+
+def test_signals_without_a_meaning_do_nothing():
+    server = Server("--kv-cache-bytes", "64MiB", wait=False)
+    until = time.monotonic() + 60
+    while "loading" not in server.log():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    for name in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGPIPE, signal.SIGHUP):
+        server.process.send_signal(name)
+    server.await_ready()
+    for name in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGPIPE):
+        server.process.send_signal(name)
+    assert len(collect(server.inference, request("x", max_tokens=1)).ids) == 1
+    assert "SIGHUP while starting" in server.log()
+    assert server.port_file.exists()
+    assert server.stop() == 0, server.log()
+    assert server.log().count("it means nothing here") == 6
+    assert "there is no configuration to read again" in server.log()
+    assert not server.port_file.exists(), "yesterday's port"
 
 
 def test_what_the_grace_cuts_short_can_be_sent_elsewhere():
