@@ -70,6 +70,7 @@ absl::Status PrepareRequest(const v1::GenerateRequest& proto, const ServingConte
   request->prompt =
       TokenizeInput(valid, serving.model, ThinkingSwitch(recipe.recipe.thinking_mode));
   accepted.set_prompt_tokens(static_cast<uint32_t>(request->prompt.size()));
+  admission->recipe = recipe.recipe;
   request->recipe = std::move(recipe.recipe);
   TakeOptions(std::move(valid), request);
   return CheckForcedLength(*request, serving.engine_options.max_context_tokens);

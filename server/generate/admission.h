@@ -20,6 +20,7 @@ struct Admission {
   v1::Accepted accepted;  // the event, sent when the engine accepts
   std::string recipe_label = kNoRecipeLabel;
   uint32_t tokens_per_delta = 1;
+  Recipe recipe;
 };
 
 // Validates, chooses the recipe, tokenises. Fills `admission` as far as it gets, for the log, and

@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "engine/recipe/visibility.h"
 #include "server/generate/errors.h"
 #include "server/generate/request_bytes.h"
 
@@ -429,9 +430,32 @@ void GenerateStream::HandleTokens(const TokensEvent& event) {
     serving_->metrics->OnInterTokenLatency(admission_.recipe_label, event.at - last_tokens_);
   }
   last_tokens_ = event.at;
+  CountTokens(event);
   std::vector<v1::GenerateResponse> messages;
   deltas_->Add(event.tokens, &messages);
   Serialize(&messages);
+}
+
+void GenerateStream::CountTokens(const TokensEvent& event) {
+  const int64_t prompt = admission_.accepted.prompt_tokens();
+  if (!counted_.first_token) {
+    counted_.first_token = true;
+    serving_->metrics->OnFirstToken(admission_.recipe_label, prompt, event.at - arrival_);
+  }
+  // The first token comes of the prompt's last position; how much of the prompt the cache had is
+  // known at the end.
+  const int64_t first = prompt + std::max<int64_t>(counted_.tokens, 1) - 1;
+  LiveCounts added{.tokens = static_cast<int64_t>(event.tokens.size())};
+  const int64_t last = prompt + counted_.tokens + added.tokens - 1;
+  const Recipe& recipe = admission_.recipe;
+  added.attended_keys = AttendedKeys(recipe, prompt, first, last);
+  const kernels::KeySpan everything = SpanOf(Recipe(), 0, Phase::kDecode);
+  added.full_attention_attended_keys =
+      recipe.num_layers() * SumVisibleKeys(everything, first, last);
+  serving_->metrics->OnTokens(admission_.recipe_label, added);
+  counted_.tokens += added.tokens;
+  counted_.attended_keys += added.attended_keys;
+  counted_.full_attention_attended_keys += added.full_attention_attended_keys;
 }
 
 bool GenerateStream::EventsWereDropped() const {
@@ -478,6 +502,7 @@ void GenerateStream::HandleEnd(absl::Status status, const GenerationStats& stats
   record.finish_reason = reason;
   record.stats = stats;
   record.total = now - arrival_;
+  record.counted = counted_;
   end_ = std::move(status);
   if (has_message_) {
     Record(record);

@@ -104,6 +104,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool TakeEvents(std::deque<Event>* events);
   void Handle(Event event);
   void HandleTokens(const TokensEvent& event);
+  void CountTokens(const TokensEvent& event);
   void HandleResult(const GenerationResult& result, std::vector<v1::GenerateResponse>* messages);
   void HandleEnd(absl::Status status, const GenerationStats& stats,
                  std::optional<FinishReason> reason);
@@ -130,6 +131,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   std::deque<grpc::ByteBuffer> outgoing_;
   grpc::ByteBuffer writing_;
   bool accepted_ = false;
+  LiveCounts counted_;
   absl::Time last_tokens_ = absl::InfinitePast();
   std::optional<absl::Status> end_;           // set: nothing more comes from the engine
   bool finished_ = false;                     // Finish was called

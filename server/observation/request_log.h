@@ -17,6 +17,14 @@ namespace swaa::server {
 // What metrics call the recipe of a request that was refused before its recipe was known.
 inline constexpr char kNoRecipeLabel[] = "none";
 
+// What was counted while a request ran; its end counts the rest.
+struct LiveCounts {
+  int64_t tokens = 0;
+  int64_t attended_keys = 0;  // of decoding
+  int64_t full_attention_attended_keys = 0;
+  bool first_token = false;
+};
+
 // One request, from arrival to its last word.
 struct RequestRecord {
   std::string id;
@@ -26,6 +34,7 @@ struct RequestRecord {
   std::optional<FinishReason> finish_reason;  // absent unless status is OK
   GenerationStats stats;
   absl::Duration total;
+  LiveCounts counted;
 };
 
 enum class LogFormat { kText, kJson };
