@@ -123,7 +123,7 @@ def test_full_queue_never_fits_drain_and_json_log(small_server):
     assert trailer(error, "swaa-error-reason") == "never_fits"
     assert trailer(error, "grpc-retry-pushback-ms") == "-1"
 
-    message = request(LONG, max_tokens=300)
+    message = request(LONG, max_tokens=480)
     message.stopping_options.ignore_eos = True
     running = server.inference.Generate(message)
     answer = harness.Answer()
@@ -156,7 +156,7 @@ def test_full_queue_never_fits_drain_and_json_log(small_server):
     assert trailer(error, "swaa-error-reason") == "draining"
     for response in running:
         answer.take(response)
-    assert answer.finished.usage.completion_tokens == len(answer.ids) == 300
+    assert answer.finished.usage.completion_tokens == len(answer.ids) == 480
     assert server.await_exit() == 0, server.log()
     check_json_log(server.log())
 
