@@ -26,8 +26,8 @@ v1::ChatInput FreshConversation() {
   return chat;
 }
 
-// One turn. A failed one leaves the conversation as it was.
-void Turn(Client* client, v1::GenerateRequest request, const std::string& line,
+// One turn; whether it was answered. A failed one leaves the conversation as it was.
+bool Turn(Client* client, v1::GenerateRequest request, const std::string& line,
           v1::ChatInput* chat) {
   *request.mutable_chat() = *chat;
   AddMessage(v1::ROLE_USER, line, request.mutable_chat());
@@ -38,11 +38,12 @@ void Turn(Client* client, v1::GenerateRequest request, const std::string& line,
   std::printf("\n");
   if (!answer.ok()) {
     Fail("chat", answer.status());
-    return;
+    return false;
   }
   std::fprintf(stderr, "[%s]\n", CostLine(*answer).c_str());
   *chat = request.chat();
   AddMessage(v1::ROLE_ASSISTANT, answer->text, chat);
+  return true;
 }
 
 int Chat(const std::vector<std::string>& arguments) {
@@ -59,6 +60,7 @@ int Chat(const std::vector<std::string>& arguments) {
   if (terminal) std::printf("A line is a message. /reset begins anew, /quit or Ctrl-D ends.\n");
   v1::ChatInput chat = FreshConversation();
   std::string line;
+  bool all_answered = true;
   for (;;) {
     if (terminal) std::printf("> ");
     std::fflush(stdout);
@@ -66,10 +68,10 @@ int Chat(const std::vector<std::string>& arguments) {
     if (line == "/reset") {
       chat = FreshConversation();
     } else if (!line.empty()) {
-      Turn(&client, *request, line, &chat);
+      all_answered = Turn(&client, *request, line, &chat) && all_answered;
     }
   }
-  return 0;
+  return all_answered ? 0 : 1;
 }
 
 }  // namespace

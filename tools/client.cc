@@ -18,14 +18,23 @@ namespace {
 constexpr int kRetryBufferBytes = 16 << 20;
 constexpr double kMegabyte = 1e6;
 
+}  // namespace
+
 absl::Status ToStatus(const grpc::Status& status, const grpc::ClientContext& call) {
+  if (status.ok()) return absl::OkStatus();
   std::string message = status.error_message();
   const auto& trailers = call.GetServerTrailingMetadata();
   if (auto reason = trailers.find("swaa-error-reason"); reason != trailers.end()) {
     absl::StrAppend(&message, " (", std::string(reason->second.data(), reason->second.size()), ")");
+  } else if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
+    // Not a server's word: none was reached.
+    absl::StrAppend(&message, "; no server answers at ", AddressFlag(),
+                    ": `swaa serve --model FILE` starts one, --address names another");
   }
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), message);
 }
+
+namespace {
 
 double Ratio(double part, double whole) { return whole > 0 ? part / whole : 0; }
 

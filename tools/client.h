@@ -42,6 +42,9 @@ class Client {
   std::unique_ptr<v1::InferenceService::Stub> stub_;
 };
 
+// A call's end with the server's reason, or, where no server was reached, with how to start one.
+absl::Status ToStatus(const grpc::Status& status, const grpc::ClientContext& call);
+
 // Layers as a person writes them: odd, even, all, 1,3,5 or first:step.
 absl::StatusOr<v1::LayerSet> ParseLayers(const std::string& text);
 

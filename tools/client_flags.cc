@@ -2,8 +2,11 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/flags/flag.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
 #include "base/status_macros.h"
@@ -20,8 +23,30 @@ ABSL_FLAG(std::string, full_layers, "",
           "with --window: layers that never slide: odd, even, all, 1,3,5 or first:step");
 ABSL_FLAG(std::string, full_decode, "",
           "with --window: layers that see everything while decoding, written alike");
-ABSL_FLAG(absl::optional<uint32_t>, max_tokens, absl::nullopt,
-          "most tokens to generate; absent: up to the model's context");
+ABSL_FLAG(uint32_t, max_tokens, 256, "most tokens to generate; 0: up to the model's context");
+ABSL_FLAG(absl::optional<uint32_t>, min_tokens, absl::nullopt, "no end before so many tokens");
+ABSL_FLAG(std::vector<std::string>, stop, {}, "texts that end the generation, commas between");
+ABSL_FLAG(std::vector<std::string>, stop_token_ids, {},
+          "token ids that end the generation, commas between");
+ABSL_FLAG(bool, ignore_eos, false, "go on after the model's own end token");
+ABSL_FLAG(bool, include_stop, false, "show the stop that ended the generation");
+ABSL_FLAG(absl::optional<float>, top_p, absl::nullopt,
+          "draw from the likeliest tokens with this share of the probability");
+ABSL_FLAG(absl::optional<uint32_t>, top_k, absl::nullopt,
+          "draw from so many likeliest tokens; 0: from all");
+ABSL_FLAG(absl::optional<float>, min_p, absl::nullopt,
+          "draw from tokens at least this many times as likely as the likeliest");
+ABSL_FLAG(absl::optional<float>, frequency_penalty, absl::nullopt,
+          "taken from a token's logit for each time it was generated");
+ABSL_FLAG(absl::optional<float>, presence_penalty, absl::nullopt,
+          "taken from a token's logit once it was generated");
+ABSL_FLAG(absl::optional<float>, repetition_penalty, absl::nullopt,
+          "divides the logits of tokens that were seen; 1: none");
+ABSL_FLAG(std::vector<std::string>, logit_bias, {},
+          "added to tokens' logits: ID:BIAS, commas between");
+ABSL_FLAG(absl::optional<int32_t>, priority, absl::nullopt, "higher is served earlier");
+ABSL_FLAG(std::string, cache_salt, "", "separates the prefix cache from other salts'");
+ABSL_FLAG(std::string, request_id, "", "the request's id, for abort; empty: the server makes one");
 ABSL_FLAG(absl::optional<float>, temperature, absl::nullopt,
           "0 is greedy; absent: the model's own default");
 ABSL_FLAG(absl::optional<uint64_t>, seed, absl::nullopt,
@@ -37,11 +62,75 @@ absl::StatusOr<v1::LayerSet> LayersFlag(const std::string& name, const std::stri
       absl::StrCat("--", name, ": ", std::string(layers.status().message())));
 }
 
+absl::Status TakeStopping(v1::StoppingOptions* stopping) {
+  if (const uint32_t most = absl::GetFlag(FLAGS_max_tokens); most > 0) {
+    stopping->set_max_tokens(most);
+  }
+  if (auto least = absl::GetFlag(FLAGS_min_tokens)) stopping->set_min_tokens(*least);
+  for (const std::string& text : absl::GetFlag(FLAGS_stop)) stopping->add_stop_strings(text);
+  for (const std::string& text : absl::GetFlag(FLAGS_stop_token_ids)) {
+    uint32_t id = 0;
+    if (!absl::SimpleAtoi(text, &id)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--stop-token-ids: \"", text, "\" is no token id; write 2,151645"));
+    }
+    stopping->add_stop_token_ids(id);
+  }
+  stopping->set_ignore_eos(absl::GetFlag(FLAGS_ignore_eos));
+  stopping->set_include_stop_in_output(absl::GetFlag(FLAGS_include_stop));
+  return absl::OkStatus();
+}
+
+absl::Status TakeSampling(v1::SamplingParams* sampling) {
+  if (auto v = absl::GetFlag(FLAGS_temperature)) sampling->set_temperature(*v);
+  if (auto v = absl::GetFlag(FLAGS_top_p)) sampling->set_top_p(*v);
+  if (auto v = absl::GetFlag(FLAGS_top_k)) sampling->set_top_k(*v);
+  if (auto v = absl::GetFlag(FLAGS_min_p)) sampling->set_min_p(*v);
+  if (auto v = absl::GetFlag(FLAGS_frequency_penalty)) sampling->set_frequency_penalty(*v);
+  if (auto v = absl::GetFlag(FLAGS_presence_penalty)) sampling->set_presence_penalty(*v);
+  if (auto v = absl::GetFlag(FLAGS_repetition_penalty)) sampling->set_repetition_penalty(*v);
+  if (auto v = absl::GetFlag(FLAGS_seed)) sampling->set_seed(*v);
+  for (const std::string& text : absl::GetFlag(FLAGS_logit_bias)) {
+    const size_t colon = text.find(':');
+    uint32_t id = 0;
+    float bias = 0;
+    if (colon == std::string::npos || !absl::SimpleAtoi(text.substr(0, colon), &id) ||
+        !absl::SimpleAtof(text.substr(colon + 1), &bias)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--logit-bias: \"", text, "\" is no ID:BIAS; write 11:-100,42:2.5"));
+    }
+    (*sampling->mutable_logit_bias())[id] = bias;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::vector<std::string> ClientFlagNames() {
-  return {"address",     "recipe",     "window",      "sinks", "full_layers",
-          "full_decode", "max_tokens", "temperature", "seed"};
+  return {"address",
+          "recipe",
+          "window",
+          "sinks",
+          "full_layers",
+          "full_decode",
+          "max_tokens",
+          "min_tokens",
+          "stop",
+          "stop_token_ids",
+          "ignore_eos",
+          "include_stop",
+          "temperature",
+          "top_p",
+          "top_k",
+          "min_p",
+          "frequency_penalty",
+          "presence_penalty",
+          "repetition_penalty",
+          "logit_bias",
+          "seed",
+          "priority",
+          "cache_salt",
+          "request_id"};
 }
 
 std::string AddressFlag() { return absl::GetFlag(FLAGS_address); }
@@ -69,13 +158,13 @@ absl::StatusOr<v1::GenerateRequest> RequestFromFlags() {
   }
   if (in_full) *request.mutable_recipe() = recipe;
   if (!name.empty()) request.set_recipe_name(name);
-  if (auto max_tokens = absl::GetFlag(FLAGS_max_tokens)) {
-    request.mutable_stopping_options()->set_max_tokens(*max_tokens);
+  SWAA_RETURN_IF_ERROR(TakeStopping(request.mutable_stopping_options()));
+  SWAA_RETURN_IF_ERROR(TakeSampling(request.mutable_sampling_params()));
+  if (auto priority = absl::GetFlag(FLAGS_priority)) request.set_priority(*priority);
+  if (const std::string salt = absl::GetFlag(FLAGS_cache_salt); !salt.empty()) {
+    request.set_cache_salt(salt);
   }
-  if (auto temperature = absl::GetFlag(FLAGS_temperature)) {
-    request.mutable_sampling_params()->set_temperature(*temperature);
-  }
-  if (auto seed = absl::GetFlag(FLAGS_seed)) request.mutable_sampling_params()->set_seed(*seed);
+  request.set_request_id(absl::GetFlag(FLAGS_request_id));
   return request;
 }
 

@@ -22,6 +22,9 @@ Command ServeCommand();
 Command GenerateCommand();
 Command ChatCommand();
 Command BenchCommand();
+Command InfoCommand();
+Command RecipesCommand();
+Command AbortCommand();
 
 }  // namespace swaa::tools
 

@@ -107,11 +107,11 @@ def print_costs(alone, together, seconds_together):
     )
     print(
         f"  {'':{NAME_WIDTH}}{'first':>8}{'decode':>10}{'KV cache, MB':>15}{'keys':>7}"
-        f"{'speed-up':>14}{'at once':>9}"
+        f"{'times':>14}{'at once':>9}"
     )
     print(
         f"  {'recipe':{NAME_WIDTH}}{'token':>8}{'tokens/s':>10}{'peak  of full':>15}{'':>7}"
-        f"{'counted  obs.':>14}{'seconds':>9}"
+        f"{'fewer faster':>14}{'seconds':>9}"
     )
     print("  " + "─" * (NAME_WIDTH + 63))
     for (name, _), one, many in zip(RECIPES, alone, together):

@@ -13,7 +13,10 @@ namespace {
 using swaa::tools::Command;
 
 std::vector<Command> AllCommands() {
-  return {swaa::tools::ServeCommand(), swaa::tools::GenerateCommand(), swaa::tools::ChatCommand(), swaa::tools::BenchCommand()};
+  return {swaa::tools::ServeCommand(), swaa::tools::GenerateCommand(),
+          swaa::tools::ChatCommand(),  swaa::tools::BenchCommand(),
+          swaa::tools::InfoCommand(),  swaa::tools::RecipesCommand(),
+          swaa::tools::AbortCommand()};
 }
 
 void PrintUsage(std::FILE* out) {
@@ -47,6 +50,10 @@ int main(int argc, char** argv) {
   }
   if (arguments[0] == "--help" || arguments[0] == "-h" || arguments[0] == "help") {
     PrintUsage(stdout);
+    return 0;
+  }
+  if (arguments[0] == "--version" || arguments[0] == "version") {
+    std::printf("swaa %s\n", SWAA_VERSION);
     return 0;
   }
   for (const Command& command : AllCommands()) {

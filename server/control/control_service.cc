@@ -18,8 +18,9 @@ grpc::ServerUnaryReactor* End(grpc::CallbackServerContext* call, const absl::Sta
   return reactor;
 }
 
-absl::Status AbortOne(Engine* engine, const std::string& id) {
-  if (engine->Abort(id)) return absl::OkStatus();
+// Whether the engine has it or it still waits to be read.
+absl::Status AbortOne(ServingContext* serving, const std::string& id) {
+  if (serving->engine->Abort(id) || serving->pending.Abort(id) > 0) return absl::OkStatus();
   return MakeError(absl::StatusCode::kNotFound, "request_not_found",
                    absl::StrCat("request_id: no live request ", Quoted(id),
                                 "; it has ended, or never was here"));
@@ -72,8 +73,11 @@ grpc::ServerUnaryReactor* ControlService::GetLoad(grpc::CallbackServerContext* c
                                                   const v1::GetLoadRequest*,
                                                   v1::GetLoadResponse* response) {
   const EngineLoad load = serving_->engine->Load();
+  const AdmissionLoad admissions = serving_->workers->admission_load();
   response->set_running_requests(load.running);
-  response->set_queued_requests(load.queued);
+  response->set_queued_requests(load.queued + admissions.waiting + admissions.running);
+  response->set_unread_requests(admissions.waiting + admissions.running);
+  response->set_unread_bytes(admissions.bytes);
   response->set_used_kv_pages(load.used_pages);
   response->set_total_kv_pages(load.total_pages);
   response->set_evictable_kv_pages(load.evictable_pages);
@@ -92,12 +96,14 @@ grpc::ServerUnaryReactor* ControlService::Abort(grpc::CallbackServerContext* cal
                                                 const v1::AbortRequest* request,
                                                 v1::AbortResponse* response) {
   if (request->target_case() == v1::AbortRequest::kRequestId) {
-    absl::Status status = AbortOne(serving_->engine, request->request_id());
+    absl::Status status = AbortOne(serving_, request->request_id());
     if (status.ok()) response->set_aborted_requests(1);
     return End(call, status);
   }
   if (request->target_case() == v1::AbortRequest::kAllRequests && request->all_requests()) {
-    response->set_aborted_requests(serving_->engine->AbortAll());
+    // Those first that would otherwise reach the engine in between.
+    const int32_t unread = serving_->pending.AbortAll();
+    response->set_aborted_requests(unread + serving_->engine->AbortAll());
     return End(call, absl::OkStatus());
   }
   return End(call, MakeError(absl::StatusCode::kInvalidArgument, "no_target",

@@ -54,27 +54,27 @@ void TakeOptions(ValidRequest valid, GenerationRequest* request) {
 }  // namespace
 
 absl::Status PrepareRequest(const v1::GenerateRequest& proto, const ServingContext& serving,
-                            Admission* admission, GenerationRequest* request) {
+                            absl::FunctionRef<absl::Status()> still_wanted, Admission* admission,
+                            GenerationRequest* request) {
   SWAA_RETURN_IF_ERROR(ValidateRequestId(proto.request_id()));
   request->id = proto.request_id().empty() ? MakeRequestId() : proto.request_id();
   v1::Accepted& accepted = admission->accepted;
   accepted.set_request_id(request->id);
   accepted.set_model(serving.model.served_name);
-  if (serving.draining.load()) {
-    return MakeError(absl::StatusCode::kUnavailable, "draining",
-                     "the server is shutting down; send the request to another one");
-  }
+  SWAA_RETURN_IF_ERROR(still_wanted());
   SWAA_ASSIGN_OR_RETURN(ChosenRecipe recipe, serving.recipes.Get()->Choose(proto));
   admission->recipe_label = request->recipe_label = recipe.label;
   accepted.set_recipe_name(recipe.name);
   *accepted.mutable_resolved_recipe() = RecipeToProto(recipe.recipe);
   SWAA_ASSIGN_OR_RETURN(ValidRequest valid, ValidateRequest(proto, serving.model));
   admission->tokens_per_delta = valid.tokens_per_delta;
+  SWAA_RETURN_IF_ERROR(still_wanted());
   SWAA_ASSIGN_OR_RETURN(
       std::vector<int32_t> prompt,
       TokenizeInput(valid, serving.model, ThinkingSwitch(recipe.recipe.thinking_mode)));
   request->prompt = std::make_shared<const std::vector<int32_t>>(std::move(prompt));
   accepted.set_prompt_tokens(static_cast<uint32_t>(request->prompt->size()));
+  admission->recipe = recipe.recipe;
   request->recipe = std::move(recipe.recipe);
   TakeOptions(std::move(valid), request);
   return CheckForcedLength(*request, serving.engine_options.max_context_tokens);

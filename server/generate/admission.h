@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "engine/generation.h"
 #include "server/generate/serving_context.h"
@@ -19,13 +20,16 @@ struct Admission {
   v1::Accepted accepted;  // the event, sent when the engine accepts
   std::string recipe_label = kNoRecipeLabel;
   uint32_t tokens_per_delta = 1;
+  Recipe recipe;
 };
 
 // Validates, chooses the recipe, tokenises. Fills `admission` as far as it gets, for the log, and
-// all of `request` but its times. The status is what the client is told. For workers: takes time in
+// all of `request` but its times. The status is what the client is told. `still_wanted` is asked
+// before each part that takes long; what it says ends the work. For workers: takes time in
 // proportion to the prompt.
 absl::Status PrepareRequest(const v1::GenerateRequest& proto, const ServingContext& serving,
-                            Admission* admission, GenerationRequest* request);
+                            absl::FunctionRef<absl::Status()> still_wanted, Admission* admission,
+                            GenerationRequest* request);
 
 }  // namespace swaa::server
 

@@ -2,6 +2,8 @@
 //
 // Every error that leaves the server carries `swaa-error-reason`, a snake_case word for machines;
 // RESOURCE_EXHAUSTED also carries `grpc-retry-pushback-ms`, which gRPC's own retry policy obeys.
+// Both stand in `grpc-status-details-bin` as well, as google.rpc.Status with ErrorInfo and
+// RetryInfo.
 
 #ifndef SWAA_SERVER_GENERATE_ERRORS_H_
 #define SWAA_SERVER_GENERATE_ERRORS_H_

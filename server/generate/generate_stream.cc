@@ -2,16 +2,20 @@
 
 #include "server/generate/generate_stream.h"
 
-#include <chrono>
+#include <algorithm>
+#include <new>
 #include <utility>
 
+#include <grpc/support/time.h>
 #include <grpcpp/impl/codegen/proto_utils.h>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "engine/recipe/visibility.h"
 #include "server/generate/errors.h"
+#include "server/generate/request_bytes.h"
 
 namespace swaa::server {
 namespace {
@@ -23,22 +27,30 @@ size_t BytesOf(const ScoredToken& token) {
   return sizeof(OutputToken) + token.top.size() * sizeof(token.top[0]);
 }
 
-// On the engine's clock. Years away is never: the sum must not overflow.
-SteadyTime DeadlineOf(const grpc::CallbackServerContext& call) {
-  const auto now = std::chrono::system_clock::now();
-  constexpr auto kNever = std::chrono::hours(24 * 365 * 10);
-  if (call.deadline() > now + kNever) return SteadyTime::max();
-  return SteadyClock::now() +
-         std::chrono::duration_cast<SteadyClock::duration>(call.deadline() - now);
+// The deadline on the steady clock, whatever clock gRPC keeps it on.
+absl::Time DeadlineOf(const grpc::CallbackServerContext& call, absl::Time now) {
+  const gpr_timespec deadline = call.raw_deadline();
+  if (gpr_time_cmp(deadline, gpr_inf_future(deadline.clock_type)) == 0) {
+    return absl::InfiniteFuture();
+  }
+  const gpr_timespec left = gpr_time_sub(deadline, gpr_now(deadline.clock_type));
+  return now + absl::Seconds(left.tv_sec) + absl::Nanoseconds(left.tv_nsec);
 }
 
-// What the engine's refusals are called.
-absl::Status NameEngineError(const absl::Status& status) {
+// A client that sees its deadline first resets the stream: its clock began earlier by the way here,
+// and what it writes into grpc-timeout is rounded up by up to a hundredth.
+absl::Duration DeadlineGranularity(absl::Duration timeout) {
+  return std::min(timeout / 2, absl::Milliseconds(100) + timeout / 100);
+}
+
+// What the engine's refusals are called. At the door it is short of places in the queue alone,
+// later of the device's memory.
+absl::Status NameEngineError(const absl::Status& status, const char* exhausted) {
   if (IsDeviceLost(status)) return WithReason(status, "device_lost");
   switch (status.code()) {
     case absl::StatusCode::kResourceExhausted:
       if (IsNeverFits(status)) return WithRetryPushback(WithReason(status, "never_fits"), -1);
-      return WithReason(status, "queue_full");
+      return WithReason(status, exhausted);
     case absl::StatusCode::kUnavailable:
       return WithReason(status, "draining");
     case absl::StatusCode::kAlreadyExists:
@@ -58,63 +70,144 @@ GenerateStream* GenerateStream::Start(ServingContext* serving, grpc::CallbackSer
   stream->self_ = stream;
   serving->live_streams.Add();
   serving->slow_readers->Add(stream);
-  if (!serving->workers->TryPostAdmission([stream] { stream->Admit(); })) {
-    stream->Push(FailedEvent{MakeError(absl::StatusCode::kResourceExhausted, "queue_full",
-                                       "too many requests wait to be read; try again later"),
-                             {}},
-                 kEventBytes);
+  if (stream->has_message_) {
+    if (serving->connections != nullptr) {
+      serving->connections->OnMessage(call->peer(), static_cast<int64_t>(request.Length()));
+    }
+    stream->Begin();
+  } else {
+    if (serving->connections != nullptr) serving->connections->OnAbandoned(call->peer());
+    stream->RefuseWithoutMessage();
   }
   return stream.get();
 }
 
 GenerateStream::GenerateStream(ServingContext* serving, grpc::CallbackServerContext* call,
                                const grpc::ByteBuffer& request)
-    : serving_(serving), call_(call), deadline_(DeadlineOf(*call)), request_bytes_(request) {}
+    : serving_(serving),
+      call_(call),
+      deadline_(DeadlineOf(*call, arrival_)),
+      has_message_(request.Valid()),
+      request_bytes_(request) {}
 
-// ---- admission, on a worker ----
+// ---- admission ----
+
+void GenerateStream::Begin() {
+  std::string id = PeekRequestId(request_bytes_);
+  admission_.accepted.set_request_id(id);
+  serving_->pending.Add(id, shared_from_this());
+  std::unique_lock lock(mutex_);
+  absl::StatusOr<WorkerPool::Ticket> ticket =
+      serving_->workers->PostAdmission(static_cast<int64_t>(request_bytes_.Length()),
+                                       [stream = shared_from_this()] { stream->Admit(); });
+  if (ticket.ok()) {
+    ticket_ = *ticket;
+    return;
+  }
+  request_bytes_.Clear();
+  lock.unlock();
+  Fail(ticket.status());
+}
+
+// A client that is gone is not told; which it was is known when gRPC is done with the call.
+void GenerateStream::RefuseWithoutMessage() {
+  Fail(MakeError(absl::StatusCode::kInvalidArgument, "malformed_request",
+                 "request: the call ended without a message; send one GenerateRequest"));
+}
+
+void GenerateStream::Fail(absl::Status status) {
+  serving_->pending.Remove(this);
+  GenerationStats stats;
+  stats.prompt_tokens = static_cast<int32_t>(admission_.accepted.prompt_tokens());
+  Push(FailedEvent{std::move(status), stats}, kEventBytes);
+}
+
+bool GenerateStream::LeaveQueue(absl::Status status) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!has_message_ || !serving_->workers->CancelAdmission(ticket_)) return false;
+    request_bytes_.Clear();
+  }
+  Fail(std::move(status));
+  return true;
+}
+
+bool GenerateStream::AbortAdmission() {
+  {
+    std::lock_guard lock(mutex_);
+    if (submitted_ || client_gone_ || aborted_) return false;
+    aborted_ = true;
+  }
+  // Else a worker is at it and will ask.
+  LeaveQueue(absl::CancelledError("the request was aborted"));
+  return true;
+}
+
+absl::Status GenerateStream::StillWanted() const {
+  {
+    std::lock_guard lock(mutex_);
+    if (client_gone_) return absl::CancelledError("the client has gone");
+    if (aborted_) return absl::CancelledError("the request was aborted");
+  }
+  if (SteadyNow() >= deadline_) {
+    return absl::DeadlineExceededError("the client's deadline passed while the request waited");
+  }
+  if (serving_->draining.load()) {
+    return MakeError(absl::StatusCode::kUnavailable, "draining",
+                     "the server is shutting down; send the request to another one");
+  }
+  return absl::OkStatus();
+}
 
 void GenerateStream::Admit() {
-  absl::Status status = TryAdmit();
-  if (!status.ok()) {
-    GenerationStats stats;
-    stats.prompt_tokens = static_cast<int32_t>(admission_.accepted.prompt_tokens());
-    Push(FailedEvent{std::move(status), stats}, kEventBytes);
+  absl::Status status;
+  try {
+    status = TryAdmit();
+  } catch (const std::bad_alloc&) {
+    status = MakeError(absl::StatusCode::kResourceExhausted, "out_of_memory",
+                       "request: the server has not the memory to read it now; try again later or "
+                       "send less text");
+  }
+  if (status.ok()) {
+    serving_->pending.Remove(this);
+  } else {
+    Fail(std::move(status));
   }
 }
 
 absl::Status GenerateStream::TryAdmit() {
-  v1::GenerateRequest proto;
-  const grpc::Status parsed =
-      grpc::SerializationTraits<v1::GenerateRequest>::Deserialize(&request_bytes_, &proto);
-  request_bytes_.Clear();
-  if (!parsed.ok()) {
-    return MakeError(
-        absl::StatusCode::kInvalidArgument, "malformed_request",
-        "request: the bytes are no swaa.v1.GenerateRequest, or a string in them is not "
-        "UTF-8; send a message serialised from the published proto");
+  SWAA_RETURN_IF_ERROR(StillWanted());
+  grpc::ByteBuffer bytes;
+  {
+    std::lock_guard lock(mutex_);
+    bytes.Swap(&request_bytes_);
   }
+  v1::GenerateRequest proto;
+  SWAA_RETURN_IF_ERROR(ParseRequest(&bytes, &proto));
   GenerationRequest request;
-  request.arrival = arrival_;
-  request.deadline = deadline_;
-  SWAA_RETURN_IF_ERROR(PrepareRequest(proto, *serving_, &admission_, &request));
+  SWAA_RETURN_IF_ERROR(PrepareRequest(
+      proto, *serving_, [this] { return StillWanted(); }, &admission_, &request));
   deltas_.emplace(serving_->model.tokenizer, admission_.tokens_per_delta);
   return SubmitToEngine(std::move(request));
 }
 
 absl::Status GenerateStream::SubmitToEngine(GenerationRequest request) {
-  {
-    std::lock_guard lock(mutex_);
-    if (client_gone_) return absl::CancelledError("the client has gone");
-  }
-  SWAA_RETURN_IF_ERROR(
-      NameEngineError(serving_->engine->Submit(std::move(request), shared_from_this())));
+  SWAA_RETURN_IF_ERROR(StillWanted());
+  const std::string id = request.id;
+  request.arrival = OnEngineClock(arrival_);
+  request.deadline = OnEngineClock(deadline_);
+  SWAA_RETURN_IF_ERROR(NameEngineError(
+      serving_->engine->Submit(std::move(request), shared_from_this()), "queue_full"));
   bool cancel = false;
+  bool abort = false;
   {
     std::lock_guard lock(mutex_);
     submitted_ = true;
     cancel = client_gone_;
+    abort = aborted_;
   }
-  if (cancel) serving_->engine->Cancel(admission_.accepted.request_id(), this);
+  if (cancel) serving_->engine->Cancel(id, this);
+  if (abort) serving_->engine->Abort(id);
   return absl::OkStatus();
 }
 
@@ -131,13 +224,13 @@ void GenerateStream::OnPromptLogprobs(int32_t first_position, std::vector<Scored
 void GenerateStream::OnTokens(std::vector<OutputToken> tokens) {
   size_t bytes = kEventBytes;
   for (const OutputToken& token : tokens) bytes += BytesOf(token.scored);
-  Push(TokensEvent{std::move(tokens), absl::Now()}, bytes);
+  Push(TokensEvent{std::move(tokens), SteadyNow()}, bytes);
 }
 
 void GenerateStream::OnFinished(const GenerationResult& result) { Push(result, kEventBytes); }
 
 void GenerateStream::OnFailed(const absl::Status& status, const GenerationStats& stats) {
-  Push(FailedEvent{NameEngineError(status), stats}, kEventBytes);
+  Push(FailedEvent{NameEngineError(status, "device_out_of_memory"), stats}, kEventBytes);
 }
 
 void GenerateStream::Push(Event event, size_t bytes) {
@@ -173,9 +266,12 @@ void GenerateStream::OnCancel() {
   bool cancel = false;
   {
     std::lock_guard lock(mutex_);
-    cancel = !client_gone_ && submitted_;
+    if (client_gone_) return;
+    cancel = submitted_;
     client_gone_ = true;
+    gone_at_ = SteadyNow();
   }
+  if (!cancel) LeaveQueue(absl::CancelledError("the client has gone"));
   if (cancel) serving_->engine->Cancel(admission_.accepted.request_id(), this);
 }
 
@@ -200,6 +296,10 @@ void GenerateStream::CutOff() {
 }
 
 void GenerateStream::OnDone() {
+  if (late_record_.has_value()) {
+    if (call_->IsCancelled()) late_record_->status = WhyCancelled(absl::CancelledError("gone"));
+    Record(*late_record_);
+  }
   serving_->slow_readers->Remove(this);
   serving_->live_streams.Remove();
   self_.reset();
@@ -217,6 +317,29 @@ bool GenerateStream::TakeEvents(std::deque<Event>* events) {
 }
 
 void GenerateStream::Pump() {
+  try {
+    PumpEvents();
+  } catch (const std::bad_alloc&) {
+    GiveUp();
+  }
+  WriteOrFinish();
+}
+
+void GenerateStream::GiveUp() {
+  outgoing_.clear();
+  {
+    std::lock_guard lock(mutex_);
+    events_.clear();
+    pump_scheduled_ = false;
+  }
+  if (end_.has_value()) return;
+  serving_->engine->Cancel(admission_.accepted.request_id(), this);
+  HandleEnd(MakeError(absl::StatusCode::kResourceExhausted, "out_of_memory",
+                      "the server has not the memory to send the answer; try again later"),
+            {}, std::nullopt);
+}
+
+void GenerateStream::PumpEvents() {
   for (;;) {
     bool cancel = false;
     {
@@ -236,7 +359,6 @@ void GenerateStream::Pump() {
     pump_scheduled_ = false;
     break;
   }
-  WriteOrFinish();
 }
 
 void GenerateStream::WriteOrFinish() {
@@ -249,7 +371,7 @@ void GenerateStream::WriteOrFinish() {
       writing_ = std::move(outgoing_.front());
       outgoing_.pop_front();
       write = write_under_way_ = true;
-      write_began_ = absl::Now();
+      write_began_ = SteadyNow();
     } else if (end_.has_value() && !finished_) {
       finish = finished_ = true;
     }
@@ -265,27 +387,40 @@ void GenerateStream::FinishCall() {
 }
 
 void GenerateStream::Handle(Event event) {
+  if (end_.has_value()) return;  // given up
   std::vector<v1::GenerateResponse> messages;
   if (std::holds_alternative<AcceptedEvent>(event)) {
     accepted_ = true;
-    serving_->drain_rate.OnRequestBegin(absl::Now());
+    serving_->drain_rate.OnRequestBegin(SteadyNow());
     *messages.emplace_back().mutable_accepted() = admission_.accepted;
   } else if (auto* prompt = std::get_if<PromptLogprobsEvent>(&event)) {
     AppendPromptLogprobs(prompt->first_position, prompt->tokens, &messages);
   } else if (auto* tokens = std::get_if<TokensEvent>(&event)) {
     HandleTokens(*tokens);
   } else if (auto* result = std::get_if<GenerationResult>(&event)) {
-    if (EventsWereDropped()) {
-      HandleEnd(absl::CancelledError("events were dropped"), result->stats, std::nullopt);
-      return;
-    }
-    deltas_->Finish(/*show_rest=*/result->reason != FinishReason::kStop, &messages);
-    messages.push_back(FinishedEvent(*result));
-    HandleEnd(absl::OkStatus(), result->stats, result->reason);
+    HandleResult(*result, &messages);
   } else if (auto* failed = std::get_if<FailedEvent>(&event)) {
     HandleEnd(failed->status, failed->stats, std::nullopt);
   }
   Serialize(&messages);
+}
+
+void GenerateStream::HandleResult(const GenerationResult& result,
+                                  std::vector<v1::GenerateResponse>* messages) {
+  if (EventsWereDropped()) {
+    HandleEnd(absl::CancelledError("events were dropped"), result.stats, std::nullopt);
+    return;
+  }
+  deltas_->Finish(/*show_rest=*/result.reason != FinishReason::kStop, messages);
+  if (result.reason == FinishReason::kCancelled && serving_->grace_over.load()) {
+    HandleEnd(MakeError(absl::StatusCode::kUnavailable, "draining",
+                        "the server shut down before the answer was complete; send the request to "
+                        "another one, with the tokens so far as forced_output_ids"),
+              result.stats, std::nullopt);
+    return;
+  }
+  messages->push_back(FinishedEvent(result));
+  HandleEnd(absl::OkStatus(), result.stats, result.reason);
 }
 
 void GenerateStream::HandleTokens(const TokensEvent& event) {
@@ -293,9 +428,32 @@ void GenerateStream::HandleTokens(const TokensEvent& event) {
     serving_->metrics->OnInterTokenLatency(admission_.recipe_label, event.at - last_tokens_);
   }
   last_tokens_ = event.at;
+  CountTokens(event);
   std::vector<v1::GenerateResponse> messages;
   deltas_->Add(event.tokens, &messages);
   Serialize(&messages);
+}
+
+void GenerateStream::CountTokens(const TokensEvent& event) {
+  const int64_t prompt = admission_.accepted.prompt_tokens();
+  if (!counted_.first_token) {
+    counted_.first_token = true;
+    serving_->metrics->OnFirstToken(admission_.recipe_label, prompt, event.at - arrival_);
+  }
+  // The first token comes of the prompt's last position; how much of the prompt the cache had is
+  // known at the end.
+  const int64_t first = prompt + std::max<int64_t>(counted_.tokens, 1) - 1;
+  LiveCounts added{.tokens = static_cast<int64_t>(event.tokens.size())};
+  const int64_t last = prompt + counted_.tokens + added.tokens - 1;
+  const Recipe& recipe = admission_.recipe;
+  added.attended_keys = AttendedKeys(recipe, prompt, first, last);
+  const kernels::KeySpan everything = SpanOf(Recipe(), 0, Phase::kDecode);
+  added.full_attention_attended_keys =
+      recipe.num_layers() * SumVisibleKeys(everything, first, last);
+  serving_->metrics->OnTokens(admission_.recipe_label, added);
+  counted_.tokens += added.tokens;
+  counted_.attended_keys += added.attended_keys;
+  counted_.full_attention_attended_keys += added.full_attention_attended_keys;
 }
 
 bool GenerateStream::EventsWereDropped() const {
@@ -319,7 +477,7 @@ absl::Status GenerateStream::WhyCancelled(const absl::Status& status) const {
                      absl::FormatDuration(serving_->slow_readers->timeout()), " and was cut off"));
   }
   if (!client_gone_) return WithReason(status, "aborted");
-  if (SteadyClock::now() >= deadline_) {
+  if (gone_at_ >= deadline_ - DeadlineGranularity(deadline_ - arrival_)) {
     return absl::DeadlineExceededError("the client's deadline passed");
   }
   return status;
@@ -328,7 +486,7 @@ absl::Status GenerateStream::WhyCancelled(const absl::Status& status) const {
 void GenerateStream::HandleEnd(absl::Status status, const GenerationStats& stats,
                                std::optional<FinishReason> reason) {
   status = WhyCancelled(status);
-  const absl::Time now = absl::Now();
+  const absl::Time now = SteadyNow();
   if (status.code() == absl::StatusCode::kResourceExhausted && !RetryPushbackMs(status)) {
     status =
         WithRetryPushback(status, absl::ToInt64Milliseconds(serving_->drain_rate.NextWait(now)));
@@ -341,10 +499,19 @@ void GenerateStream::HandleEnd(absl::Status status, const GenerationStats& stats
   record.accepted = accepted_;
   record.finish_reason = reason;
   record.stats = stats;
-  record.total = absl::FromChrono(SteadyClock::now() - arrival_);
+  record.total = now - arrival_;
+  record.counted = counted_;
+  end_ = std::move(status);
+  if (has_message_) {
+    Record(record);
+  } else {
+    late_record_ = std::move(record);
+  }
+}
+
+void GenerateStream::Record(const RequestRecord& record) {
   serving_->metrics->OnRequestEnd(record);
   LogRequest(record, serving_->log_format);
-  end_ = std::move(status);
 }
 
 void GenerateStream::Serialize(std::vector<v1::GenerateResponse>* messages) {

@@ -22,7 +22,9 @@
 #include "engine/generation.h"
 #include "server/generate/admission.h"
 #include "server/generate/delta_builder.h"
+#include "server/generate/pending_admissions.h"
 #include "server/generate/serving_context.h"
+#include "server/generate/steady_time.h"
 #include "swaa/v1/generation.pb.h"
 
 namespace swaa::server {
@@ -31,6 +33,7 @@ namespace swaa::server {
 class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                              public GenerationSink,
                              public WatchedStream,
+                             public PendingAdmission,
                              public std::enable_shared_from_this<GenerateStream> {
  public:
   // `serving` outlives every stream; `call` lives until OnDone, as gRPC has it.
@@ -53,6 +56,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   absl::Time WaitingSince() const override;
   void CutOff() override;
 
+  // PendingAdmission.
+  bool AbortAdmission() override;
+
  private:
   struct AcceptedEvent {};
   struct PromptLogprobsEvent {
@@ -73,23 +79,38 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   GenerateStream(ServingContext* serving, grpc::CallbackServerContext* call,
                  const grpc::ByteBuffer& request);
 
+  // Queues the admission, or refuses.
+  void Begin();
+  // The message did not come whole: its client has left, or sent none.
+  void RefuseWithoutMessage();
   // On a worker: everything up to the engine's queue. A failure becomes a FailedEvent.
   void Admit();
   absl::Status TryAdmit();
   absl::Status SubmitToEngine(GenerationRequest request);
+  // Why the request need not be worked on further, if so.
+  absl::Status StillWanted() const;
+  // Ends the request while it waits to be read; false: it does not, any more.
+  bool LeaveQueue(absl::Status status);
+  void Fail(absl::Status status);
 
   void Push(Event event, size_t bytes);
   void SchedulePump() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // On a worker.
   void Pump();
+  void PumpEvents();
+  // Memory ran out in the pump: nothing more is sent but the status.
+  void GiveUp();
   bool TakeEvents(std::deque<Event>* events);
   void Handle(Event event);
   void HandleTokens(const TokensEvent& event);
+  void CountTokens(const TokensEvent& event);
+  void HandleResult(const GenerationResult& result, std::vector<v1::GenerateResponse>* messages);
   void HandleEnd(absl::Status status, const GenerationStats& stats,
                  std::optional<FinishReason> reason);
   // The reader will not get what is still to come.
   bool EventsWereDropped() const;
+  void Record(const RequestRecord& record);
   // What the client is told when the engine says CANCELLED.
   absl::Status WhyCancelled(const absl::Status& status) const;
   void Serialize(std::vector<v1::GenerateResponse>* messages);
@@ -98,9 +119,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 
   ServingContext* const serving_;
   grpc::CallbackServerContext* const call_;
-  const SteadyTime arrival_ = SteadyClock::now();
-  const SteadyTime deadline_;
-  grpc::ByteBuffer request_bytes_;
+  const absl::Time arrival_ = SteadyNow();
+  const absl::Time deadline_;
+  const bool has_message_;
 
   // Written by Admit before the engine knows the request; then read by the pump.
   Admission admission_;
@@ -110,11 +131,16 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   std::deque<grpc::ByteBuffer> outgoing_;
   grpc::ByteBuffer writing_;
   bool accepted_ = false;
+  LiveCounts counted_;
   absl::Time last_tokens_ = absl::InfinitePast();
-  std::optional<absl::Status> end_;  // set: nothing more comes from the engine
-  bool finished_ = false;            // Finish was called
+  std::optional<absl::Status> end_;           // set: nothing more comes from the engine
+  bool finished_ = false;                     // Finish was called
+  std::optional<RequestRecord> late_record_;  // for OnDone, which knows whether the client left
 
   mutable std::mutex mutex_;
+  grpc::ByteBuffer request_bytes_ ABSL_GUARDED_BY(mutex_);
+  WorkerPool::Ticket ticket_ ABSL_GUARDED_BY(mutex_);
+  bool aborted_ ABSL_GUARDED_BY(mutex_) = false;
   std::deque<Event> events_ ABSL_GUARDED_BY(mutex_);
   size_t event_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool pump_scheduled_ ABSL_GUARDED_BY(mutex_) = false;
@@ -124,6 +150,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool cutting_off_ ABSL_GUARDED_BY(mutex_) = false;  // the call must not be finished meanwhile
   bool submitted_ ABSL_GUARDED_BY(mutex_) = false;
   bool client_gone_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time gone_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   bool overflowed_ ABSL_GUARDED_BY(mutex_) = false;
   bool overflow_cancelled_ ABSL_GUARDED_BY(mutex_) = false;
 

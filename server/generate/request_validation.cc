@@ -18,6 +18,32 @@ absl::Status Invalid(const std::string& reason, const std::string& message) {
   return MakeError(absl::StatusCode::kInvalidArgument, reason, message);
 }
 
+// At most `most` of something.
+absl::Status CheckCount(const std::string& field, int count, int most, const std::string& what,
+                        const std::string& way_out) {
+  if (count <= most) return absl::OkStatus();
+  return Invalid("limit_exceeded",
+                 absl::StrCat(field, ": ", count, " ", what, "; at most ", most, way_out));
+}
+
+absl::Status CheckBytes(const std::string& field, const std::string& value, int most) {
+  return CheckCount(field, static_cast<int>(value.size()), most, "bytes",
+                    absl::StrCat("; it begins ", Quoted(value.substr(0, 32))));
+}
+
+// What has no other bound than the message's.
+absl::Status CheckNames(const v1::GenerateRequest& request) {
+  SWAA_RETURN_IF_ERROR(CheckBytes("model", request.model(), kMaxNameBytes));
+  SWAA_RETURN_IF_ERROR(CheckBytes("cache_salt", request.cache_salt(), kMaxCacheSaltBytes));
+  return CheckBytes("experiment_unit_id", request.experiment_unit_id(), kMaxNameBytes);
+}
+
+absl::Status CheckPriority(int32_t priority, int32_t most) {
+  if (priority >= -most && priority <= most) return absl::OkStatus();
+  return Invalid("limit_exceeded", absl::StrCat("priority: ", priority, " is out of range; from ",
+                                                -most, " to ", most, " on this server"));
+}
+
 // Ids below the vocabulary's size, as the engine's type.
 template <typename Ids>
 absl::StatusOr<std::vector<int32_t>> ValidTokens(const Ids& ids, int32_t vocab_size,
@@ -67,11 +93,15 @@ absl::StatusOr<Conversation> ValidChat(const v1::ChatInput& chat, const ServingM
   if (chat.messages().empty()) {
     return Invalid("empty_input", "chat.messages: empty; send at least one message");
   }
+  SWAA_RETURN_IF_ERROR(CheckCount("chat.messages", chat.messages_size(), kMaxChatMessages,
+                                  "messages", "; join or drop some"));
   Conversation conversation;
   for (int i = 0; i < chat.messages_size(); ++i) {
     const v1::ChatMessage& message = chat.messages(i);
     SWAA_ASSIGN_OR_RETURN(
         ChatRole role, RoleFromProto(message.role(), absl::StrCat("chat.messages[", i, "].role")));
+    SWAA_RETURN_IF_ERROR(model.prompt_bound.Check(message.content(),
+                                                  absl::StrCat("chat.messages[", i, "].content")));
     conversation.messages.push_back({role, message.content(), message.fields_json()});
   }
   conversation.tools_json = chat.tools_json();
@@ -86,12 +116,15 @@ absl::Status ReadInput(const v1::GenerateRequest& request, const ServingModel& m
       if (request.prompt().empty()) {
         return Invalid("empty_input", "prompt: \"\" is empty; send at least one character");
       }
+      SWAA_RETURN_IF_ERROR(model.prompt_bound.Check(request.prompt(), "prompt"));
       out->input = request.prompt();
       return absl::OkStatus();
     case v1::GenerateRequest::kTokenIds: {
       if (request.token_ids().ids().empty()) {
         return Invalid("empty_input", "token_ids.ids: empty; send at least one token id");
       }
+      SWAA_RETURN_IF_ERROR(
+          model.prompt_bound.CheckTokens(request.token_ids().ids_size(), "token_ids.ids"));
       SWAA_ASSIGN_OR_RETURN(
           out->input,
           ValidTokens(request.token_ids().ids(), model.tokenizer->vocab_size(), "token_ids.ids"));
@@ -127,6 +160,9 @@ absl::Status ReadSampling(const v1::SamplingParams& proto, const ServingModel& m
                                 ? proto.repetition_penalty()
                                 : defaults.repetition_penalty.value_or(1);
   out->seed = proto.has_seed() ? proto.seed() : RandomSeed();
+  SWAA_RETURN_IF_ERROR(CheckCount("sampling_params.logit_bias",
+                                  static_cast<int>(proto.logit_bias().size()), kMaxLogitBiases,
+                                  "entries", "; bias fewer tokens"));
   out->logit_bias.assign(proto.logit_bias().begin(), proto.logit_bias().end());
   std::sort(out->logit_bias.begin(), out->logit_bias.end());
   return WithReason(Validate(*out, model.tokenizer->vocab_size()), "invalid_sampling_params");
@@ -136,6 +172,14 @@ absl::Status ReadStopping(const v1::StoppingOptions& proto, const ServingModel& 
                           StoppingOptions* out) {
   if (proto.has_max_tokens()) out->max_tokens = proto.max_tokens();
   out->min_tokens = proto.min_tokens();
+  SWAA_RETURN_IF_ERROR(CheckCount("stopping_options.stop_strings", proto.stop_strings_size(),
+                                  kMaxStopStrings, "strings", "; stop at fewer"));
+  for (int i = 0; i < proto.stop_strings_size(); ++i) {
+    SWAA_RETURN_IF_ERROR(CheckBytes(absl::StrCat("stopping_options.stop_strings[", i, "]"),
+                                    proto.stop_strings(i), kMaxStopStringBytes));
+  }
+  SWAA_RETURN_IF_ERROR(CheckCount("stopping_options.stop_token_ids", proto.stop_token_ids_size(),
+                                  kMaxStopTokens, "tokens", "; stop at fewer"));
   out->stop_strings = {proto.stop_strings().begin(), proto.stop_strings().end()};
   SWAA_ASSIGN_OR_RETURN(out->stop_token_ids,
                         ValidTokens(proto.stop_token_ids(), model.tokenizer->vocab_size(),
@@ -214,7 +258,9 @@ absl::Status ValidateModelName(const std::string& name, const ServingModel& mode
 absl::StatusOr<ValidRequest> ValidateRequest(const v1::GenerateRequest& request,
                                              const ServingModel& model) {
   SWAA_RETURN_IF_ERROR(ValidateRequestId(request.request_id()));
+  SWAA_RETURN_IF_ERROR(CheckNames(request));
   SWAA_RETURN_IF_ERROR(ValidateModelName(request.model(), model));
+  SWAA_RETURN_IF_ERROR(CheckPriority(request.priority(), model.max_priority));
   ValidRequest valid;
   SWAA_RETURN_IF_ERROR(ReadInput(request, model, &valid));
   SWAA_RETURN_IF_ERROR(ReadSampling(request.sampling_params(), model, &valid.sampling));

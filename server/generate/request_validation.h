@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "engine/sampling/sampling_params.h"
 #include "engine/tokenizer/chat_format.h"
+#include "kernels/sampling.h"
 #include "server/generate/serving_model.h"
 #include "swaa/v1/generation.pb.h"
 
@@ -20,6 +21,14 @@ namespace swaa::server {
 
 inline constexpr size_t kMaxRequestIdBytes = 128;
 inline constexpr uint32_t kMaxLogprobAlternatives = 20;
+// What a request may make the server keep or walk through beside its text and its tokens.
+inline constexpr int kMaxCacheSaltBytes = 128;
+inline constexpr int kMaxNameBytes = 256;  // model, recipe_name, lora_name, experiment_unit_id
+inline constexpr int kMaxLogitBiases = kernels::kMaxLogitBiases;
+inline constexpr int kMaxStopStrings = 64;
+inline constexpr int kMaxStopStringBytes = 256;
+inline constexpr int kMaxStopTokens = 256;
+inline constexpr int kMaxChatMessages = 4096;
 
 // A request that is in order, but for its recipe (RecipeCatalog::Choose) and its length (the
 // engine).
@@ -42,7 +51,8 @@ absl::Status ValidateRequestId(const std::string& id);
 // NOT_FOUND for a model that is not the served one. Empty: the served one.
 absl::Status ValidateModelName(const std::string& name, const ServingModel& model);
 
-// INVALID_ARGUMENT with field, value and way out.
+// INVALID_ARGUMENT with field, value and way out; OUT_OF_RANGE for text that cannot fit into the
+// context.
 absl::StatusOr<ValidRequest> ValidateRequest(const v1::GenerateRequest& request,
                                              const ServingModel& model);
 

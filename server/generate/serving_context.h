@@ -11,9 +11,11 @@
 #include "engine/engine.h"
 #include "server/generate/drain_rate.h"
 #include "server/generate/live_count.h"
+#include "server/generate/pending_admissions.h"
 #include "server/generate/serving_model.h"
 #include "server/generate/slow_reader_watch.h"
 #include "server/generate/worker_pool.h"
+#include "server/lifecycle/connection_guard.h"
 #include "server/observation/metrics.h"
 #include "server/observation/request_log.h"
 #include "server/recipes/current_recipes.h"
@@ -37,10 +39,13 @@ struct ServingContext {
   WorkerPool* workers = nullptr;
   Metrics* metrics = nullptr;
   SlowReaderWatch* slow_readers = nullptr;
+  ConnectionGuard* connections = nullptr;  // null: nobody watches them
 
   DrainRate drain_rate;
   LiveCount live_streams;
+  PendingAdmissions pending;
   std::atomic<bool> draining{false};
+  std::atomic<bool> grace_over{false};  // what the engine aborts from now on, the drain aborts
 };
 
 }  // namespace swaa::server

@@ -3,11 +3,13 @@
 #ifndef SWAA_SERVER_GENERATE_SERVING_MODEL_H_
 #define SWAA_SERVER_GENERATE_SERVING_MODEL_H_
 
+#include <cstdint>
 #include <string>
 
 #include "engine/checkpoint/model_config.h"
 #include "engine/tokenizer/chat_format.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "server/generate/prompt_bound.h"
 
 namespace swaa::server {
 
@@ -19,6 +21,8 @@ struct ServingModel {
   const Tokenizer* tokenizer = nullptr;
   const ChatFormat* chat_format = nullptr;  // null: no chat, and no_chat_reason says why
   std::string no_chat_reason;
+  PromptBound prompt_bound;
+  int32_t max_priority = 100;  // and -max_priority the least
 
   bool supports_thinking() const {
     return chat_format != nullptr && chat_format->supports_thinking();

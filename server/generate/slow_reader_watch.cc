@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "absl/time/clock.h"
+#include "server/generate/steady_time.h"
 
 namespace swaa::server {
 
@@ -47,7 +47,7 @@ void SlowReaderWatch::Watch() {
         if (auto stream = weak.lock()) streams.push_back(std::move(stream));
       }
     }
-    const absl::Time latest = absl::Now() - timeout_;
+    const absl::Time latest = SteadyNow() - timeout_;
     for (const auto& stream : streams) {
       if (stream->WaitingSince() <= latest) stream->CutOff();
     }

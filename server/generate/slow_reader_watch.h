@@ -18,7 +18,8 @@ namespace swaa::server {
 class WatchedStream {
  public:
   virtual ~WatchedStream() = default;
-  // The time since which one write has been waiting for the reader; InfiniteFuture: none is.
+  // The time (SteadyNow) since which one write has been waiting for the reader; InfiniteFuture:
+  // none is.
   virtual absl::Time WaitingSince() const = 0;
   // The reader has had its time.
   virtual void CutOff() = 0;

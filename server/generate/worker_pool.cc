@@ -2,14 +2,33 @@
 
 #include "server/generate/worker_pool.h"
 
-#include <utility>
+#include <new>
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "server/generate/errors.h"
+#include "server/observation/request_log.h"
 
 namespace swaa::server {
+namespace {
+
+// What a byte of a message takes to be parsed and tokenised, as an order of magnitude: 15 MiB of
+// spaces took 5.4 s.
+constexpr int64_t kNanosecondsPerByte = 350;
+
+void RunGuarded(const std::function<void()>& task) {
+  try {
+    task();
+  } catch (const std::bad_alloc&) {
+    LogWarning("out of memory in a worker; what it did is left undone");
+  }
+}
+
+}  // namespace
 
 WorkerPool::WorkerPool(const Options& options) : options_(options) {
-  SWAA_CHECK_GE(options.threads, 2);
+  SWAA_CHECK_GE(options.threads, 3);
   threads_.reserve(options.threads);
   for (int i = 0; i < options.threads; ++i) threads_.emplace_back([this] { Work(); });
 }
@@ -31,43 +50,98 @@ void WorkerPool::PostStreaming(std::function<void()> task) {
   changed_.notify_one();
 }
 
-bool WorkerPool::TryPostAdmission(std::function<void()> task) {
+absl::StatusOr<WorkerPool::Ticket> WorkerPool::PostAdmission(int64_t bytes,
+                                                             std::function<void()> task) {
+  const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(
+      std::chrono::steady_clock::now() - start_);
+  Ticket ticket;
   {
     std::lock_guard lock(mutex_);
-    if (admissions_.size() >= options_.max_queued_admissions) return false;
-    admissions_.push_back(std::move(task));
+    if (small_.size() + large_.size() >= options_.max_queued_admissions) {
+      return MakeError(absl::StatusCode::kResourceExhausted, "queue_full",
+                       absl::StrCat("request: ", options_.max_queued_admissions,
+                                    " requests wait to be read, which is the most; try again "
+                                    "later"));
+    }
+    if (bytes_ > 0 && bytes_ + bytes > options_.max_admission_bytes) {
+      return MakeError(
+          absl::StatusCode::kResourceExhausted, "queue_full",
+          absl::StrCat("request: its ", bytes, " bytes and the ", bytes_,
+                       " of requests that wait to be read exceed the most, ",
+                       options_.max_admission_bytes, "; try again later or send less text"));
+    }
+    ticket = {now.count() + bytes * kNanosecondsPerByte, ++sequence_};
+    auto& queue = bytes >= kLargeAdmissionBytes ? large_ : small_;
+    queue.emplace(ticket, Admission{bytes, std::move(task)});
+    bytes_ += bytes;
   }
-  changed_.notify_one();
-  return true;
+  // Any: a thread that may not take a large one would go back to sleep and leave it.
+  changed_.notify_all();
+  return ticket;
 }
 
-bool WorkerPool::MayAdmit() const {
-  return !admissions_.empty() && admissions_running_ < options_.threads - 1;
+bool WorkerPool::CancelAdmission(const Ticket& ticket) {
+  Admission removed;  // destroyed without the lock: it may hold the last reference to a stream
+  std::lock_guard lock(mutex_);
+  for (auto* queue : {&small_, &large_}) {
+    auto found = queue->find(ticket);
+    if (found == queue->end()) continue;
+    bytes_ -= found->second.bytes;
+    removed = std::move(found->second);
+    queue->erase(found);
+    return true;
+  }
+  return false;
 }
 
-bool WorkerPool::HasWork() const { return !streaming_.empty() || MayAdmit() || stopping_; }
+AdmissionLoad WorkerPool::admission_load() const {
+  std::lock_guard lock(mutex_);
+  return {.waiting = static_cast<int32_t>(small_.size() + large_.size()),
+          .running = admissions_running_,
+          .bytes = bytes_};
+}
+
+const std::map<WorkerPool::Ticket, WorkerPool::Admission>* WorkerPool::NextQueue() const {
+  if (admissions_running_ >= options_.threads - 1) return nullptr;
+  const bool may_take_large = !large_.empty() && large_running_ < options_.threads - 2;
+  if (small_.empty()) return may_take_large ? &large_ : nullptr;
+  return may_take_large && large_.begin()->first < small_.begin()->first ? &large_ : &small_;
+}
+
+bool WorkerPool::HasWork() const {
+  return !streaming_.empty() || stopping_ || NextQueue() != nullptr;
+}
 
 void WorkerPool::Work() {
   std::unique_lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [this] { return HasWork(); });
-    std::function<void()> task;
-    const bool admission = streaming_.empty() && MayAdmit();
     if (!streaming_.empty()) {
-      task = std::move(streaming_.front());
+      std::function<void()> task = std::move(streaming_.front());
       streaming_.pop_front();
-    } else if (admission) {
-      task = std::move(admissions_.front());
-      admissions_.pop_front();
-      ++admissions_running_;
-    } else {
-      return;  // stopping; admissions that remain are for the threads that are at one now
+      lock.unlock();
+      RunGuarded(task);
+      task = nullptr;  // what it held goes before the lock is taken again
+      lock.lock();
+      continue;
     }
+    const auto* queue = NextQueue();
+    // Stopping; admissions that remain are for the threads that are at one now.
+    if (queue == nullptr) return;
+    const bool large = queue == &large_;
+    auto first = (large ? large_ : small_).begin();
+    Admission admission = std::move(first->second);
+    (large ? large_ : small_).erase(first);
+    ++admissions_running_;
+    if (large) ++large_running_;
     lock.unlock();
-    task();
-    task = nullptr;  // what it held goes before the lock is taken again
+    RunGuarded(admission.task);
+    admission.task = nullptr;
     lock.lock();
-    if (admission) --admissions_running_;
+    --admissions_running_;
+    if (large) --large_running_;
+    bytes_ -= admission.bytes;
+    changed_.notify_all();
   }
 }
 

@@ -3,48 +3,85 @@
 #ifndef SWAA_SERVER_GENERATE_WORKER_POOL_H_
 #define SWAA_SERVER_GENERATE_WORKER_POOL_H_
 
+#include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <mutex>
-#include <string>
+#include <optional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
 
 namespace swaa::server {
 
+// What waits to be admitted, and what is being admitted.
+struct AdmissionLoad {
+  int32_t waiting = 0;
+  int32_t running = 0;
+  int64_t bytes = 0;  // of both
+};
+
 // A fixed set of threads and two queues. Streaming tasks (short; a stream has at most one queued)
-// run first. Admissions (parse, tokenise: may take long) are bounded and never take the last
-// thread, so that a long prompt delays nobody's tokens. Thread-safe.
+// run first. Admissions (parse, tokenise: may take long) are bounded in number and in bytes and
+// never take the last thread; large ones (kLargeAdmissionBytes) never the last two, so that a long
+// prompt delays neither tokens nor small prompts. A large one is overtaken by those that come
+// within about the time that it takes itself. Thread-safe.
 class WorkerPool {
  public:
   struct Options {
-    int threads = 2;  // at least 2
+    int threads = 3;  // at least 3
     size_t max_queued_admissions = 1024;
+    // Waiting and in work. One admission alone may exceed it.
+    int64_t max_admission_bytes = int64_t{64} << 20;
   };
+  static constexpr int64_t kLargeAdmissionBytes = int64_t{64} << 10;
+
+  // Names a queued admission.
+  using Ticket = std::pair<int64_t, uint64_t>;
 
   explicit WorkerPool(const Options& options);
   // Runs what is queued, then joins.
   ~WorkerPool();
 
-  // Queues a streaming task. Never refuses, never blocks.
+  // Queues a streaming task. Never refuses, never blocks. A task throws nothing but std::bad_alloc,
+  // which is logged: whoever needs to hear of it catches it.
   void PostStreaming(std::function<void()> task);
-  // Queues an admission; false if its queue is full.
-  bool TryPostAdmission(std::function<void()> task);
+  // Queues an admission of a message of this size. RESOURCE_EXHAUSTED says which bound is reached.
+  absl::StatusOr<Ticket> PostAdmission(int64_t bytes, std::function<void()> task);
+  // Takes an admission out of the queue; false: it has begun, or has ended.
+  bool CancelAdmission(const Ticket& ticket);
+
+  AdmissionLoad admission_load() const;
 
  private:
+  struct Admission {
+    int64_t bytes;
+    std::function<void()> task;
+  };
+
   void Work();
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool MayAdmit() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The queue whose first admission may begin now; null: none may.
+  const std::map<Ticket, Admission>* NextQueue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
-  std::mutex mutex_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::function<void()>> streaming_ ABSL_GUARDED_BY(mutex_);
-  std::deque<std::function<void()>> admissions_ ABSL_GUARDED_BY(mutex_);
+  // In the order in which they begin: by when they came plus what they take.
+  std::map<Ticket, Admission> small_ ABSL_GUARDED_BY(mutex_);
+  std::map<Ticket, Admission> large_ ABSL_GUARDED_BY(mutex_);
+  uint64_t sequence_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   int admissions_running_ ABSL_GUARDED_BY(mutex_) = 0;
+  int large_running_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;
 };

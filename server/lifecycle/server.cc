@@ -7,20 +7,16 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
-#include <thread>
+#include <system_error>
 #include <utility>
-
-#include <google/protobuf/stubs/logging.h>
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/health_check_service_interface.h>
 
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "engine/model/model_device.h"
 #include "server/generate/errors.h"
+#include "server/generate/steady_time.h"
 #include "server/lifecycle/listen_check.h"
 #include "server/lifecycle/shutdown_signals.h"
 #include "server/lifecycle/warm_up.h"
@@ -28,9 +24,6 @@
 namespace swaa::server {
 namespace {
 
-constexpr char kReadyService[] = "swaa.v1.InferenceService";
-constexpr int kMaxReceiveBytes = 16 << 20;
-constexpr int kMaxSendBytes = 4 << 20;
 // How long the last words of requests that have ended may take to be written.
 constexpr absl::Duration kLastWords = absl::Seconds(5);
 
@@ -45,21 +38,13 @@ std::string RandomId() {
   return absl::StrFormat("%016x", absl::Uniform<uint64_t>(generator));
 }
 
-// Protobuf prints strings that are not UTF-8 to stderr; such requests are refused and logged as
-// such.
-void IgnoreProtobufLog(google::protobuf::LogLevel, const char*, int, const std::string&) {}
-
 // Says how far the loading is, about once a second.
 std::function<void(double)> ProgressLogger() {
-  return [last = absl::Now()](double share) mutable {
-    if (absl::Now() - last < absl::Seconds(1)) return;
-    last = absl::Now();
+  return [last = SteadyNow()](double share) mutable {
+    if (SteadyNow() - last < absl::Seconds(1)) return;
+    last = SteadyNow();
     LogInfo(absl::StrFormat("packing weights: %.0f %%", 100 * share));
   };
-}
-
-int Milliseconds(absl::Duration duration) {
-  return static_cast<int>(absl::ToInt64Milliseconds(duration));
 }
 
 std::vector<std::string> RecipeNames(const RecipeCatalog& recipes) {
@@ -74,7 +59,7 @@ std::string MiB(int64_t bytes) { return absl::StrFormat("%.0f MiB", bytes / 1048
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
   std::unique_ptr<Server> server(new Server(options));
-  SWAA_RETURN_IF_ERROR(server->CheckAddresses());
+  SWAA_RETURN_IF_ERROR(server->TakeAddresses());
   SWAA_RETURN_IF_ERROR(server->LoadModel());
   SWAA_ASSIGN_OR_RETURN(RecipeCatalog recipes, server->MakeRecipes(options));
   server->serving_.recipes.Set(std::move(recipes));
@@ -87,6 +72,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
 
 Server::~Server() {
   config_watcher_.reset();
+  self_check_.reset();
   StopListening(absl::ZeroDuration());
   exposer_.reset();
   engine_.reset();
@@ -94,8 +80,9 @@ Server::~Server() {
 }
 
 // Before the model is loaded, which takes its time.
-absl::Status Server::CheckAddresses() const {
-  SWAA_RETURN_IF_ERROR(CheckCanListen("--listen-address", options_.listen_address));
+absl::Status Server::TakeAddresses() {
+  SWAA_ASSIGN_OR_RETURN(open_file_limit_, RaiseOpenFileLimit());
+  SWAA_ASSIGN_OR_RETURN(listener_, Listener::Bind("--listen-address", options_.listen_address));
   if (options_.metrics_address.empty()) return absl::OkStatus();
   return CheckCanListen("--metrics-address", options_.metrics_address);
 }
@@ -119,6 +106,8 @@ absl::Status Server::LoadModel() {
   model.defaults = checkpoint_.generation;
   model.tokenizer = tokenizer_.get();
   model.chat_format = chat_format_.get();
+  model.prompt_bound = PromptBound(*tokenizer_, checkpoint_.config.max_context_tokens);
+  model.max_priority = options_.max_priority;
 
   ModelDeviceOptions device;
   device.operators.device = options_.device;
@@ -130,7 +119,15 @@ absl::Status Server::LoadModel() {
   device.max_step_tokens = options_.max_batch_tokens;
   device.num_slots = options_.max_running_requests;
   device.on_progress = ProgressLogger();
-  SWAA_ASSIGN_OR_RETURN(device_, CreateModelDevice(checkpoint_, device));
+  absl::StatusOr<std::unique_ptr<Device>> made = CreateModelDevice(checkpoint_, device);
+  if (absl::IsResourceExhausted(made.status())) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        std::string(made.status().message()), "; what takes memory beside the weights: ",
+        "--kv-cache-bytes ", options_.kv_cache_bytes, ", --max-batch-tokens ",
+        options_.max_batch_tokens, ", --max-running-requests ", options_.max_running_requests));
+  }
+  SWAA_RETURN_IF_ERROR(made.status());
+  device_ = *std::move(made);
   serving_.device = device_->info();
   LogInfo(absl::StrCat("loaded ", model.served_name, " on ", serving_.device.name, ": weights ",
                        MiB(serving_.device.weight_bytes), ", pool of ",
@@ -157,11 +154,12 @@ absl::Status Server::StartEngine() {
   metrics_ = std::make_unique<Metrics>(*recipes, serving_.version, serving_.model.served_name,
                                        serving_.device.backend, options_.metrics_edges);
   serving_.metrics = metrics_.get();
-  // Two at least; tokenising and serialising are light beside the model.
-  const int threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 4, 2, 8);
+  // Three at least, one each for streams, small and large prompts; tokenising and serialising are
+  // light beside the model.
   workers_ = std::make_unique<WorkerPool>(WorkerPool::Options{
-      .threads = threads,
-      .max_queued_admissions = static_cast<size_t>(options_.max_queued_requests)});
+      .threads = std::clamp(options_.processors / 4, 3, 8),
+      .max_queued_admissions = static_cast<size_t>(options_.max_queued_requests),
+      .max_admission_bytes = options_.max_unread_bytes});
   serving_.workers = workers_.get();
   slow_readers_ = std::make_unique<SlowReaderWatch>(options_.slow_reader_timeout);
   serving_.slow_readers = slow_readers_.get();
@@ -175,7 +173,8 @@ absl::Status Server::StartEngine() {
   engine_ = Engine::Create(
       serving_.engine_options, device_.get(), tokenizer_.get(),
       {.on_step = [metrics = metrics_.get()](const StepRecord& step) { metrics->OnStep(step); },
-       .on_device_lost = [this](const absl::Status& status) { LoseDevice(status); }});
+       .on_device_lost =
+           [this](const absl::Status& status) { Fail(std::string(status.message())); }});
   serving_.engine = engine_.get();
   absl::Status warm = WarmUp(engine_.get(), recipes->default_recipe().recipe);
   if (warm.ok()) return warm;
@@ -189,10 +188,21 @@ absl::Status Server::StartMetrics() {
   facts.weight_bytes = serving_.device.weight_bytes;
   load_collector_ = std::make_shared<LoadCollector>(
       facts, [this] { return RecipeNames(*serving_.recipes.Get()); },
-      [engine = engine_.get()] { return engine->Load(); });
+      [engine = engine_.get()] { return engine->Load(); },
+      [workers = workers_.get()] { return workers->admission_load(); });
+  process_collector_ = std::make_shared<ProcessCollector>([this] {
+    return ProcessCollector::Connections{
+        .accepted = listener_->accepted(),
+        .refused = listener_->refused(),
+        .open = connection_guard_ == nullptr ? 0 : connection_guard_->open(),
+        .cut_off = connection_guard_ == nullptr ? 0 : connection_guard_->cut_off()};
+  });
   if (options_.metrics_address.empty()) return absl::OkStatus();
   try {
-    exposer_ = std::make_unique<prometheus::Exposer>(options_.metrics_address);
+    // A connection that says nothing holds a thread until the timeout.
+    exposer_ = std::make_unique<prometheus::Exposer>(
+        std::vector<std::string>{"listening_ports", options_.metrics_address, "num_threads", "16",
+                                 "request_timeout_ms", "2000", "keep_alive_timeout_ms", "2000"});
   } catch (const std::exception& error) {
     return absl::UnavailableError(
         absl::StrCat("--metrics-address: cannot listen on ", Quoted(options_.metrics_address), ": ",
@@ -200,81 +210,42 @@ absl::Status Server::StartMetrics() {
   }
   exposer_->RegisterCollectable(metrics_->registry());
   exposer_->RegisterCollectable(load_collector_);
+  exposer_->RegisterCollectable(process_collector_);
   metrics_port_ = exposer_->GetListeningPorts().at(0);
   return absl::OkStatus();
 }
 
-absl::Status Server::Listen() {
-  google::protobuf::SetLogHandler(&IgnoreProtobufLog);
-  grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  inference_service_ = std::make_unique<InferenceService>(&serving_);
-  control_service_ = std::make_unique<ControlService>(&serving_);
-  grpc::ServerBuilder builder;
-  builder.AddListeningPort(options_.listen_address, grpc::InsecureServerCredentials(), &port_);
-  builder.RegisterService(inference_service_.get());
-  builder.RegisterService(control_service_.get());
-  builder.SetMaxReceiveMessageSize(kMaxReceiveBytes);
-  builder.SetMaxSendMessageSize(kMaxSendBytes);
-  // Without this, two servers would share a port and each get some of the connections.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(options_.keepalive_interval));
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
-                             Milliseconds(options_.keepalive_timeout));
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-                             Milliseconds(options_.min_client_ping_interval));
-  if (options_.max_connection_age != absl::InfiniteDuration()) {
-    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS,
-                               Milliseconds(options_.max_connection_age));
-  }
-  grpc_server_ = builder.BuildAndStart();
-  if (grpc_server_ == nullptr || port_ == 0) {
-    return absl::UnavailableError(absl::StrCat(
-        "--listen-address: cannot listen on ", Quoted(options_.listen_address),
-        "; is the port taken, or the address not this machine's? Port 0 takes any free one"));
-  }
-  grpc_server_->GetHealthCheckService()->SetServingStatus(kReadyService, true);
-  return absl::OkStatus();
+void Server::Fail(const std::string& why) {
+  LogError(why);
+  std::lock_guard lock(failure_mutex_);
+  failed_ = true;
+  if (on_failure_) on_failure_();
 }
 
-void Server::LoseDevice(const absl::Status& status) {
-  LogError(std::string(status.message()));
-  std::lock_guard lock(device_lost_mutex_);
-  device_lost_ = true;
-  if (on_device_lost_) on_device_lost_();
+void Server::OnFailure(std::function<void()> handler) {
+  std::lock_guard lock(failure_mutex_);
+  on_failure_ = std::move(handler);
+  if (failed_ && on_failure_) on_failure_();
 }
 
-void Server::OnDeviceLost(std::function<void()> handler) {
-  std::lock_guard lock(device_lost_mutex_);
-  on_device_lost_ = std::move(handler);
-  if (device_lost_ && on_device_lost_) on_device_lost_();
-}
-
-bool Server::device_lost() const {
-  std::lock_guard lock(device_lost_mutex_);
-  return device_lost_;
+bool Server::failed() const {
+  std::lock_guard lock(failure_mutex_);
+  return failed_;
 }
 
 void Server::Drain() {
-  const absl::Time until = absl::Now() + options_.drain_grace;
+  const absl::Time until = SteadyNow() + options_.drain_grace;
   serving_.draining.store(true);
-  grpc_server_->GetHealthCheckService()->SetServingStatus(kReadyService, false);
+  SetReady();
   engine_->StartDrain();
   if (!engine_->AwaitIdle(options_.drain_grace)) {
+    serving_.grace_over.store(true);
     LogWarning(absl::StrCat("requests still ran after ", absl::FormatDuration(options_.drain_grace),
                             "; aborting ", engine_->AbortAll()));
     engine_->AwaitIdle(kLastWords);
   }
-  serving_.live_streams.AwaitNone(std::max(until - absl::Now(), kLastWords));
+  serving_.live_streams.AwaitNone(std::max(until - SteadyNow(), kLastWords));
   StopListening(absl::Milliseconds(200));
-}
-
-void Server::StopListening(absl::Duration patience) {
-  if (grpc_server_ == nullptr) return;
-  grpc_server_->Shutdown(absl::ToChronoTime(absl::Now() + patience));
-  grpc_server_->Wait();
-  grpc_server_.reset();
 }
 
 namespace {
@@ -313,8 +284,21 @@ absl::Status AnnounceReady(const ServerOptions& options, const Server& server) {
 
 }  // namespace
 
+namespace {
+
+// Yesterday's port is nobody's.
+void RemovePortFiles(const std::string& port_file) {
+  if (port_file.empty()) return;
+  std::error_code error;
+  std::filesystem::remove(port_file, error);
+  std::filesystem::remove(absl::StrCat(port_file, ".metrics"), error);
+}
+
+}  // namespace
+
 int RunServer(const ServerOptions& options) {
   ShutdownSignals signals;
+  RemovePortFiles(options.port_file);
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(options);
   absl::Status status = server.status();
   if (status.ok()) status = AnnounceReady(options, **server);
@@ -323,18 +307,30 @@ int RunServer(const ServerOptions& options) {
     return 1;
   }
   signals.OnHangup([&server] { (*server)->Reload(); });
-  (*server)->OnDeviceLost([&signals] { signals.End(); });
+  (*server)->OnFailure([&signals] { signals.End(); });
   const int signal = signals.Await();
-  signals.OnHangup(nullptr);
-  const std::string cause = signal == 0 ? std::string("nothing can be computed any more")
-                                        : absl::StrCat("signal ", signal);
-  LogInfo(absl::StrCat(cause, ": draining; a signal from now on ends at once"));
+  signals.OnHangup([] { LogInfo("SIGHUP while draining: the configuration is not read again"); });
+  const std::string cause =
+      signal == 0 ? std::string("the server cannot go on") : absl::StrCat("signal ", signal);
+  LogInfo(absl::StrCat(cause, ": draining; a second one ends at once"));
   (*server)->Drain();
-  const bool lost = (*server)->device_lost();
-  (*server)->OnDeviceLost(nullptr);
+  RemovePortFiles(options.port_file);
+  const bool failed = (*server)->failed();
+  (*server)->OnFailure(nullptr);
   server->reset();
   LogInfo("stopped");
-  return lost ? 1 : 0;
+  return failed ? 1 : 0;
+}
+
+absl::Status CheckServerOptions(const ServerOptions& options) {
+  SWAA_ASSIGN_OR_RETURN(Checkpoint checkpoint,
+                        LoadCheckpoint(options.model_path, options.load_format));
+  SWAA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
+                        Tokenizer::Create(checkpoint.tokenizer));
+  const absl::StatusOr<std::unique_ptr<ChatFormat>> chat = ChatFormat::Create(*tokenizer);
+  return RecipeCatalog::Create(options.recipes, checkpoint.config.num_layers,
+                               chat.ok() && (*chat)->supports_thinking(), options.default_recipe)
+      .status();
 }
 
 }  // namespace swaa::server

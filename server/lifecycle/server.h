@@ -3,6 +3,8 @@
 #ifndef SWAA_SERVER_LIFECYCLE_SERVER_H_
 #define SWAA_SERVER_LIFECYCLE_SERVER_H_
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -18,6 +20,10 @@
 #include "server/control/control_service.h"
 #include "server/generate/inference_service.h"
 #include "server/generate/serving_context.h"
+#include "server/lifecycle/connection_guard.h"
+#include "server/lifecycle/listener.h"
+#include "server/lifecycle/self_check.h"
+#include "server/observation/process_collector.h"
 #include "server/settings/file_watcher.h"
 #include "server/settings/options.h"
 
@@ -40,12 +46,12 @@ class Server {
   // of it is logged and counted.
   void Reload();
 
-  // What to do once the device is lost, in the engine's thread, or at once if it is: the process
-  // can then only end. It must not block.
-  void OnDeviceLost(std::function<void()> handler);
-  bool device_lost() const;
+  // What to do once the server can serve no longer (its device is lost, no client reaches it): the
+  // process can then only end. Called in another thread, or at once if it is so; must not block.
+  void OnFailure(std::function<void()> handler);
+  bool failed() const;
 
-  int port() const { return port_; }
+  int port() const { return listener_->port(); }
   int metrics_port() const { return metrics_port_; }  // 0: no metrics
   // What its request handlers reach, for those who would call the engine without gRPC between.
   const ServingContext& serving() const { return serving_; }
@@ -53,13 +59,16 @@ class Server {
  private:
   explicit Server(const ServerOptions& options) : options_(options) {}
 
-  absl::Status CheckAddresses() const;
+  absl::Status TakeAddresses();
   absl::Status LoadModel();
   absl::StatusOr<RecipeCatalog> MakeRecipes(const ServerOptions& options) const;
   absl::Status StartEngine();
   absl::Status StartMetrics();
   absl::Status Listen();
-  void LoseDevice(const absl::Status& status);
+  // Says why, in the log, and calls OnFailure's handler.
+  void Fail(const std::string& why);
+  // Tells health checks whether new requests are welcome.
+  void SetReady();
   void StopListening(absl::Duration patience);
   void WatchConfig();
   absl::Status TryReload();
@@ -73,23 +82,32 @@ class Server {
   std::unique_ptr<Device> device_;
   std::unique_ptr<Metrics> metrics_;
   std::shared_ptr<LoadCollector> load_collector_;
+  std::shared_ptr<ProcessCollector> process_collector_;
   std::unique_ptr<WorkerPool> workers_;
   std::unique_ptr<SlowReaderWatch> slow_readers_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<prometheus::Exposer> exposer_;
   std::unique_ptr<InferenceService> inference_service_;
   std::unique_ptr<ControlService> control_service_;
+  std::unique_ptr<Listener> listener_;
+  std::unique_ptr<ConnectionGuard> connection_guard_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> grpc_server_;
+  std::unique_ptr<SelfCheck> self_check_;
   std::unique_ptr<FileWatcher> config_watcher_;
-  mutable std::mutex device_lost_mutex_;
-  bool device_lost_ ABSL_GUARDED_BY(device_lost_mutex_) = false;
-  std::function<void()> on_device_lost_ ABSL_GUARDED_BY(device_lost_mutex_);
-  int port_ = 0;
+  mutable std::mutex failure_mutex_;
+  bool failed_ ABSL_GUARDED_BY(failure_mutex_) = false;
+  std::function<void()> on_failure_ ABSL_GUARDED_BY(failure_mutex_);
   int metrics_port_ = 0;
+  int64_t open_file_limit_ = 0;
+  std::atomic<bool> reached_{true};  // by new clients, as the self-check has it
 };
 
 // `swaa serve`: starts, says so, waits for SIGTERM or SIGINT, drains. The process's exit code.
 int RunServer(const ServerOptions& options);
+
+// What of the options only the model can judge, judged by opening it, without packing weights.
+absl::Status CheckServerOptions(const ServerOptions& options);
 
 }  // namespace swaa::server
 

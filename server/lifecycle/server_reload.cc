@@ -34,7 +34,8 @@ void Server::Reload() {
 }
 
 absl::Status Server::TryReload() {
-  SWAA_ASSIGN_OR_RETURN(v1::ServerConfig file, ReadConfigFile(options_.config_path));
+  SWAA_ASSIGN_OR_RETURN(v1::ServerConfig file, ReadConfigFile(options_.config_path,
+                                                              /*may_be_blank=*/false));
   SWAA_ASSIGN_OR_RETURN(ServerOptions options,
                         MakeServerOptions(options_.config_path, file, options_.from_flags));
   SWAA_ASSIGN_OR_RETURN(RecipeCatalog recipes, MakeRecipes(options));

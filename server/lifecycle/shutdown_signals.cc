@@ -14,16 +14,22 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "server/generate/steady_time.h"
 #include "server/observation/request_log.h"
 
 namespace swaa::server {
+namespace {
+
+constexpr absl::Duration kSameSignal = absl::Seconds(1);
+
+}  // namespace
 
 ShutdownSignals::ShutdownSignals() {
+  // Who reads the log may go.
+  SWAA_CHECK(std::signal(SIGPIPE, SIG_IGN) != SIG_ERR);
   sigset_t signals;
   sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGHUP);
+  for (int one : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM}) sigaddset(&signals, one);
   SWAA_CHECK_EQ(pthread_sigmask(SIG_BLOCK, &signals, nullptr), 0);
   signal_fd_ = signalfd(-1, &signals, SFD_CLOEXEC);
   stop_fd_ = eventfd(0, EFD_CLOEXEC);
@@ -48,13 +54,17 @@ int ShutdownSignals::Await() {
 
 void ShutdownSignals::End() {
   std::lock_guard lock(mutex_);
-  if (!first_.has_value()) first_ = 0;
+  if (first_.has_value()) return;
+  first_ = 0;
+  first_at_ = SteadyNow();
   came_.notify_all();
 }
 
 void ShutdownSignals::OnHangup(std::function<void()> handler) {
   std::lock_guard lock(mutex_);
   on_hangup_ = std::move(handler);
+  if (hung_up_ && on_hangup_) on_hangup_();
+  hung_up_ = false;
 }
 
 void ShutdownSignals::Watch() {
@@ -75,16 +85,23 @@ void ShutdownSignals::OnSignal(int signal) {
     if (on_hangup_) {
       on_hangup_();
     } else {
-      LogInfo("SIGHUP: there is no configuration to read again");
+      hung_up_ = true;
+      LogInfo("SIGHUP while starting: the configuration is read again once the server is ready");
     }
     return;
   }
+  if (signal != SIGTERM && signal != SIGINT) {
+    LogInfo(absl::StrCat("signal ", signal, ": it means nothing here"));
+    return;
+  }
+  if (first_.has_value() && SteadyNow() - first_at_ < kSameSignal) return;
   if (!awaited_ || first_.has_value()) {
     LogWarning(absl::StrCat("signal ", signal, awaited_ ? " again" : " while starting",
                             ": ending at once"));
     std::_Exit(128 + signal);
   }
   first_ = signal;
+  first_at_ = SteadyNow();
   came_.notify_all();
 }
 

@@ -10,11 +10,14 @@
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
 
 namespace swaa::server {
 
 // Make it before any other thread: it blocks the signals for all threads that come after. Before
-// Await, and from the second signal on, a signal ends the process at once with 128 + its number.
+// Await, and from the second signal on, a signal ends the process at once with 128 + its number;
+// one that comes within a second of the first is the first, sent twice, as by `timeout` and some
+// supervisors. SIGUSR1, SIGUSR2 and SIGALRM are logged and do nothing, SIGPIPE does nothing.
 class ShutdownSignals {
  public:
   ShutdownSignals();
@@ -27,8 +30,8 @@ class ShutdownSignals {
   // As a first signal, from inside the process. From any thread.
   void End();
 
-  // What SIGHUP does from now on, on the signals' thread; it must not block. Nothing: it is
-  // ignored, as before the first call. After the return the previous one is not running.
+  // What SIGHUP does from now on, on the signals' thread; it must not block. One that came before
+  // the first call is served now. After the return the previous handler is not running.
   void OnHangup(std::function<void()> handler);
 
  private:
@@ -41,7 +44,9 @@ class ShutdownSignals {
   std::condition_variable came_;
   std::function<void()> on_hangup_ ABSL_GUARDED_BY(mutex_);
   bool awaited_ ABSL_GUARDED_BY(mutex_) = false;
+  bool hung_up_ ABSL_GUARDED_BY(mutex_) = false;  // before there was a handler
   std::optional<int> first_ ABSL_GUARDED_BY(mutex_);
+  absl::Time first_at_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

@@ -2,45 +2,21 @@
 
 #include <utility>
 
+#include "server/observation/family_builder.h"
 #include "server/observation/metrics.h"
 
 namespace swaa::server {
-namespace {
-
-// One family under construction.
-class FamilyBuilder {
- public:
-  FamilyBuilder(const std::string& name, const std::string& help,
-                prometheus::MetricType type = prometheus::MetricType::Gauge) {
-    family_.name = name;
-    family_.help = help;
-    family_.type = type;
-  }
-  FamilyBuilder& Add(double value, std::vector<prometheus::ClientMetric::Label> labels = {}) {
-    prometheus::ClientMetric metric;
-    if (family_.type == prometheus::MetricType::Counter) {
-      metric.counter.value = value;
-    } else {
-      metric.gauge.value = value;
-    }
-    metric.label = std::move(labels);
-    family_.metric.push_back(std::move(metric));
-    return *this;
-  }
-  prometheus::MetricFamily Take() { return std::move(family_); }
-
- private:
-  prometheus::MetricFamily family_;
-};
-
-}  // namespace
-
 LoadCollector::LoadCollector(Facts facts, std::function<std::vector<std::string>()> recipe_names,
-                             std::function<EngineLoad()> load)
-    : facts_(std::move(facts)), recipe_names_(std::move(recipe_names)), load_(std::move(load)) {}
+                             std::function<EngineLoad()> load,
+                             std::function<AdmissionLoad()> unread)
+    : facts_(std::move(facts)),
+      recipe_names_(std::move(recipe_names)),
+      load_(std::move(load)),
+      unread_(std::move(unread)) {}
 
 std::vector<prometheus::MetricFamily> LoadCollector::Collect() const {
   const EngineLoad load = load_();
+  const AdmissionLoad unread = unread_();
   const double capacity = static_cast<double>(load.total_pages * facts_.page_bytes);
   const double usage = load.total_pages == 0 ? 0
                                              : static_cast<double>(load.used_pages) /
@@ -61,7 +37,16 @@ std::vector<prometheus::MetricFamily> LoadCollector::Collect() const {
   }
   return {
       FamilyBuilder("swaa_requests_running", "Requests in the engine.").Add(load.running).Take(),
-      FamilyBuilder("swaa_requests_waiting", "Requests in the queue.").Add(load.queued).Take(),
+      FamilyBuilder("swaa_requests_waiting", "Requests in the queue, unread ones included.")
+          .Add(load.queued + unread.waiting + unread.running)
+          .Take(),
+      FamilyBuilder("swaa_unread_requests",
+                    "Requests that wait to be parsed and tokenised, or are at it.")
+          .Add(unread.waiting + unread.running)
+          .Take(),
+      FamilyBuilder("swaa_unread_bytes", "Their bytes.")
+          .Add(static_cast<double>(unread.bytes))
+          .Take(),
       FamilyBuilder("swaa_kv_cache_usage_ratio", "Pages in use of all, evictable ones left out.")
           .Add(usage)
           .Take(),

@@ -38,6 +38,19 @@ Family<Gauge>& GaugeFamily(prometheus::Registry* registry, const std::string& na
 
 double Seconds(absl::Duration duration) { return absl::ToDoubleSeconds(duration); }
 
+// A counter never falls, and a request whose statistics were lost has none.
+void IncrementByRest(int64_t total, int64_t counted, Counter* counter) {
+  if (total > counted) counter->Increment(static_cast<double>(total - counted));
+}
+
+// Reasons whose series are there before the first refusal, so that a rate over them is zero and not
+// absent.
+constexpr const char* kKnownReasons[] = {
+    "queue_full",        "never_fits",     "draining",          "out_of_memory",
+    "malformed_request", "limit_exceeded", "invalid_recipe",    "recipe_not_found",
+    "model_not_found",   "empty_input",    "request_id_in_use", "prompt_too_long",
+    "cancelled",         "aborted",        "deadline_exceeded", "device_out_of_memory"};
+
 std::string LayerList(const std::vector<bool>& layers) {
   std::vector<size_t> indices;
   for (size_t layer = 0; layer < layers.size(); ++layer) {
@@ -65,6 +78,7 @@ Metrics::Metrics(const RecipeCatalog& recipes, const std::string& version,
       &CounterFamily(r, "swaa_requests_total", "Requests that have ended, refused included.");
   rejected_ = &CounterFamily(r, "swaa_requests_rejected_total",
                              "Requests that ended before they were accepted, by error reason.");
+  for (const char* reason : kKnownReasons) rejected_->Add({{"reason", reason}});
   time_to_first_token_ = &HistogramFamily(r, "swaa_time_to_first_token_seconds",
                                           "From arrival to the first output token.");
   recipe_info_ = &GaugeFamily(r, "swaa_recipe_info", "The registered recipes; always 1.");
@@ -144,10 +158,11 @@ Metrics::RecipeSeries Metrics::MakeSeries(const std::string& label) {
   series.queue = seconds("swaa_request_queue_seconds", "From arrival to admission.");
   series.prefill = seconds("swaa_request_prefill_seconds", "From admission to the first token.");
   series.decode = seconds("swaa_request_decode_seconds", "From the first token to the end.");
-  series.speedup_counted =
-      AddSeries(&HistogramFamily(r, "swaa_speedup_ratio",
-                                 "Full attention against the recipe; counted: by keys attended."),
-                {{"recipe", label}, {"kind", "counted"}}, &series, edges_.ratio);
+  series.attended_ratio =
+      AddSeries(&HistogramFamily(r, "swaa_attended_keys_ratio",
+                                 "How many times fewer keys were attended than under full "
+                                 "attention; no measure of time."),
+                recipe, &series, edges_.ratio);
   series.prompt_computed = AddSeries(&prompt, {{"recipe", label}, {"source", "computed"}}, &series);
   series.prompt_cached = AddSeries(&prompt, {{"recipe", label}, {"source", "cached"}}, &series);
   series.generated = counter("swaa_generation_tokens_total", "Output tokens.");
@@ -200,17 +215,40 @@ void Metrics::ObserveTimes(const RequestRecord& record, const std::string& label
   if (stats.completion_tokens == 0) return;
   series->prefill->Observe(Seconds(stats.prefill_time));
   series->decode->Observe(Seconds(stats.decode_time));
-  const std::string length = PromptLengthClass(stats.prompt_tokens);
+  if (!record.counted.first_token) {
+    ObserveFirstToken(label, stats.prompt_tokens, stats.time_to_first_token, series);
+  }
+  if (stats.attended_keys > 0) {
+    series->attended_ratio->Observe(static_cast<double>(stats.full_attention_attended_keys) /
+                                    static_cast<double>(stats.attended_keys));
+  }
+}
+
+void Metrics::ObserveFirstToken(const std::string& label, int64_t prompt_tokens,
+                                absl::Duration latency, RecipeSeries* series) {
+  const std::string length = PromptLengthClass(prompt_tokens);
   prometheus::Histogram*& first_token = series->first_token[length];
   if (first_token == nullptr) {
     first_token = AddSeries(time_to_first_token_, {{"recipe", label}, {"prompt_len", length}},
                             series, edges_.seconds);
   }
-  first_token->Observe(Seconds(stats.time_to_first_token));
-  if (stats.attended_keys > 0) {
-    series->speedup_counted->Observe(static_cast<double>(stats.full_attention_attended_keys) /
-                                     static_cast<double>(stats.attended_keys));
-  }
+  first_token->Observe(Seconds(latency));
+}
+
+void Metrics::OnFirstToken(const std::string& recipe_label, int64_t prompt_tokens,
+                           absl::Duration latency) {
+  std::lock_guard lock(mutex_);
+  const bool known = series_.contains(recipe_label);
+  ObserveFirstToken(known ? recipe_label : kCustomRecipeLabel, prompt_tokens, latency,
+                    SeriesOf(recipe_label));
+}
+
+void Metrics::OnTokens(const std::string& recipe_label, const LiveCounts& added) {
+  std::lock_guard lock(mutex_);
+  RecipeSeries* series = SeriesOf(recipe_label);
+  series->generated->Increment(static_cast<double>(added.tokens));
+  series->attended->Increment(static_cast<double>(added.attended_keys));
+  series->attended_full->Increment(static_cast<double>(added.full_attention_attended_keys));
 }
 
 void Metrics::CountEnd(const RequestRecord& record, const std::string& label,
@@ -241,9 +279,11 @@ void Metrics::OnRequestEnd(const RequestRecord& record) {
   const GenerationStats& stats = record.stats;
   series->prompt_cached->Increment(stats.cached_prompt_tokens);
   series->prompt_computed->Increment(stats.prompt_tokens - stats.cached_prompt_tokens);
-  series->generated->Increment(stats.completion_tokens);
-  series->attended->Increment(static_cast<double>(stats.attended_keys));
-  series->attended_full->Increment(static_cast<double>(stats.full_attention_attended_keys));
+  const LiveCounts& counted = record.counted;
+  IncrementByRest(stats.completion_tokens, counted.tokens, series->generated);
+  IncrementByRest(stats.attended_keys, counted.attended_keys, series->attended);
+  IncrementByRest(stats.full_attention_attended_keys, counted.full_attention_attended_keys,
+                  series->attended_full);
   ObserveTimes(record, label, series);
 }
 

@@ -21,6 +21,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "engine/engine.h"
+#include "server/generate/worker_pool.h"
 #include "server/observation/metrics_edges.h"
 #include "server/observation/request_log.h"
 #include "server/recipes/recipe_catalog.h"
@@ -49,6 +50,10 @@ class Metrics {
   void OnStep(const StepRecord& step);
   // Time between two sendings of tokens to one stream.
   void OnInterTokenLatency(const std::string& recipe_label, absl::Duration latency);
+  // While a request runs: its first token, and what a sending of tokens adds.
+  void OnFirstToken(const std::string& recipe_label, int64_t prompt_tokens, absl::Duration latency);
+  void OnTokens(const std::string& recipe_label, const LiveCounts& added);
+  // Counts what was not counted while it ran (record.counted).
   void OnRequestEnd(const RequestRecord& record);
 
   const std::shared_ptr<prometheus::Registry>& registry() const { return registry_; }
@@ -61,7 +66,7 @@ class Metrics {
     prometheus::Histogram* queue = nullptr;
     prometheus::Histogram* prefill = nullptr;
     prometheus::Histogram* decode = nullptr;
-    prometheus::Histogram* speedup_counted = nullptr;
+    prometheus::Histogram* attended_ratio = nullptr;
     prometheus::Counter* prompt_computed = nullptr;
     prometheus::Counter* prompt_cached = nullptr;
     prometheus::Counter* generated = nullptr;
@@ -86,6 +91,8 @@ class Metrics {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ObserveTimes(const RequestRecord& record, const std::string& label, RecipeSeries* series)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ObserveFirstToken(const std::string& label, int64_t prompt_tokens, absl::Duration latency,
+                         RecipeSeries* series) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const MetricsEdges edges_;
   std::shared_ptr<prometheus::Registry> registry_;
@@ -114,16 +121,17 @@ class LoadCollector : public prometheus::Collectable {
     int64_t weight_bytes = 0;
   };
 
-  // Both functions are called from the exposer's threads. `recipe_names` are the registered ones;
+  // The functions are called from the exposer's threads. `recipe_names` are the registered ones;
   // what runs under another label counts as custom.
   LoadCollector(Facts facts, std::function<std::vector<std::string>()> recipe_names,
-                std::function<EngineLoad()> load);
+                std::function<EngineLoad()> load, std::function<AdmissionLoad()> unread);
   std::vector<prometheus::MetricFamily> Collect() const override;
 
  private:
   const Facts facts_;
   const std::function<std::vector<std::string>()> recipe_names_;
   const std::function<EngineLoad()> load_;
+  const std::function<AdmissionLoad()> unread_;
 };
 
 }  // namespace swaa::server

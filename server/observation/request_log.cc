@@ -2,9 +2,11 @@
 
 #include "server/observation/request_log.h"
 
+#include <chrono>
 #include <memory>
 #include <utility>
 
+#include <grpc/support/log.h>
 #include <nlohmann/json.hpp>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
@@ -13,16 +15,29 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "server/generate/errors.h"
+#include "server/observation/log_throttle.h"
+#include "server/observation/printable.h"
 
 namespace swaa::server {
 namespace {
 
+// Everything beyond ASCII as \u: no character of a client's can end or turn a line.
 std::string Dump(const nlohmann::ordered_json& json) {
-  return json.dump(-1, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace);
+  return json.dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
+}
+
+// Text mode's quoting.
+std::string Quote(const std::string& text) {
+  std::string quoted = "\"";
+  for (char c : Printable(text)) {
+    if (c == '"') quoted += '\\';
+    quoted += c;
+  }
+  return quoted + "\"";
 }
 
 // Prints a message as a JSON string, or as it is where it is already a list of members.
-class JsonMessageFlag : public spdlog::custom_flag_formatter {
+class JsonMessageFlag final : public spdlog::custom_flag_formatter {
  public:
   void format(const spdlog::details::log_msg& message, const std::tm&,
               spdlog::memory_buf_t& out) override {
@@ -35,6 +50,48 @@ class JsonMessageFlag : public spdlog::custom_flag_formatter {
     return std::make_unique<JsonMessageFlag>();
   }
 };
+
+// In text mode nothing else keeps a message on its line.
+class PrintableMessageFlag final : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, const std::tm&,
+              spdlog::memory_buf_t& out) override {
+    const std::string text = Printable({message.payload.data(), message.payload.size()});
+    out.append(text.data(), text.data() + text.size());
+  }
+  std::unique_ptr<spdlog::custom_flag_formatter> clone() const override {
+    return std::make_unique<PrintableMessageFlag>();
+  }
+};
+
+// Refusals cost a client next to nothing, and gRPC complains of each of a bad client's streams:
+// neither may fill a disk.
+LogThrottle& RefusalThrottle() {
+  static auto* const kThrottle = new LogThrottle(/*per_second=*/50, /*burst=*/500);
+  return *kThrottle;
+}
+LogThrottle& GrpcThrottle() {
+  static auto* const kThrottle = new LogThrottle(/*per_second=*/5, /*burst=*/50);
+  return *kThrottle;
+}
+
+// Whether to write the line; says how many were left out before it.
+bool AdmitLine(const char* what, LogThrottle* throttle) {
+  const std::optional<int64_t> left_out = throttle->Admit(std::chrono::steady_clock::now());
+  if (!left_out.has_value()) return false;
+  if (*left_out > 0) LogWarning(absl::StrCat(what, ": ", *left_out, " lines were left out"));
+  return true;
+}
+
+void TakeGrpcLine(gpr_log_func_args* line) {
+  if (!AdmitLine("gRPC", &GrpcThrottle())) return;
+  const std::string message = absl::StrCat("gRPC: ", line->message);
+  if (line->severity == GPR_LOG_SEVERITY_ERROR) {
+    LogWarning(message);  // mostly its clients' errors
+  } else {
+    LogInfo(message);
+  }
+}
 
 int64_t Milliseconds(absl::Duration duration) { return absl::ToInt64Milliseconds(duration); }
 
@@ -88,7 +145,7 @@ absl::Status ConfigureLogging(LogFormat format, const std::string& level) {
     formatter->add_flag<JsonMessageFlag>('*').set_pattern(
         "{\"time\":\"%Y-%m-%dT%H:%M:%S.%e%z\",\"level\":\"%l\",%*}");
   } else {
-    formatter->set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
+    formatter->add_flag<PrintableMessageFlag>('*').set_pattern("%Y-%m-%d %H:%M:%S.%e %l %*");
   }
   logger->set_formatter(std::move(formatter));
   logger->set_level(parsed);
@@ -112,17 +169,25 @@ std::string FormatRecord(const RequestRecord& record, LogFormat format) {
     // Words stand bare; an id or a message that holds more is quoted and escaped, so that a line is
     // a line.
     const std::string text = value.is_string() ? value.get<std::string>() : Dump(value);
-    const bool bare = !text.empty() && text.find_first_of(" \"\\\n\r\t=") == std::string::npos;
-    absl::StrAppend(&line, " ", key, "=", bare ? text : Dump(text));
+    const bool bare =
+        !text.empty() && text.find_first_of(" \"\\=") == std::string::npos && IsPrintable(text);
+    absl::StrAppend(&line, " ", key, "=", bare ? text : Quote(text));
   }
   return line;
 }
 
 void LogRequest(const RequestRecord& record, LogFormat format) {
+  if (!record.accepted && !AdmitLine("refused requests", &RefusalThrottle())) return;
   const bool ours = record.status.code() == absl::StatusCode::kInternal ||
                     record.status.code() == absl::StatusCode::kUnknown ||
                     record.status.code() == absl::StatusCode::kResourceExhausted;
   spdlog::log(ours ? spdlog::level::warn : spdlog::level::info, "{}", FormatRecord(record, format));
+}
+
+void TakeOverGrpcLog() { gpr_set_log_function(&TakeGrpcLine); }
+
+int64_t SuppressedLogLines() {
+  return RefusalThrottle().total_suppressed() + GrpcThrottle().total_suppressed();
 }
 
 void LogInfo(const std::string& message) { spdlog::info("{}", message); }

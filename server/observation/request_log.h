@@ -3,6 +3,7 @@
 #ifndef SWAA_SERVER_OBSERVATION_REQUEST_LOG_H_
 #define SWAA_SERVER_OBSERVATION_REQUEST_LOG_H_
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -16,6 +17,14 @@ namespace swaa::server {
 // What metrics call the recipe of a request that was refused before its recipe was known.
 inline constexpr char kNoRecipeLabel[] = "none";
 
+// What was counted while a request ran; its end counts the rest.
+struct LiveCounts {
+  int64_t tokens = 0;
+  int64_t attended_keys = 0;  // of decoding
+  int64_t full_attention_attended_keys = 0;
+  bool first_token = false;
+};
+
 // One request, from arrival to its last word.
 struct RequestRecord {
   std::string id;
@@ -25,6 +34,7 @@ struct RequestRecord {
   std::optional<FinishReason> finish_reason;  // absent unless status is OK
   GenerationStats stats;
   absl::Duration total;
+  LiveCounts counted;
 };
 
 enum class LogFormat { kText, kJson };
@@ -41,7 +51,15 @@ absl::Status ConfigureLogging(LogFormat format, const std::string& level);
 std::string FormatRecord(const RequestRecord& record, LogFormat format);
 
 // Writes it to the log: info where the request ended well or by its client's doing, else warning.
+// Of requests that were refused 50 lines a second are written, 500 at once; how many were left out
+// stands before the next one.
 void LogRequest(const RequestRecord& record, LogFormat format);
+
+// From now on gRPC's own lines come in our format, as one line each and 5 a second.
+void TakeOverGrpcLog();
+
+// Lines that were left out since the start.
+int64_t SuppressedLogLines();
 
 // Logs a message that may hold any text, in either format. Use it instead of spdlog's own calls.
 void LogInfo(const std::string& message);

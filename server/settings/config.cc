@@ -4,13 +4,16 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
+#include <fcntl.h>
 #include <map>
 #include <memory>
 #include <set>
+#include <unistd.h>
 
 #include <google/protobuf/util/message_differencer.h>
+#include <sys/stat.h>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "server/generate/errors.h"
@@ -97,6 +100,51 @@ void CollectKeys(const Message& message, const std::string& path, std::set<std::
   }
 }
 
+absl::Status CannotRead(const std::string& path, const std::string& why) {
+  return absl::NotFoundError(
+      absl::StrCat("--config: cannot read ", Quoted(path), ": ", why, "; name a YAML file"));
+}
+
+// Waits for nobody: a pipe's open would.
+absl::StatusOr<std::string> ReadRegularFile(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (fd < 0) return CannotRead(path, std::strerror(errno));
+  const absl::Cleanup close_it = [fd] { close(fd); };
+  struct stat facts = {};
+  if (fstat(fd, &facts) != 0) return CannotRead(path, std::strerror(errno));
+  if (!S_ISREG(facts.st_mode)) return CannotRead(path, "it is no regular file");
+  std::string text(kMostFileBytes + 1, '\0');
+  size_t size = 0;
+  while (size < text.size()) {
+    const ssize_t got = read(fd, text.data() + size, text.size() - size);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return CannotRead(path, std::strerror(errno));
+    if (got == 0) break;
+    size += static_cast<size_t>(got);
+  }
+  if (size > kMostFileBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("--config: ", Quoted(path), " has more than ",
+                                                   FormatByteSize(kMostFileBytes),
+                                                   "; is it a configuration file?"));
+  }
+  text.resize(size);
+  return text;
+}
+
+bool IsBlank(const std::string& text) {
+  bool comment = false;
+  for (char c : text) {
+    if (c == '\n') {
+      comment = false;
+    } else if (c == '#') {
+      comment = true;
+    } else if (!comment && c != ' ' && c != '\t' && c != '\r') {
+      return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 std::string FlagOfKey(const std::string& key) {
@@ -112,19 +160,12 @@ std::set<std::string> KeysOf(const v1::ServerConfig& config) {
 
 void OverrideConfig(const v1::ServerConfig& from, v1::ServerConfig* to) { Override(from, to); }
 
-absl::StatusOr<v1::ServerConfig> ReadConfigFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text(kMostFileBytes + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!file.is_open() || file.bad() || (file.fail() && !file.eof())) {
-    return absl::NotFoundError(absl::StrCat("--config: cannot read ", Quoted(path), ": ",
-                                            std::strerror(errno), "; name a YAML file"));
-  }
-  text.resize(static_cast<size_t>(file.gcount()));
-  if (text.size() > kMostFileBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("--config: ", Quoted(path), " has more than ",
-                                                   FormatByteSize(kMostFileBytes),
-                                                   "; is it a configuration file?"));
+absl::StatusOr<v1::ServerConfig> ReadConfigFile(const std::string& path, bool may_be_blank) {
+  SWAA_ASSIGN_OR_RETURN(const std::string text, ReadRegularFile(path));
+  if (!may_be_blank && IsBlank(text)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--config: ", Quoted(path),
+                     " is empty; write {} into it to set nothing and keep the built-in recipes"));
   }
   v1::ServerConfig config;
   SWAA_RETURN_IF_ERROR(ReadYamlMessage(text, path, &config));

@@ -14,8 +14,10 @@
 
 namespace swaa::server {
 
-// Reads the YAML file. NOT_FOUND if there is none, INVALID_ARGUMENT as ReadYamlMessage has it.
-absl::StatusOr<v1::ServerConfig> ReadConfigFile(const std::string& path);
+// Reads the YAML file, which is a regular one. NOT_FOUND if there is none, INVALID_ARGUMENT as
+// ReadYamlMessage has it. `may_be_blank` false: a file with nothing but blanks and comments in it
+// is INVALID_ARGUMENT too; it is more likely cut off than meant.
+absl::StatusOr<v1::ServerConfig> ReadConfigFile(const std::string& path, bool may_be_blank = true);
 
 // The options that a file's settings with those of the flags over them stand for.
 // INVALID_ARGUMENT names the flag or the key at fault, its value and what would be right. What only

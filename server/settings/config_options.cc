@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -19,6 +20,13 @@ namespace {
 constexpr size_t kMostRecipes = 200;
 constexpr size_t kMostRecipeNameBytes = 64;
 constexpr int kMostEdges = 100;
+// Beyond these a number is a slip of the hand.
+constexpr int64_t kMostThreads = 1024;
+constexpr int64_t kMostBatchTokens = 1 << 20;
+constexpr int64_t kMostRunningRequests = 1 << 16;
+constexpr int64_t kMostQueuedRequests = 1 << 20;
+constexpr int64_t kMostPriority = 1 << 20;
+constexpr int64_t kMostConnections = 1 << 20;
 constexpr char kDefaultRecipeKey[] = "default_recipe";
 constexpr char kRecipesKey[] = "recipes";
 
@@ -37,9 +45,13 @@ class Checker {
     return absl::InvalidArgumentError(absl::StrCat(NameOf(key), ": ", value, " ", advice));
   }
 
-  absl::Status Take(const std::string& key, int64_t value, int64_t least, int32_t* out) const {
+  absl::Status Take(const std::string& key, int64_t value, int64_t least, int64_t most,
+                    int32_t* out) const {
     if (value < least) {
       return Bad(key, Quoted(absl::StrCat(value)), absl::StrCat("is too small; at least ", least));
+    }
+    if (value > most) {
+      return Bad(key, Quoted(absl::StrCat(value)), absl::StrCat("is too large; at most ", most));
     }
     *out = static_cast<int32_t>(value);
     return absl::OkStatus();
@@ -145,7 +157,8 @@ absl::Status TakeDevice(const Checker& check, const v1::DeviceConfig& device, Se
         check.TakeBytes("device.kv_cache_bytes", device.kv_cache_bytes(), 1, &out->kv_cache_bytes));
   }
   if (device.has_threads()) {
-    SWAA_RETURN_IF_ERROR(check.Take("device.threads", device.threads(), 0, &out->threads));
+    SWAA_RETURN_IF_ERROR(
+        check.Take("device.threads", device.threads(), 0, kMostThreads, &out->threads));
   }
   if (device.has_dtype()) out->dtype = device.dtype();
   if (device.has_instruction_set()) out->instruction_set = device.instruction_set();
@@ -161,19 +174,54 @@ absl::Status TakeScheduling(const Checker& check, const v1::SchedulingConfig& sc
                             ServerOptions* out) {
   if (scheduling.has_max_batch_tokens()) {
     SWAA_RETURN_IF_ERROR(check.Take("scheduling.max_batch_tokens", scheduling.max_batch_tokens(), 1,
-                                    &out->max_batch_tokens));
+                                    kMostBatchTokens, &out->max_batch_tokens));
   }
   if (scheduling.has_max_running_requests()) {
     SWAA_RETURN_IF_ERROR(check.Take("scheduling.max_running_requests",
-                                    scheduling.max_running_requests(), 1,
+                                    scheduling.max_running_requests(), 1, kMostRunningRequests,
                                     &out->max_running_requests));
   }
   if (scheduling.has_max_queued_requests()) {
     SWAA_RETURN_IF_ERROR(check.Take("scheduling.max_queued_requests",
-                                    scheduling.max_queued_requests(), 1,
+                                    scheduling.max_queued_requests(), 1, kMostQueuedRequests,
                                     &out->max_queued_requests));
   }
+  if (scheduling.has_max_unread_bytes()) {
+    SWAA_RETURN_IF_ERROR(check.TakeBytes("scheduling.max_unread_bytes",
+                                         scheduling.max_unread_bytes(), 1024,
+                                         &out->max_unread_bytes));
+  }
+  if (scheduling.has_max_priority()) {
+    SWAA_RETURN_IF_ERROR(check.Take("scheduling.max_priority", scheduling.max_priority(), 0,
+                                    kMostPriority, &out->max_priority));
+  }
   if (scheduling.has_prefix_cache()) out->prefix_cache = scheduling.prefix_cache();
+  return absl::OkStatus();
+}
+
+// What one client, or all of them, may hold.
+absl::Status TakeConnectionBounds(const Checker& check, const v1::NetworkConfig& network,
+                                  ServerOptions* out) {
+  if (network.has_max_connections()) {
+    SWAA_RETURN_IF_ERROR(check.Take("network.max_connections", network.max_connections(), 1,
+                                    kMostConnections, &out->max_connections));
+  }
+  if (network.has_grpc_memory_bytes()) {
+    SWAA_RETURN_IF_ERROR(check.TakeBytes("network.grpc_memory_bytes", network.grpc_memory_bytes(),
+                                         int64_t{32} << 20, &out->grpc_memory_bytes));
+  }
+  const absl::Duration least = absl::Milliseconds(100);
+  for (const auto& [key, given, value, taken] :
+       {std::tuple{"network.max_connection_idle", network.has_max_connection_idle(),
+                   &network.max_connection_idle(), &out->max_connection_idle},
+        {"network.handshake_timeout", network.has_handshake_timeout(), &network.handshake_timeout(),
+         &out->handshake_timeout},
+        {"network.self_check_interval", network.has_self_check_interval(),
+         &network.self_check_interval(), &out->self_check_interval},
+        {"network.self_check_dead_after", network.has_self_check_dead_after(),
+         &network.self_check_dead_after(), &out->self_check_dead_after}}) {
+    if (given) SWAA_RETURN_IF_ERROR(check.TakeDuration(key, *value, least, taken));
+  }
   return absl::OkStatus();
 }
 
@@ -207,6 +255,7 @@ absl::Status TakeNetwork(const Checker& check, const v1::NetworkConfig& network,
                                             network.keepalive_timeout(), absl::Seconds(1),
                                             &out->keepalive_timeout));
   }
+  SWAA_RETURN_IF_ERROR(TakeConnectionBounds(check, network, out));
   if (network.has_min_client_ping_interval()) {
     return check.TakeDuration("network.min_client_ping_interval",
                               network.min_client_ping_interval(), absl::ZeroDuration(),

@@ -2,9 +2,12 @@
 
 #include "server/settings/file_watcher.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <poll.h>
+#include <system_error>
 #include <unistd.h>
 #include <utility>
 
@@ -26,13 +29,6 @@ void Wake(int fd, uint64_t what) {
   SWAA_CHECK_EQ(write(fd, &what, sizeof(what)), static_cast<ssize_t>(sizeof(what)));
 }
 
-// Takes what has come; the signature says whether it matters.
-void Drain(int inotify_fd) {
-  alignas(inotify_event) char events[4096];
-  while (read(inotify_fd, events, sizeof(events)) > 0) {
-  }
-}
-
 }  // namespace
 
 FileWatcher::FileWatcher(const std::string& path, std::function<void(bool)> on_change,
@@ -43,9 +39,8 @@ FileWatcher::FileWatcher(const std::string& path, std::function<void(bool)> on_c
   inotify_fd_ = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
   if (inotify_fd_ >= 0) {
     const std::filesystem::path folder = std::filesystem::path(path_).parent_path();
-    // Not IN_MODIFY: a file that is still being written is not read.
     inotify_add_watch(inotify_fd_, folder.empty() ? "." : folder.c_str(),
-                      IN_CLOSE_WRITE | IN_MOVED_TO);
+                      IN_MODIFY | IN_CLOSE_WRITE | IN_MOVED_TO);
   }
   thread_ = std::thread([this] { Watch(); });
 }
@@ -66,17 +61,71 @@ std::string FileWatcher::Signature() const {
                       facts.st_mtim.tv_sec, ".", facts.st_mtim.tv_nsec);
 }
 
-void FileWatcher::Watch() {
+std::set<std::string> FileWatcher::NamesOnTheWay() const {
+  namespace fs = std::filesystem;
+  std::set<std::string> names;
+  const fs::path folder = fs::path(path_).parent_path();
+  fs::path name = fs::path(path_).filename();
+  // A link leads on within the folder by its target's first part.
+  while (!name.empty() && names.insert(name.string()).second) {
+    std::error_code error;
+    const fs::path target = fs::read_symlink(folder / name, error);
+    if (error || target.is_absolute()) break;
+    name = *target.begin();
+  }
+  return names;
+}
+
+bool FileWatcher::TakeEvents() {
+  const std::string own = std::filesystem::path(path_).filename().string();
+  const std::set<std::string> names = NamesOnTheWay();
+  bool complete = false;
+  alignas(inotify_event) char buffer[4096];
   for (;;) {
+    const ssize_t size = read(inotify_fd_, buffer, sizeof(buffer));
+    if (size <= 0) return complete;
+    for (ssize_t at = 0; at < size;) {
+      const auto* event = reinterpret_cast<const inotify_event*>(buffer + at);
+      at += static_cast<ssize_t>(sizeof(inotify_event) + event->len);
+      const std::string name = event->len > 0 ? event->name : "";
+      if ((event->mask & IN_Q_OVERFLOW) != 0) writing_ = false;  // the poll will tell
+      if (!names.contains(name)) continue;
+      if ((event->mask & IN_MODIFY) != 0) {
+        writing_ = writing_ || name == own;
+      } else {
+        writing_ = false;
+        complete = true;
+      }
+    }
+  }
+}
+
+bool FileWatcher::Settled(const std::string& now) {
+  const bool same = now == polled_;
+  polled_ = now;
+  return same && !writing_;
+}
+
+void FileWatcher::Watch() {
+  using Clock = std::chrono::steady_clock;
+  const auto patience = std::chrono::milliseconds(absl::ToInt64Milliseconds(patience_));
+  Clock::time_point next_poll = Clock::now() + patience;
+  for (;;) {
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(next_poll - Clock::now()).count();
     pollfd fds[2] = {{wake_fd_, POLLIN, 0}, {inotify_fd_, POLLIN, 0}};
-    if (poll(fds, 2, static_cast<int>(absl::ToInt64Milliseconds(patience_))) < 0) continue;
+    if (poll(fds, 2, static_cast<int>(std::max<int64_t>(left + 1, 0))) < 0) continue;
     uint64_t woken = 0;
     if (fds[0].revents != 0 && read(wake_fd_, &woken, sizeof(woken)) != sizeof(woken)) continue;
     if (woken >= kStop) return;
-    if (fds[1].revents != 0) Drain(inotify_fd_);
+    bool complete = fds[1].revents != 0 && TakeEvents();
     const std::string now = Signature();
-    const bool changed = !now.empty() && now != last_;
-    if (!now.empty()) last_ = now;
+    if (Clock::now() >= next_poll) {
+      next_poll = Clock::now() + patience;
+      complete = Settled(now) || complete;
+    }
+    const bool changed = complete && !now.empty() && now != last_;
+    if (changed || (woken > 0 && !now.empty())) last_ = now;
     if (changed || woken > 0) on_change_(woken > 0);
   }
 }

@@ -28,6 +28,8 @@ struct ServerOptions {
   int32_t max_batch_tokens = 0;  // 0: as suits the device
   int32_t max_running_requests = 64;
   int32_t max_queued_requests = 1024;
+  int64_t max_unread_bytes = int64_t{64} << 20;
+  int32_t max_priority = 100;
   bool prefix_cache = true;
   int64_t kv_cache_bytes = 0;  // 0: as suits the device
   int64_t stream_buffer_bytes = int64_t{4} << 20;
@@ -44,9 +46,17 @@ struct ServerOptions {
   absl::Duration max_connection_age = absl::InfiniteDuration();
   absl::Duration keepalive_interval = absl::Seconds(60);
   absl::Duration keepalive_timeout = absl::Seconds(20);
+  absl::Duration max_connection_idle = absl::Minutes(10);
+  absl::Duration handshake_timeout = absl::Seconds(10);
+  int32_t max_connections = 4096;
+  int64_t grpc_memory_bytes = int64_t{256} << 20;
+  absl::Duration self_check_interval = absl::Seconds(5);
+  absl::Duration self_check_dead_after = absl::Seconds(60);
   absl::Duration min_client_ping_interval = absl::Seconds(10);
   DrainRate::Bounds retry;
   MetricsEdges metrics_edges;
+
+  int processors = 1;  // that the process may use
 
   // Where they came from, to read the file again.
   std::string config_path;      // empty: no file

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import tempfile
@@ -32,7 +33,8 @@ def model_path():
 class Server:
     """`swaa serve` on free loopback ports, ready when the constructor returns."""
 
-    def __init__(self, *flags, model=None, wait=True):
+    def __init__(self, *flags, model=None, wait=True, limits=()):
+        """`limits`: (resource.RLIMIT_..., number) pairs, soft and hard, for the process."""
         self.folder = tempfile.TemporaryDirectory(prefix="swaa-test-")
         self.port_file = pathlib.Path(self.folder.name) / "port"
         self.log_file = pathlib.Path(self.folder.name) / "log"
@@ -41,7 +43,8 @@ class Server:
             [BINARY, "serve", "--model", str(model or model_path()),
              "--listen-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0",
              "--port-file", str(self.port_file), *flags],
-            stdout=self.log_stream, stderr=subprocess.STDOUT)
+            stdout=self.log_stream, stderr=subprocess.STDOUT,
+            preexec_fn=lambda: [resource.setrlimit(kind, (most, most)) for kind, most in limits])
         if wait:
             self.await_ready()
 
@@ -86,6 +89,12 @@ class Server:
         import urllib.request
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics") as page:
             return page.read().decode()
+
+    def resident_bytes(self):
+        for line in open(f"/proc/{self.process.pid}/status", encoding="ascii"):
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) << 10
+        raise AssertionError("the server is gone")
 
     def stop(self, with_signal=signal.SIGTERM):
         """Ends it; the exit code."""

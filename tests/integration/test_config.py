@@ -1,5 +1,6 @@
 """The configuration file: what it sets, and how its recipes are replaced while requests run."""
 
+import os
 import signal
 import subprocess
 import time
@@ -152,6 +153,71 @@ def test_a_bad_file_changes_nothing(configured, bad, says):
     for word in says:
         assert word in line, line
     assert collect(server.inference, request("x", recipe=before[0])).ids
+
+
+def test_a_half_written_file_is_not_read(configured):
+    server = configured
+    before = reloads(server, "ok")
+    replace(server.config, BASE + MINE + OTHER.replace("recipes:\n", ""))
+    await_reload(server, "ok", before)
+    known = names(server)
+    before, failed = reloads(server, "ok"), reloads(server, "failed")
+    whole = BASE + MINE + OTHER.replace("recipes:\n", "")
+    with open(server.config, "w", encoding="utf-8") as writer:  # truncates
+        for end in (0, len(BASE + MINE)):
+            writer.write(whole[writer.tell():end])
+            writer.flush()
+            (server.config.parent / "other").write_text("x")
+            time.sleep(6)  # longer than the watcher's patience
+            assert names(server) == known
+            assert (reloads(server, "ok"), reloads(server, "failed")) == (before, failed)
+        writer.write(whole[writer.tell():])
+    await_reload(server, "ok", before)
+    assert names(server) == known
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n\n  # at all\n"])
+def test_an_empty_file_is_no_configuration(configured, text):
+    server = configured
+    before = reloads(server, "ok")
+    replace(server.config, BASE + MINE)
+    await_reload(server, "ok", before)
+    failed = reloads(server, "failed")
+    replace(server.config, text)
+    await_reload(server, "failed", failed)
+    assert names(server)[0] == "mine"
+    assert "is empty; write {}" in server.log()
+
+
+def test_a_fifo_is_refused_and_blocks_nothing(configured):
+    server = configured
+    failed = reloads(server, "failed")
+    server.config.unlink()
+    os.mkfifo(server.config)
+    server.process.send_signal(signal.SIGHUP)
+    await_reload(server, "failed", failed)
+    assert "it is no regular file" in server.log()
+    server.config.unlink()
+    before = reloads(server, "ok")
+    replace(server.config, BASE + MINE)
+    await_reload(server, "ok", before)
+
+
+def test_check_config(tmp_path):
+    path = tmp_path / "swaa.yaml"
+    for text, code, words in [
+        (MINE, 0, ["in order", "8 recipes", "the default is mine"]),
+        ("recipes: [{name: a, recipe: {sliding_window_tokens: 4, "
+         "full_attention_layers: {layers: {indices: [30]}}}}]", 2, ["recipes[a]", "30"]),
+        ("recipies: []", 2, ["did you mean recipes?"]),
+    ]:
+        path.write_text(text)
+        result = subprocess.run(
+            [BINARY, "serve", "--model", str(harness.model_path()), "--config", str(path),
+             "--check-config"], text=True, capture_output=True, timeout=60, check=False)
+        assert result.returncode == code, result.stderr
+        for word in words:
+            assert word in result.stdout + result.stderr
 
 
 def test_what_needs_a_restart_is_said(configured):

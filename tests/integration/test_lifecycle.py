@@ -42,14 +42,27 @@ def test_a_dropped_connection_frees_everything(server):
     server.await_idle()
 
 
-def test_deadline(server):
-    call = server.inference.Generate(long_request(), timeout=1.0)
-    with pytest.raises(grpc.RpcError) as caught:
-        for _ in call:
-            pass
-    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+def ends(server, code):
+    return sum(float(line.rsplit(" ", 1)[1]) for line in server.metrics().splitlines()
+               if line.startswith("swaa_requests_total{") and f'grpc_code="{code}"' in line)
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 1.0])
+def test_deadline(server, seconds):
+    """Whoever sees it first: the client resets the stream, and we count a deadline all the same."""
+    before, cancelled = ends(server, "DEADLINE_EXCEEDED"), ends(server, "CANCELLED")
+    for _ in range(5):
+        call = server.inference.Generate(long_request(), timeout=seconds)
+        with pytest.raises(grpc.RpcError) as caught:
+            for _ in call:
+                pass
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     server.await_idle()
-    assert 'grpc_code="DEADLINE_EXCEEDED"' in server.metrics()
+    until = time.monotonic() + 10
+    while ends(server, "DEADLINE_EXCEEDED") < before + 5:
+        assert time.monotonic() < until, server.log()[-2000:]
+        time.sleep(0.05)
+    assert ends(server, "CANCELLED") == cancelled
 
 
 def test_abort_after_accepted_finishes_the_stream(server):
@@ -110,7 +123,7 @@ def test_full_queue_never_fits_drain_and_json_log(small_server):
     assert trailer(error, "swaa-error-reason") == "never_fits"
     assert trailer(error, "grpc-retry-pushback-ms") == "-1"
 
-    message = request(LONG, max_tokens=300)
+    message = request(LONG, max_tokens=480)
     message.stopping_options.ignore_eos = True
     running = server.inference.Generate(message)
     answer = harness.Answer()
@@ -143,7 +156,7 @@ def test_full_queue_never_fits_drain_and_json_log(small_server):
     assert trailer(error, "swaa-error-reason") == "draining"
     for response in running:
         answer.take(response)
-    assert answer.finished.usage.completion_tokens == len(answer.ids) == 300
+    assert answer.finished.usage.completion_tokens == len(answer.ids) == 480
     assert server.await_exit() == 0, server.log()
     check_json_log(server.log())
 
@@ -185,21 +198,51 @@ def test_a_second_signal_ends_at_once():
     first_delta(call)
     server.process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
+    # Within a second it is the same, sent twice.
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(1.0)
     assert server.process.poll() is None
+    assert len(server.log().split("draining")) == 2
+    server.process.send_signal(signal.SIGHUP)
     start = time.monotonic()
     assert server.stop() == 128 + signal.SIGTERM
     assert time.monotonic() - start < 5
+    assert "SIGHUP while draining" in server.log()
 
 
-def test_grace_over_aborts_what_runs():
+def test_signals_without_a_meaning_do_nothing():
+    server = Server("--kv-cache-bytes", "64MiB", wait=False)
+    until = time.monotonic() + 60
+    while "loading" not in server.log():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    for name in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGPIPE, signal.SIGHUP):
+        server.process.send_signal(name)
+    server.await_ready()
+    for name in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGPIPE):
+        server.process.send_signal(name)
+    assert len(collect(server.inference, request("x", max_tokens=1)).ids) == 1
+    assert "SIGHUP while starting" in server.log()
+    assert server.port_file.exists()
+    assert server.stop() == 0, server.log()
+    assert server.log().count("it means nothing here") == 6
+    assert "there is no configuration to read again" in server.log()
+    assert not server.port_file.exists(), "yesterday's port"
+
+
+def test_what_the_grace_cuts_short_can_be_sent_elsewhere():
     server = Server("--drain-grace-seconds", "0")
     answer = harness.Answer()
     call = server.inference.Generate(long_request())
     answer.take(next(call))
+    answer.take(first_delta(call))
     server.process.send_signal(signal.SIGINT)
-    for response in call:
-        answer.take(response)
-    assert answer.finished.finish_reason == generation.FINISH_REASON_CANCELLED
+    with pytest.raises(grpc.RpcError) as caught:
+        for response in call:
+            answer.take(response)
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert trailer(caught.value, "swaa-error-reason") == "draining"
+    assert answer.finished is None and len(answer.ids) > 0
     assert server.await_exit() == 0, server.log()
 
 

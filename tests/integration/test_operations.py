@@ -4,9 +4,11 @@ import json
 import re
 import socket
 import subprocess
+import time
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 import harness
 from harness import BINARY, Server, collect, control, request, trailer
@@ -66,6 +68,112 @@ def test_reflection(server):
         assert service in answer
 
 
+def wire_fields(message):
+    """(number, value) of a serialised message's fields: varints and bytes."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        number = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            number |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return number
+
+    while at < len(message):
+        tag = varint()
+        value = varint()
+        if tag & 7 == 2:
+            at += value
+            value = message[at - value:at]
+        yield tag >> 3, value
+
+
+def test_generates_by_reflection_alone(server):
+    """As grpcurl does: nothing of the proto files but what the server says of them."""
+    call = server.channel.stream_stream(
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    pool = descriptor_pool.DescriptorPool()
+    added = set()
+
+    def add(serialised):
+        file = descriptor_pb2.FileDescriptorProto.FromString(serialised)
+        if file.name in added:
+            return
+        added.add(file.name)
+        for name in file.dependency:
+            ask(b"\x1a", name)  # file_by_filename
+        pool.Add(file)
+
+    def ask(field, name):
+        text = name.encode()
+        answer = next(iter(call(iter([field + bytes([len(text)]) + text]), timeout=10)))
+        found = [value for number, value in wire_fields(answer) if number == 4]
+        assert found, f"{name} is not described: {answer}"
+        files = [value for _, value in wire_fields(found[0])]
+        names = {descriptor_pb2.FileDescriptorProto.FromString(one).name: one for one in files}
+        for one in names.values():
+            add(one)
+
+    for service in ("swaa.v1.InferenceService", "swaa.v1.ControlService"):
+        ask(b"\x22", service)  # file_containing_symbol
+        assert pool.FindServiceByName(service).methods
+    method = pool.FindServiceByName("swaa.v1.InferenceService").FindMethodByName("Generate")
+    make = message_factory.MessageFactory(pool).GetPrototype
+    message = make(method.input_type)(prompt="The sea")
+    message.stopping_options.max_tokens = 3
+    generate = server.channel.unary_stream(
+        f"/{method.containing_service.full_name}/{method.name}",
+        request_serializer=lambda request: request.SerializeToString(),
+        response_deserializer=make(method.output_type).FromString)
+    last = list(generate(message, timeout=30))[-1]
+    assert last.finished.usage.completion_tokens == 3
+
+
+def test_errors_carry_their_details(server):
+    """google.rpc.Status with ErrorInfo and RetryInfo, by hand."""
+    error = harness.refused(server.inference, request("x", recipe="nope"))
+    status = dict(wire_fields(trailer(error, "grpc-status-details-bin")))
+    assert status[1] == grpc.StatusCode.NOT_FOUND.value[0]
+    assert status[2].decode() == error.details()
+    detail = dict(wire_fields(status[3]))
+    assert detail[1] == b"type.googleapis.com/google.rpc.ErrorInfo"
+    info = dict(wire_fields(detail[2]))
+    assert (info[1], info[2]) == (b"recipe_not_found", b"swaa.v1")
+
+
+def test_counters_move_while_a_request_runs(server):
+    server.await_idle()
+    before = server.metrics()
+    message = request("one two three", max_tokens=3000, recipe="window")
+    message.stopping_options.ignore_eos = True
+    call = server.inference.Generate(message)
+    seen = 0
+    for response in call:
+        seen += len(response.token_delta.tokens)
+        if seen >= 20:
+            break
+    page = server.metrics()
+
+    def grown(name, **labels):
+        return sample(page, name, **labels) - sample(before, name, **labels)
+
+    assert server.load().running_requests == 1
+    assert grown("swaa_generation_tokens_total", recipe="window") >= 20
+    assert grown("swaa_attended_keys_total", recipe="window") >= 30 * 20 * 3
+    assert grown("swaa_time_to_first_token_seconds_count", recipe="window", prompt_len="le_2k") == 1
+    call.cancel()
+    server.await_idle()
+    assert sample(page, "process_resident_memory_bytes") > 100 << 20
+    assert sample(page, "process_open_fds") > 5
+    assert sample(page, "process_cpu_seconds_total") > 0
+    assert sample(page, "process_start_time_seconds") == pytest.approx(time.time(), abs=3600)
+    assert sample(page, "swaa_connections_open") >= 1
+
+
 def sample(page, name, **labels):
     """The value of one series."""
     for line in page.splitlines():
@@ -101,7 +209,7 @@ def test_metrics(server):
     assert grown("swaa_inter_token_latency_seconds_count", recipe="window") == 4
     for name in ("duration", "queue", "prefill", "decode"):
         assert grown(f"swaa_request_{name}_seconds_count", recipe="window") == 1
-    assert grown("swaa_speedup_ratio_count", recipe="window", kind="counted") == 1
+    assert grown("swaa_attended_keys_ratio_count", recipe="window") == 1
     assert grown("swaa_step_duration_seconds_count", phase="prefill") == 1
     assert grown("swaa_step_duration_seconds_count", phase="decode") == 4
     assert grown("swaa_batch_tokens_sum") == 3 + 4
@@ -160,6 +268,66 @@ def test_chat_command(server):
     assert len(costs) == 2 and int(costs[1]) > int(costs[0]) + 5, "the second turn has the first"
 
 
+def test_clients_take_every_option_and_stop_at_a_sensible_length(server):
+    address = f"127.0.0.1:{server.port}"
+
+    def generate(*flags):
+        result = run("generate", "One, two, three,", "--address", address, "--temperature", "0",
+                     "--json", *flags)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    assert generate("--ignore-eos")["completion_tokens"] == 256
+    plain = generate("--max-tokens", "12")
+    assert " four" in plain["text"]
+    stopped = generate("--max-tokens", "12", "--stop", " five,never")
+    assert stopped["finish_reason"] == "FINISH_REASON_STOP"
+    assert plain["text"].startswith(stopped["text"]) and " five" not in stopped["text"]
+    assert " five" in generate("--stop", " five", "--include-stop")["text"]
+    token = plain["tokens"][1]["id"]
+    assert generate("--stop-token-ids", str(token))["tokens"][-1]["id"] == token
+    biased = generate("--max-tokens", "2", "--logit-bias", f"{token}:100")
+    assert [one["id"] for one in biased["tokens"]] == [token, token]
+    drawn = generate("--max-tokens", "4", "--temperature", "1", "--top-k", "1", "--top-p", "0.5",
+                     "--min-p", "0.1", "--frequency-penalty", "0.1", "--presence-penalty", "0.1",
+                     "--repetition-penalty", "1.01", "--seed", "3", "--min-tokens", "4",
+                     "--priority", "5", "--cache-salt", "s", "--request-id", "mine")
+    assert drawn["completion_tokens"] == 4 and drawn["request_id"] == "mine"
+    refused = run("generate", "x", "--address", address, "--logit-bias", "many")
+    assert refused.returncode == 2 and "--logit-bias" in refused.stderr
+
+
+def test_info_recipes_abort_and_version(server):
+    address = ["--address", f"127.0.0.1:{server.port}"]
+    info = run("info", *address)
+    assert info.returncode == 0, info.stderr
+    for word in ("smollm2-135m-instruct", "30 layers", "context 8192", "0 run"):
+        assert word in info.stdout
+    listed = run("recipes", *address)
+    assert listed.returncode == 0 and "full (the default)\n" in listed.stdout
+    assert "window 2048, sinks 10, full layers 1,5,9" in listed.stdout
+    message = request("x", max_tokens=4000, request_id="to abort")
+    message.stopping_options.ignore_eos = True
+    call = server.inference.Generate(message)
+    next(call)
+    assert run("abort", "to abort", *address).stdout == "aborted 1\n"
+    for _ in call:
+        pass
+    gone = run("abort", "to abort", *address)
+    assert gone.returncode == 1 and "request_not_found" in gone.stderr
+    assert run("abort", "--all", *address).stdout == "aborted 0\n"
+    assert run("abort", *address).returncode == 2
+    assert re.fullmatch(r"swaa \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+@pytest.mark.parametrize("command", ["generate x", "chat", "info", "recipes", "abort x"])
+def test_without_a_server_it_says_how_to_start_one(command):
+    result = run(*command.split(), "--address", "127.0.0.1:1",
+                 **({"stdin": "hi\n"} if command == "chat" else {}))
+    assert result.returncode == 1
+    assert "swaa serve" in result.stderr and "127.0.0.1:1" in result.stderr
+
+
 @pytest.mark.parametrize("arguments,words", [
     (["--model", "/no/such.gguf"], ["/no/such.gguf"]),
     ([], ["--model"]),
@@ -172,6 +340,13 @@ def test_chat_command(server):
     (["--model", "x", "--log-level", "loud"], ["--log-level", "loud", "debug"]),
     (["--model", "x", "--no-such-flag"], ["--no-such-flag", "--listen-address"]),
     (["--model", "x", "--max-running-requests", "0"], ["--max-running-requests", "at least 1"]),
+    (["--model", "x", "--threads", "100000"], ["--threads", "100000", "at most 1024"]),
+    (["--model", "x", "--max-running-requests", "1000000"],
+     ["--max-running-requests", "1000000", "at most 65536"]),
+    (["--model", "x", "--max-batch-tokens", "2147483647"],
+     ["--max-batch-tokens", "2147483647", "at most 1048576"]),
+    (["--model", "x", "--max-queued-requests", "2147483647"],
+     ["--max-queued-requests", "2147483647", "at most 1048576"]),
     (["--model", "x", "stray"], ["stray"]),
     (["--model", "x", "--default-recipe", "balancd"],
      ["--default-recipe", "balancd", "did you mean balanced?"]),
@@ -191,6 +366,8 @@ def test_values_that_only_the_model_can_judge():
         (["--dtype", "f8"], ["f8", "f32"]),
         (["--instruction-set", "sse"], ["sse", "avx2"]),
         (["--kv-cache-bytes", "1KiB"], ["kv_cache_bytes", "1024", "at least"]),
+        (["--max-running-requests", "60000", "--max-batch-tokens", "1000000"],
+         ["--max-running-requests", "--max-batch-tokens"]),
         (["--kv-cache-bytes", "900TiB"], ["not enough memory", "lower kv_cache_bytes"]),
     ]:
         result = run("serve", *model, *flags)

@@ -240,6 +240,17 @@ class Soak:
             late = self.ends["deadline", "DEADLINE_EXCEEDED"]
             if not sent - late <= counted <= sent:
                 self.problems.append(f"{counted:.0f} requests were counted, {sent} were sent")
+            # Refused for a full queue is a good end, but not for everybody.
+            readers = sum(count for (behaviour, _), count in self.ends.items()
+                          if behaviour in ("reads to the end", "slow reader"))
+            complete = sum(self.ends[behaviour, "complete"]
+                           for behaviour in ("reads to the end", "slow reader"))
+            if complete < 0.9 * readers:
+                self.problems.append(f"only {complete} of {readers} who read on were answered")
+            for behaviour in BEHAVIOURS:
+                if options.requests >= 500 and not any(
+                        behaviour == one for one, _ in self.ends):
+                    self.problems.append(f"nobody did this: {behaviour}")
             if self.metric("swaa_preemptions_total") == 0:
                 self.problems.append("nothing was preempted: the pool was not too small")
             load = self.server.load()

@@ -11,13 +11,13 @@
 #include "base/status_macros.h"
 #include "tools/client.h"
 
-ABSL_FLAG(std::string, bench_recipes, "",
+ABSL_FLAG(std::string, bench_recipes, "full=1,{\"sliding_window_tokens\":512,\"sink_tokens\":16}=1",
           "the mix: NAME=WEIGHT or {JSON}=WEIGHT, with commas between; a name as the server lists "
           "them, or a swaa.v1.Recipe as protobuf JSON, such as "
           "full=1,balanced=2,{\"sliding_window_tokens\":512,\"sink_tokens\":16}=1; without =WEIGHT "
           "it weighs 1; empty: the server's default recipe");
 ABSL_FLAG(absl::optional<int64_t>, bench_num_requests, absl::nullopt,
-          "requests to send and measure; absent: 100, or as many as --duration takes");
+          "requests to send and measure; absent: 40, or as many as --duration takes");
 ABSL_FLAG(absl::Duration, bench_duration, absl::InfiniteDuration(),
           "send no request after this time, such as 60s or 5m; those sent are waited for");
 ABSL_FLAG(absl::optional<int32_t>, bench_concurrency, absl::nullopt,
@@ -30,8 +30,8 @@ ABSL_FLAG(double, bench_burstiness, 1,
           "shape, so below 1 comes in bursts and above 1 is more even");
 ABSL_FLAG(int64_t, bench_warmup_requests, 0,
           "requests sent before the measured ones, as a closed loop, with prompts of their own");
-ABSL_FLAG(std::string, bench_prompt_tokens, "512",
-          "prompt lengths: 512, a range 100:2000, or lognormal:MEAN:SIGMA:MIN:MAX; "
+ABSL_FLAG(std::string, bench_prompt_tokens, "4000",
+          "prompt lengths: 4000, a range 100:2000, or lognormal:MEAN:SIGMA:MIN:MAX; "
           "the n-th request of every recipe has the same");
 ABSL_FLAG(std::string, bench_output_tokens, "64", "output lengths, written alike");
 ABSL_FLAG(std::string, bench_prompt_kind, "ids",
@@ -69,7 +69,7 @@ namespace {
 
 constexpr int kClosedLoopInFlight = 8;
 constexpr int kOpenLoopInFlight = 4096;
-constexpr int64_t kDefaultRequests = 100;
+constexpr int64_t kDefaultRequests = 40;
 
 absl::Status BadFlag(const std::string& name, const std::string& value, const std::string& advice) {
   return absl::InvalidArgumentError(absl::StrCat("--", name, ": \"", value, "\" ", advice));

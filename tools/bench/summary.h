@@ -63,8 +63,8 @@ struct Summary {
 Summary Summarize(const std::vector<RequestRecord>& records, std::optional<size_t> arm,
                   double duration_seconds, const GoodputTargets& goodput);
 
-// How many times faster an arm is than the full-attention arm of the same run; absent where either
-// has no value.
+// How many times faster an arm is than the full-attention arm of the same run, and how many times
+// fewer keys it attends, which is no measure of time; absent where either has no value.
 struct Speedup {
   std::optional<double> ttft;  // ratio of medians
   std::optional<double> tpot;

@@ -3,6 +3,7 @@
 
 #include "server/generate/generate_stream.h"
 
+#include <latch>
 #include <thread>
 
 #include <gmock/gmock.h>
@@ -78,6 +79,15 @@ class GenerateStreamTest : public ::testing::Test {
   bool AwaitRunning(int32_t running) {
     const absl::Time until = absl::Now() + absl::Seconds(60);
     while (engine_->Load().running != running) {
+      if (absl::Now() > until) return false;
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    return true;
+  }
+
+  bool AwaitWaiting(int32_t waiting) {
+    const absl::Time until = absl::Now() + absl::Seconds(60);
+    while (workers_->admission_load().waiting != waiting) {
       if (absl::Now() > until) return false;
       absl::SleepFor(absl::Milliseconds(1));
     }
@@ -181,6 +191,103 @@ TEST_F(GenerateStreamTest, ReaderThatLagsWithinItsBufferLosesNothing) {
   EXPECT_EQ(order,
             (std::vector<int>{v1::GenerateResponse::kAccepted, v1::GenerateResponse::kTokenDelta,
                               v1::GenerateResponse::kFinished}));
+}
+
+// Holds up every thread that admissions may take.
+class BusyWorkers {
+ public:
+  explicit BusyWorkers(WorkerPool* workers) {
+    for (int i = 0; i < kThreads; ++i) {
+      EXPECT_TRUE(workers
+                      ->PostAdmission(1,
+                                      [latches = latches_] {
+                                        latches->begun.count_down();
+                                        latches->release.wait();
+                                      })
+                      .ok());
+    }
+    latches_->begun.wait();
+  }
+  ~BusyWorkers() { latches_->release.count_down(); }
+
+ private:
+  static constexpr int kThreads = 2;  // of the pool's three
+  struct Latches {
+    std::latch begun{kThreads};
+    std::latch release{1};
+  };
+  // Shared: a thread may still be waking up when this has gone.
+  std::shared_ptr<Latches> latches_ = std::make_shared<Latches>();
+};
+
+TEST_F(GenerateStreamTest, WhoWaitsToBeReadIsCountedAndAborted) {
+  Start(/*stream_buffer_bytes=*/1 << 20);
+  auto busy = std::make_unique<BusyWorkers>(workers_.get());
+  std::vector<std::unique_ptr<grpc::ClientContext>> calls;
+  std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> readers;
+  for (const char* id : {"one", "two", "three"}) {
+    v1::GenerateRequest request = Request(5);
+    request.set_request_id(id);
+    calls.push_back(std::make_unique<grpc::ClientContext>());
+    readers.push_back(stub_->Generate(calls.back().get(), request));
+  }
+  ASSERT_TRUE(AwaitWaiting(3));
+  EXPECT_GT(workers_->admission_load().bytes, 0);
+  EXPECT_EQ(serving_.pending.Abort("four"), 0);
+  EXPECT_EQ(serving_.pending.Abort("two"), 1);
+  v1::GenerateResponse response;
+  EXPECT_FALSE(readers[1]->Read(&response));
+  EXPECT_EQ(readers[1]->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(calls[1]->GetServerTrailingMetadata().find(kErrorReasonTrailer)->second, "aborted");
+  EXPECT_EQ(serving_.pending.Abort("two"), 0);
+  ASSERT_TRUE(AwaitWaiting(2));
+  EXPECT_EQ(serving_.pending.AbortAll(), 2);
+  for (int i : {0, 2}) {
+    EXPECT_FALSE(readers[i]->Read(&response));
+    EXPECT_EQ(readers[i]->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  }
+  ASSERT_TRUE(AwaitWaiting(0));
+  busy.reset();
+}
+
+TEST_F(GenerateStreamTest, WhoLeavesWhileItWaitsToBeReadGivesItsBytesBackAtOnce) {
+  Start(/*stream_buffer_bytes=*/1 << 20);
+  auto busy = std::make_unique<BusyWorkers>(workers_.get());
+  const int64_t before = workers_->admission_load().bytes;
+  v1::GenerateRequest request = Request(5);
+  request.set_prompt(std::string(1 << 20, 'x'));
+  grpc::ClientContext leaves, late;
+  auto leaving = stub_->Generate(&leaves, request);
+  late.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(400));
+  auto expiring = stub_->Generate(&late, request);
+  ASSERT_TRUE(AwaitWaiting(2));
+  EXPECT_GT(workers_->admission_load().bytes, before + (2 << 20));
+  leaves.TryCancel();
+  ASSERT_TRUE(AwaitWaiting(1));
+  v1::GenerateResponse response;
+  EXPECT_FALSE(expiring->Read(&response));
+  EXPECT_EQ(expiring->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  ASSERT_TRUE(AwaitWaiting(0));
+  EXPECT_EQ(workers_->admission_load().bytes, before);
+  EXPECT_FALSE(leaving->Read(&response));
+  EXPECT_EQ(leaving->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(serving_.live_streams.AwaitNone(absl::Seconds(20)));
+  const std::string page = prometheus::TextSerializer().Serialize(metrics_->registry()->Collect());
+  EXPECT_THAT(page, ::testing::HasSubstr("grpc_code=\"DEADLINE_EXCEEDED\",recipe=\"none\"} 1"));
+  EXPECT_THAT(page, ::testing::HasSubstr("grpc_code=\"CANCELLED\",recipe=\"none\"} 1"));
+}
+
+TEST_F(GenerateStreamTest, ADrainingServerRefusesWhoWaitsToBeRead) {
+  Start(/*stream_buffer_bytes=*/1 << 20);
+  auto busy = std::make_unique<BusyWorkers>(workers_.get());
+  grpc::ClientContext call;
+  auto reader = stub_->Generate(&call, Request(5));
+  ASSERT_TRUE(AwaitWaiting(1));
+  serving_.draining = true;
+  busy.reset();
+  v1::GenerateResponse response;
+  EXPECT_FALSE(reader->Read(&response));
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
 TEST_F(GenerateStreamTest, ManyStreamsEndInOrderWhateverTheirClientsDo) {

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/time/clock.h"
+#include "server/generate/steady_time.h"
 
 namespace swaa::server {
 namespace {
@@ -42,7 +43,7 @@ bool Await(const Condition& condition) {
 
 TEST(SlowReaderWatchTest, CutsOffWhoWaitedTooLongAndNobodyElse) {
   SlowReaderWatch watch(kTimeout);
-  auto stalled = std::make_shared<FakeStream>(absl::Now());
+  auto stalled = std::make_shared<FakeStream>(SteadyNow());
   auto reading = std::make_shared<FakeStream>(absl::InfiniteFuture());
   watch.Add(stalled);
   watch.Add(reading);
@@ -72,7 +73,7 @@ TEST(SlowReaderWatchTest, AStreamThatIsGoneIsNotLookedAt) {
   // Asleep now; a newcomer wakes it.
   absl::SleepFor(2 * kTimeout);
   const int looks = removed->looks();
-  auto late = std::make_shared<FakeStream>(absl::Now());
+  auto late = std::make_shared<FakeStream>(SteadyNow());
   watch.Add(late);
   ASSERT_TRUE(Await([&] { return late->cuts() == 1; }));
   EXPECT_EQ(removed->looks(), looks);

@@ -48,7 +48,7 @@ TEST(MetricsTest, CountsWhatEnded) {
            "swaa_prompt_tokens_total{recipe=\"fast\",source=\"computed\"} 6",
            "swaa_prompt_tokens_total{recipe=\"fast\",source=\"cached\"} 4",
            "swaa_generation_tokens_total{recipe=\"fast\"} 3",
-           "swaa_speedup_ratio_sum{kind=\"counted\",recipe=\"fast\"} 2.5",
+           "swaa_attended_keys_ratio_sum{recipe=\"fast\"} 2.5",
            "swaa_step_duration_seconds_sum{phase=\"mixed\"} 0.25",
            "swaa_batch_tokens_sum 8",
        }) {
@@ -120,11 +120,42 @@ TEST(MetricsTest, ReloadsAreCounted) {
   EXPECT_THAT(page, HasSubstr("swaa_config_reloads_total{result=\"failed\"} 2"));
 }
 
+TEST(MetricsTest, TokensAreCountedAsTheyComeAndOnce) {
+  Metrics metrics(*RecipeCatalog::Create(BuiltInRecipes(), 4, false, "full"), "1", "model", "cpu");
+  metrics.OnFirstToken("full", 10, absl::Seconds(2));
+  LiveCounts added{.tokens = 7, .attended_keys = 50, .full_attention_attended_keys = 60};
+  metrics.OnTokens("full", added);
+  const auto expect = [&](const std::vector<std::string>& lines) {
+    const std::string page = Page(metrics);
+    for (const std::string& line : lines) EXPECT_THAT(page, HasSubstr(line));
+  };
+  const std::string first =
+      "swaa_time_to_first_token_seconds_count{prompt_len=\"le_2k\",recipe=\"full\"} 1";
+  expect({"swaa_generation_tokens_total{recipe=\"full\"} 7",
+          "swaa_attended_keys_total{recipe=\"full\"} 50", first});
+  RequestRecord record;
+  record.recipe_label = "full";
+  record.accepted = true;
+  record.finish_reason = FinishReason::kLength;
+  record.counted = added;
+  record.counted.first_token = true;
+  record.stats = {.attended_keys = 80, .full_attention_attended_keys = 90, .completion_tokens = 9};
+  metrics.OnRequestEnd(record);
+  expect({"swaa_generation_tokens_total{recipe=\"full\"} 9",
+          "swaa_attended_keys_total{recipe=\"full\"} 80",
+          "swaa_attended_keys_full_equivalent_total{recipe=\"full\"} 90", first});
+}
+
+TEST(MetricsTest, RefusalsHaveASeriesBeforeTheFirst) {
+  Metrics metrics(*RecipeCatalog::Create(BuiltInRecipes(), 4, false, "full"), "1", "model", "cpu");
+  EXPECT_THAT(Page(metrics), HasSubstr("swaa_requests_rejected_total{reason=\"queue_full\"} 0"));
+}
+
 TEST(MetricsTest, LoadIsAskedWhenScraped) {
   EngineLoad load;
   LoadCollector collector(
       {.page_bytes = 10, .weight_bytes = 7}, [] { return std::vector<std::string>{"full"}; },
-      [&] { return load; });
+      [&] { return load; }, [] { return AdmissionLoad{.waiting = 2, .running = 1, .bytes = 77}; });
   load.running = 3;
   load.used_pages = 5;
   load.total_pages = 20;

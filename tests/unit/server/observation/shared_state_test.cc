@@ -11,6 +11,7 @@
 #include "server/generate/drain_rate.h"
 #include "server/generate/live_count.h"
 #include "server/generate/slow_reader_watch.h"
+#include "server/generate/steady_time.h"
 #include "server/generate/worker_pool.h"
 #include "server/observation/metrics.h"
 #include "server/recipes/current_recipes.h"
@@ -93,14 +94,14 @@ TEST(SharedStateTest, WorkersDoEverythingOnceAndTheCountFallsToZero) {
     WorkerPool pool({.threads = 3, .max_queued_admissions = 50});
     RunInThreads([&](int thread, int round) {
       live.Add();
-      rate.OnRequestBegin(absl::Now());
+      rate.OnRequestBegin(SteadyNow());
       pool.PostStreaming([&] {
         ++streamed;
-        rate.OnRequestEnd(absl::Now());
+        rate.OnRequestEnd(SteadyNow());
         live.Remove();
       });
-      EXPECT_GT(rate.NextWait(absl::Now()), absl::ZeroDuration());
-      if (!pool.TryPostAdmission([&] { ++admitted; })) ++refused;
+      EXPECT_GT(rate.NextWait(SteadyNow()), absl::ZeroDuration());
+      if (!pool.PostAdmission(100, [&] { ++admitted; }).ok()) ++refused;
     });
     live.Remove();
     EXPECT_TRUE(live.AwaitNone(absl::Seconds(60)));
@@ -130,8 +131,8 @@ TEST(SharedStateTest, StreamsComeAndGoUnderTheWatch) {
     auto stream = std::make_shared<CountedStream>();
     watch.Add(stream);
     if (round % 20 == 0) {
-      const absl::Time until = absl::Now() + absl::Seconds(20);
-      while (stream->cuts() == 0 && absl::Now() < until) absl::SleepFor(absl::Milliseconds(1));
+      const absl::Time until = SteadyNow() + absl::Seconds(20);
+      while (stream->cuts() == 0 && SteadyNow() < until) absl::SleepFor(absl::Milliseconds(1));
       EXPECT_EQ(stream->cuts(), 1);
     }
     watch.Remove(stream.get());

@@ -70,6 +70,25 @@ TEST_F(FileWatcherTest, SeesAFolderSwappedBehindALink) {
   EXPECT_TRUE(Await(changed_, 1));
 }
 
+TEST_F(FileWatcherTest, AFileThatIsBeingWrittenIsLeftAlone) {
+  Write(folder_ / "file", "whole");
+  Watch(absl::Milliseconds(20));
+  {
+    std::ofstream writer(folder_ / "file");  // truncated
+    writer << "half" << std::flush;
+    // Polls and events of other files come and go.
+    for (int i = 0; i < 10; ++i) {
+      Write(folder_ / "other", std::to_string(i));
+      absl::SleepFor(absl::Milliseconds(20));
+    }
+    EXPECT_EQ(changed_, 0);
+    writer << " and the rest";
+  }
+  EXPECT_TRUE(Await(changed_, 1));
+  absl::SleepFor(absl::Milliseconds(100));
+  EXPECT_EQ(changed_, 1);
+}
+
 TEST_F(FileWatcherTest, FindsWithinPatienceWhatNobodyTellsOf) {
   fs::create_directory(folder_ / "elsewhere");
   Write(folder_ / "elsewhere" / "file", "a");

@@ -1,0 +1,65 @@
+// Requests that the engine does not know yet.
+
+#ifndef SWAA_SERVER_GENERATE_PENDING_ADMISSIONS_H_
+#define SWAA_SERVER_GENERATE_PENDING_ADMISSIONS_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+
+namespace swaa::server {
+
+// A request that waits to be read, or is being read.
+class PendingAdmission {
+ public:
+  virtual ~PendingAdmission() = default;
+  // Ends it as an operator's abort. False: the engine has it, or it has ended.
+  virtual bool AbortAdmission() = 0;
+};
+
+// By id, so that an operator can abort them. Two may wait under one id: the engine refuses the
+// second when it comes to it. Thread-safe.
+class PendingAdmissions {
+ public:
+  void Add(const std::string& id, const std::shared_ptr<PendingAdmission>& admission) {
+    std::lock_guard lock(mutex_);
+    admissions_[admission.get()] = {id, admission};
+  }
+  void Remove(const PendingAdmission* admission) {
+    std::lock_guard lock(mutex_);
+    admissions_.erase(admission);
+  }
+  // How many were aborted.
+  int32_t Abort(const std::string& id) { return AbortThose(&id); }
+  int32_t AbortAll() { return AbortThose(nullptr); }
+
+ private:
+  // Null: all of them.
+  int32_t AbortThose(const std::string* id) {
+    std::vector<std::shared_ptr<PendingAdmission>> found;
+    {
+      std::lock_guard lock(mutex_);
+      for (const auto& [key, entry] : admissions_) {
+        if (id != nullptr && entry.first != *id) continue;
+        if (auto admission = entry.second.lock()) found.push_back(std::move(admission));
+      }
+    }
+    int32_t aborted = 0;
+    for (const auto& admission : found) aborted += admission->AbortAdmission() ? 1 : 0;
+    return aborted;
+  }
+
+  std::mutex mutex_;
+  std::map<const PendingAdmission*, std::pair<std::string, std::weak_ptr<PendingAdmission>>>
+      admissions_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace swaa::server
+
+#endif  // SWAA_SERVER_GENERATE_PENDING_ADMISSIONS_H_

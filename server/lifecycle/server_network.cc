@@ -1,0 +1,121 @@
+// What the server is on the network: gRPC's settings, the listener, readiness.
+
+#include <algorithm>
+#include <memory>
+
+#include <google/protobuf/stubs/logging.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "server/generate/errors.h"
+#include "server/lifecycle/server.h"
+
+namespace swaa::server {
+namespace {
+
+constexpr char kReadyService[] = "swaa.v1.InferenceService";
+constexpr int kMaxReceiveBytes = 16 << 20;
+constexpr int kMaxSendBytes = 4 << 20;
+// Descriptors that are not connections to the listener: the metrics port, files, gRPC's own.
+constexpr int64_t kOtherOpenFiles = 48;
+constexpr absl::Duration kProbeTimeout = absl::Seconds(3);
+
+// Protobuf prints strings that are not UTF-8 to stderr; such requests are refused and logged as
+// such.
+void IgnoreProtobufLog(google::protobuf::LogLevel, const char*, int, const std::string&) {}
+
+void SetDuration(const char* argument, absl::Duration duration, grpc::ServerBuilder* builder) {
+  if (duration == absl::InfiniteDuration()) return;
+  builder->AddChannelArgument(argument, static_cast<int>(absl::ToInt64Milliseconds(duration)));
+}
+
+// What a client may cost before it has sent a request.
+void BoundClients(const ServerOptions& options, grpc::ServerBuilder* builder) {
+  builder->SetMaxReceiveMessageSize(kMaxReceiveBytes);
+  builder->SetMaxSendMessageSize(kMaxSendBytes);
+  // A few bytes may inflate to any number before their size is looked at.
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+  grpc::ResourceQuota quota("swaa");
+  quota.Resize(static_cast<size_t>(options.grpc_memory_bytes));
+  builder->SetResourceQuota(quota);
+  SetDuration(GRPC_ARG_KEEPALIVE_TIME_MS, options.keepalive_interval, builder);
+  SetDuration(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, options.keepalive_timeout, builder);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  SetDuration(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+              options.min_client_ping_interval, builder);
+  SetDuration(GRPC_ARG_MAX_CONNECTION_AGE_MS, options.max_connection_age, builder);
+  SetDuration(GRPC_ARG_MAX_CONNECTION_IDLE_MS, options.max_connection_idle, builder);
+  // For the client's first words, not for TLS alone.
+  SetDuration(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, options.handshake_timeout, builder);
+}
+
+}  // namespace
+
+absl::Status Server::Listen() {
+  google::protobuf::SetLogHandler(&IgnoreProtobufLog);
+  TakeOverGrpcLog();
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  inference_service_ = std::make_unique<InferenceService>(&serving_);
+  control_service_ = std::make_unique<ControlService>(&serving_);
+  grpc::ServerBuilder builder;
+  BoundClients(options_, &builder);
+  builder.RegisterService(inference_service_.get());
+  builder.RegisterService(control_service_.get());
+  acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      grpc::InsecureServerCredentials());
+  grpc_server_ = builder.BuildAndStart();
+  if (grpc_server_ == nullptr) return absl::InternalError("gRPC did not start");
+  // Two descriptors each: gRPC's and the guard's.
+  const int64_t possible = std::max<int64_t>((open_file_limit_ - kOtherOpenFiles) / 2, 1);
+  if (possible < options_.max_connections) {
+    LogWarning(absl::StrCat("the limit of open files, ", open_file_limit_, ", allows ", possible,
+                            " connections instead of ", options_.max_connections));
+  }
+  connection_guard_ = std::make_unique<ConnectionGuard>(ConnectionGuard::Options{
+      .max_connections = static_cast<int>(std::min<int64_t>(options_.max_connections, possible)),
+      .max_debt_bytes = options_.grpc_memory_bytes});
+  serving_.connections = connection_guard_.get();
+  SWAA_RETURN_IF_ERROR(listener_->Start([this](int fd) {
+    if (!connection_guard_->Add(fd)) return false;
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+    connection.fd = fd;
+    acceptor_->HandleNewConnection(&connection);
+    return true;
+  }));
+  SetReady();
+  self_check_ = std::make_unique<SelfCheck>(
+      SelfCheck::Options{.interval = options_.self_check_interval,
+                         .dead_after = options_.self_check_dead_after},
+      [this] { return listener_->Probe(kProbeTimeout); },
+      [this](bool reached) {
+        reached_.store(reached);
+        SetReady();
+      },
+      [this] { Fail("self-check: no new client has reached the server for long; it ends"); });
+  return absl::OkStatus();
+}
+
+void Server::SetReady() {
+  const bool ready = reached_.load() && !serving_.draining.load();
+  grpc_server_->GetHealthCheckService()->SetServingStatus(kReadyService, ready);
+}
+
+void Server::StopListening(absl::Duration patience) {
+  self_check_.reset();
+  if (listener_ != nullptr) listener_->Stop();
+  if (grpc_server_ == nullptr) return;
+  grpc_server_->Shutdown(absl::ToChronoTime(absl::Now() + patience));
+  grpc_server_->Wait();
+  grpc_server_.reset();
+  acceptor_.reset();
+  connection_guard_.reset();
+}
+
+}  // namespace swaa::server
