@@ -49,8 +49,8 @@ TEST(DummyWeightsTest, AreTheSameHoweverTheyAreReadAndDifferBetweenWeights) {
   config.heads = config.kv_heads = 1;
   config.head_dim = 64;
   config.vocab_size = 100;
-  const Checkpoint one{config, {}, {}, MakeDummyWeights(config)};
-  const Checkpoint other{config, {}, {}, MakeDummyWeights(config)};
+  const Checkpoint one{.config = config, .weights = MakeDummyWeights(config)};
+  const Checkpoint other{.config = config, .weights = MakeDummyWeights(config)};
   const std::vector<float> values = ReadAll(one, WeightRole::kFfnUp, 1);
   EXPECT_EQ(values, ReadAll(other, WeightRole::kFfnUp, 1));
   EXPECT_NE(values, ReadAll(one, WeightRole::kFfnUp, 0));
