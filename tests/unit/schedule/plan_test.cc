@@ -136,6 +136,19 @@ TEST(PlanStep, ARequestWhoseLastTokenIsUnderWayHasNothingToCompute) {
   EXPECT_EQ(plan.rows[0].request, 1u);
 }
 
+TEST(PlanStep, WhoIsAboutToEndIsWaitedForAndNotPreempted) {
+  PlanInput input = Input(512, 0);
+  input.running = {Decoding(0, 64), Decoding(1, 70), Decoding(2, 70)};
+  input.running[2].target = input.running[2].submitted;
+  EXPECT_THAT(Plan(input).preempted, IsEmpty());
+  // Nor for its slot.
+  input.free_pages = 100;
+  input.free_slots = 0;
+  EXPECT_THAT(Plan(input, {Prompt(3, 10, 0, 1)}).preempted, IsEmpty());
+  input.running[2].target = input.running[2].submitted + 1;
+  EXPECT_THAT(Plan(input, {Prompt(3, 10, 0, 1)}).preempted, ElementsAre(2));
+}
+
 TEST(PlanStep, WhoWasPreemptedWithATokenUnderWayWaitsForItAndIsNotOvertaken) {
   RequestView request = Prompt(0, 10);
   request.ready = false;
@@ -309,8 +322,8 @@ void ExpectLowestPreempted(const RandomCase& c, const StepPlan& plan) {
       const RequestView& other = c.input.running[i];
       if (victims.contains(i)) continue;
       if (!RanksBelow(preempted, other)) {
-        // It may have been passed over because it holds nothing.
-        ASSERT_EQ(other.pages_held, 0);
+        // It may have been passed over because it holds nothing or is about to end.
+        ASSERT_TRUE(other.pages_held == 0 || other.target == other.submitted);
       }
       for_someone |= RanksBelow(preempted, other) && other.target > other.submitted;
     }
@@ -336,7 +349,8 @@ void ExpectHighestMoves(const RandomCase& c, const StepPlan& plan) {
   }
   if (highest == nullptr) return;
   for (const RequestView& one : c.input.running) {
-    if (RanksBelow(one, *highest)) (one.in_flight ? soon : now) += one.pages_freed;
+    const bool ends = one.target == one.submitted;
+    if (ends || RanksBelow(one, *highest)) (one.in_flight || ends ? soon : now) += one.pages_freed;
   }
   const bool moves = std::any_of(plan.rows.begin(), plan.rows.end(), [&](const PlannedRows& rows) {
     return !rows.queued && rows.request == index;
