@@ -13,13 +13,13 @@ namespace swaa::kernels {
 namespace {
 
 #ifdef SWAA_HAVE_CUDA
-constexpr char kDevices[] = "auto, cpu, cuda and cuda:n";
+constexpr char kDevices[] = "auto, cpu, cuda, cuda:n";
 bool HasGpu() { return cuda::HasCudaDevice(); }
 absl::StatusOr<std::unique_ptr<Operators>> CreateOnGpu(const OperatorsOptions& options) {
   return cuda::CreateCudaOperators(options);
 }
 #else
-constexpr char kDevices[] = "auto and cpu";
+constexpr char kDevices[] = "auto, cpu";
 bool HasGpu() { return false; }
 absl::StatusOr<std::unique_ptr<Operators>> CreateOnGpu(const OperatorsOptions& options) {
   return absl::InvalidArgumentError(absl::StrCat("device: this build has no \"", options.device,

@@ -31,6 +31,9 @@ bool IsDecode(const RequestView& request) {
   return request.submitted >= request.prompt_tokens && request.target - request.submitted == 1;
 }
 
+// Its last token is under way: whatever that is, the request ends with it.
+bool IsEnding(const RequestView& request) { return request.submitted == request.target; }
+
 class Planner {
  public:
   Planner(const PlanInput& input, PlanQueue* queue)
@@ -40,10 +43,14 @@ class Planner {
         free_pages_(input.free_pages),
         settling_pages_(input.settling_pages),
         free_slots_(input.free_slots),
+        settling_slots_(input.settling_slots),
         order_(ByRank(input.running)),
         progress_(input.running.size()) {
     for (size_t i = 0; i < progress_.size(); ++i) {
       progress_[i].submitted = input.running[i].submitted;
+      if (!IsEnding(input.running[i])) continue;
+      settling_pages_ += input.running[i].pages_freed;
+      ++settling_slots_;
     }
   }
 
@@ -65,7 +72,7 @@ class Planner {
     for (size_t rank = 0; rank < order_.size(); ++rank) {
       const size_t index = order_[rank];
       const RequestView& request = input_.running[index];
-      if (request.submitted == request.target || IsDecode(request) != decodes) continue;
+      if (IsEnding(request) || IsDecode(request) != decodes) continue;
       if (!decodes) AdmitAbove(request.priority);
       if (!progress_[index].preempted) PlanOne(request, rank);
     }
@@ -127,12 +134,16 @@ class Planner {
     return pages;
   }
 
+  bool MayPreempt(size_t index) const {
+    return !progress_[index].preempted && !IsEnding(input_.running[index]);
+  }
+
   // Preempts the lowest-ranked request below `rank` that holds pages, with all it had in this plan.
   bool PreemptBelow(size_t rank) {
     for (size_t lowest = order_.size() - 1; lowest > rank; --lowest) {
       const size_t index = order_[lowest];
       const Progress& victim = progress_[index];
-      if (victim.preempted || input_.running[index].pages_held + victim.pages == 0) continue;
+      if (!MayPreempt(index) || input_.running[index].pages_held + victim.pages == 0) continue;
       Preempt(index);
       return true;
     }
@@ -158,7 +169,7 @@ class Planner {
   int64_t ReservedFor(size_t index) const {
     const Progress& progress = progress_[index];
     const RequestView& request = input_.running[index];
-    if (progress.preempted) return 0;
+    if (!MayPreempt(index)) return 0;
     if (progress.submitted >= request.target) return input_.num_layers;
     return std::max<int64_t>(0, request.peak_pages - request.pages_held - progress.pages);
   }
@@ -171,7 +182,7 @@ class Planner {
 
   bool OutranksARunning(int32_t priority) const {
     return std::any_of(order_.rbegin(), order_.rend(), [&](size_t index) {
-      return !progress_[index].preempted && input_.running[index].priority < priority;
+      return MayPreempt(index) && input_.running[index].priority < priority;
     });
   }
 
@@ -218,13 +229,13 @@ class Planner {
   void PreemptForNewcomer(const RequestView& newcomer) {
     if (awaits_settling_ || !plan_.admitted.empty()) return;
     const int64_t needed = PagesNeeded(newcomer);
-    int64_t slots = free_slots_ + input_.settling_slots;
+    int64_t slots = free_slots_ + settling_slots_;
     int64_t most_pages = free_pages_ + settling_pages_ - Reserved();
     if (slots > 0 && needed <= most_pages) return;  // it settles
     std::vector<size_t> victims;                    // lowest first
     for (auto it = order_.rbegin(); it != order_.rend(); ++it) {
       if (input_.running[*it].priority >= newcomer.priority) break;
-      if (progress_[*it].preempted) continue;
+      if (!MayPreempt(*it)) continue;
       victims.push_back(*it);
       most_pages += input_.running[*it].pages_held + progress_[*it].pages + ReservedFor(*it);
     }
@@ -259,6 +270,7 @@ class Planner {
   int64_t free_pages_;
   int64_t settling_pages_;
   int32_t free_slots_;
+  int32_t settling_slots_;
   std::vector<size_t> order_;  // of running, by rank
   std::vector<Progress> progress_;
   size_t next_queued_ = 0;

@@ -17,7 +17,7 @@ struct RequestView {
   int32_t prompt_tokens = 0;  // P
   int32_t submitted = 0;      // positions that are computed, or are in submitted steps
   // Positions to compute before the next token can be drawn; `submitted` where the last one is
-  // under way.
+  // under way: the request is about to end, and its pages and slot settle.
   int32_t target = 0;
   int64_t pages_held = 0;
   int64_t pages_freed = 0;  // of them, those that preempting it alone frees: nobody shares them

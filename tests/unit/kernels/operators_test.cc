@@ -367,7 +367,7 @@ TEST(CreateOperatorsTest, RefusesWhatItLacksAndListsWhatItHas) {
     OperatorsOptions options;
     const char* message;
   };
-  for (const Case& c : {Case{{.device = "tpu"}, "device: this build has no \"tpu\"; it has cpu"},
+  for (const Case& c : {Case{{.device = "tpu"}, "device: this build has no \"tpu\"; it has auto, cpu"},
                         Case{{.dtype = "int3"}, "dtype: unknown value \"int3\"; use auto or f32"},
                         Case{{.threads = -1}, "threads: -1 is negative"},
                         Case{{.instruction_set = "mmx"}, "no \"mmx\"; it has auto, generic"}}) {
