@@ -76,8 +76,15 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   using Event =
       std::variant<AcceptedEvent, PromptLogprobsEvent, TokensEvent, GenerationResult, FailedEvent>;
 
+  // What an event costs in the buffer, without tokens; an estimate.
+  static constexpr size_t kEventBytes = 128;
+
   GenerateStream(ServingContext* serving, grpc::CallbackServerContext* call,
                  const grpc::ByteBuffer& request);
+
+  // What the engine's refusals are called. At the door it is short of places in the queue alone,
+  // later of the device's memory: `exhausted` says which.
+  static absl::Status NameEngineError(const absl::Status& status, const char* exhausted);
 
   // Queues the admission, or refuses.
   void Begin();

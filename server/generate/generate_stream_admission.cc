@@ -1,0 +1,150 @@
+// One Generate call, from its bytes to the engine's queue. The rest is in generate_stream.cc.
+
+#include <new>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "server/generate/errors.h"
+#include "server/generate/generate_stream.h"
+#include "server/generate/request_bytes.h"
+
+namespace swaa::server {
+
+absl::Status GenerateStream::NameEngineError(const absl::Status& status, const char* exhausted) {
+  if (IsDeviceLost(status)) return WithReason(status, "device_lost");
+  switch (status.code()) {
+    case absl::StatusCode::kResourceExhausted:
+      if (IsNeverFits(status)) return WithRetryPushback(WithReason(status, "never_fits"), -1);
+      return WithReason(status, exhausted);
+    case absl::StatusCode::kUnavailable:
+      return WithReason(status, "draining");
+    case absl::StatusCode::kAlreadyExists:
+      return WithReason(status, "request_id_in_use");
+    case absl::StatusCode::kOutOfRange:
+      return WithReason(status, "prompt_too_long");
+    default:
+      return status;
+  }
+}
+
+void GenerateStream::Begin() {
+  std::string id = PeekRequestId(request_bytes_);
+  admission_.accepted.set_request_id(id);
+  serving_->pending.Add(id, shared_from_this());
+  std::unique_lock lock(mutex_);
+  absl::StatusOr<WorkerPool::Ticket> ticket =
+      serving_->workers->PostAdmission(static_cast<int64_t>(request_bytes_.Length()),
+                                       [stream = shared_from_this()] { stream->Admit(); });
+  if (ticket.ok()) {
+    ticket_ = *ticket;
+    return;
+  }
+  request_bytes_.Clear();
+  lock.unlock();
+  Fail(ticket.status());
+}
+
+// A client that is gone is not told; which it was is known when gRPC is done with the call.
+void GenerateStream::RefuseWithoutMessage() {
+  Fail(MakeError(absl::StatusCode::kInvalidArgument, "malformed_request",
+                 "request: the call ended without a message; send one GenerateRequest"));
+}
+
+void GenerateStream::Fail(absl::Status status) {
+  serving_->pending.Remove(this);
+  GenerationStats stats;
+  stats.prompt_tokens = static_cast<int32_t>(admission_.accepted.prompt_tokens());
+  Push(FailedEvent{std::move(status), stats}, kEventBytes);
+}
+
+bool GenerateStream::LeaveQueue(absl::Status status) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!has_message_ || !serving_->workers->CancelAdmission(ticket_)) return false;
+    request_bytes_.Clear();
+  }
+  Fail(std::move(status));
+  return true;
+}
+
+bool GenerateStream::AbortAdmission() {
+  {
+    std::lock_guard lock(mutex_);
+    if (submitted_ || client_gone_ || aborted_) return false;
+    aborted_ = true;
+  }
+  // Else a worker is at it and will ask.
+  LeaveQueue(absl::CancelledError("the request was aborted"));
+  return true;
+}
+
+absl::Status GenerateStream::StillWanted() const {
+  {
+    std::lock_guard lock(mutex_);
+    if (client_gone_) return absl::CancelledError("the client has gone");
+    if (aborted_) return absl::CancelledError("the request was aborted");
+  }
+  if (SteadyNow() >= deadline_) {
+    return absl::DeadlineExceededError("the client's deadline passed while the request waited");
+  }
+  if (serving_->draining.load()) {
+    return MakeError(absl::StatusCode::kUnavailable, "draining",
+                     "the server is shutting down; send the request to another one");
+  }
+  return absl::OkStatus();
+}
+
+void GenerateStream::Admit() {
+  absl::Status status;
+  try {
+    status = TryAdmit();
+  } catch (const std::bad_alloc&) {
+    status = MakeError(absl::StatusCode::kResourceExhausted, "out_of_memory",
+                       "request: the server has not the memory to read it now; try again later or "
+                       "send less text");
+  }
+  if (status.ok()) {
+    serving_->pending.Remove(this);
+  } else {
+    Fail(std::move(status));
+  }
+}
+
+absl::Status GenerateStream::TryAdmit() {
+  SWAA_RETURN_IF_ERROR(StillWanted());
+  grpc::ByteBuffer bytes;
+  {
+    std::lock_guard lock(mutex_);
+    bytes.Swap(&request_bytes_);
+  }
+  v1::GenerateRequest proto;
+  SWAA_RETURN_IF_ERROR(ParseRequest(&bytes, &proto));
+  GenerationRequest request;
+  SWAA_RETURN_IF_ERROR(PrepareRequest(
+      proto, *serving_, [this] { return StillWanted(); }, &admission_, &request));
+  deltas_.emplace(serving_->model.tokenizer, admission_.tokens_per_delta);
+  return SubmitToEngine(std::move(request));
+}
+
+absl::Status GenerateStream::SubmitToEngine(GenerationRequest request) {
+  SWAA_RETURN_IF_ERROR(StillWanted());
+  const std::string id = request.id;
+  request.arrival = OnEngineClock(arrival_);
+  request.deadline = OnEngineClock(deadline_);
+  SWAA_RETURN_IF_ERROR(NameEngineError(
+      serving_->engine->Submit(std::move(request), shared_from_this()), "queue_full"));
+  bool cancel = false;
+  bool abort = false;
+  {
+    std::lock_guard lock(mutex_);
+    submitted_ = true;
+    cancel = client_gone_;
+    abort = aborted_;
+  }
+  if (cancel) serving_->engine->Cancel(id, this);
+  if (abort) serving_->engine->Abort(id);
+  return absl::OkStatus();
+}
+
+}  // namespace swaa::server
