@@ -13,6 +13,7 @@
 #include "base/status_macros.h"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/linear/add_bias.h"
+#include "kernels/cuda/linear/cublaslt_library.h"
 
 namespace swaa::kernels::cuda {
 namespace {
@@ -26,10 +27,16 @@ constexpr int kRunsAtWork = 4;
 // The library's first guess is kept unless another is faster by more than timing is sure of.
 constexpr float kWorthwhile = 0.98f;
 
+// Create has seen that it can be loaded.
+const CublasLtLibrary& Library() {
+  static const CublasLtLibrary& library = *LoadCublasLt().value();
+  return library;
+}
+
 void Check(cublasStatus_t status, const std::string& what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
   throw CudaError(cudaErrorUnknown,
-                  absl::StrCat("cuBLASLt: ", cublasLtGetStatusString(status), ": ", what));
+                  absl::StrCat("cuBLASLt: ", Library().get_status_string(status), ": ", what));
 }
 
 std::string Describe(const LinearArguments& product) {
@@ -43,14 +50,14 @@ cudaDataType_t CudaType(DataType type) { return type == DataType::kF32 ? CUDA_R_
 template <typename T>
 void Set(cublasLtMatmulDescOpaque_t& description, cublasLtMatmulDescAttributes_t attribute,
          T value) {
-  Check(cublasLtMatmulDescSetAttribute(&description, attribute, &value, sizeof(value)),
+  Check(Library().matmul_desc_set_attribute(&description, attribute, &value, sizeof(value)),
         "attribute of a product");
 }
 
 template <typename T>
 void Set(cublasLtMatmulPreferenceOpaque_t& preference,
          cublasLtMatmulPreferenceAttributes_t attribute, T value) {
-  Check(cublasLtMatmulPreferenceSetAttribute(&preference, attribute, &value, sizeof(value)),
+  Check(Library().matmul_preference_set_attribute(&preference, attribute, &value, sizeof(value)),
         "preference of a product");
 }
 
@@ -76,21 +83,23 @@ int64_t RowsBucket(int64_t rows) {
 // The library's descriptions of a product and its matrices.
 struct CublasLtProducts::Operands {
   Operands(const LinearArguments& product, bool bias_in_epilogue) {
-    Check(cublasLtMatmulDescInit(&description, CUBLAS_COMPUTE_32F, CUDA_R_32F), "description");
+    Check(Library().matmul_desc_init(&description, sizeof(description), CUBLAS_COMPUTE_32F,
+                                     CUDA_R_32F),
+          "description");
     Set(description, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
     if (bias_in_epilogue) {
       Set(description, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
       Set(description, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, int32_t{CUDA_R_32F});
       Set(description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<const void*>(product.bias));
     }
-    Check(cublasLtMatrixLayoutInit(&weight, CUDA_R_16BF, product.in_features, product.out_features,
-                                   product.in_features),
+    Check(Library().matrix_layout_init(&weight, sizeof(weight), CUDA_R_16BF, product.in_features,
+                                       product.out_features, product.in_features),
           "layout of the weight");
-    Check(cublasLtMatrixLayoutInit(&x, CUDA_R_16BF, product.in_features, product.rows,
-                                   product.stride()),
+    Check(Library().matrix_layout_init(&x, sizeof(x), CUDA_R_16BF, product.in_features,
+                                       product.rows, product.stride()),
           "layout of x");
-    Check(cublasLtMatrixLayoutInit(&out, CudaType(product.out_type), product.out_features,
-                                   product.rows, product.out_features),
+    Check(Library().matrix_layout_init(&out, sizeof(out), CudaType(product.out_type),
+                                       product.out_features, product.rows, product.out_features),
           "layout of out");
   }
 
@@ -141,23 +150,24 @@ class CublasLtProducts::Scratch {
 
 absl::StatusOr<std::unique_ptr<CublasLtProducts>> CublasLtProducts::Create(
     void* workspace, int64_t workspace_bytes) {
+  SWAA_RETURN_IF_ERROR(LoadCublasLt().status());
   cublasLtHandle_t handle = nullptr;
-  const cublasStatus_t status = cublasLtCreate(&handle);
+  const cublasStatus_t status = Library().create(&handle);
   if (status != CUBLAS_STATUS_SUCCESS) {
     return absl::InternalError(
-        absl::StrCat("cuBLASLt cannot be used: ", cublasLtGetStatusString(status)));
+        absl::StrCat("cuBLASLt cannot be used: ", Library().get_status_string(status)));
   }
   return std::unique_ptr<CublasLtProducts>(
       new CublasLtProducts(handle, workspace, workspace_bytes));
 }
 
-CublasLtProducts::~CublasLtProducts() { cublasLtDestroy(handle_); }
+CublasLtProducts::~CublasLtProducts() { Library().destroy(handle_); }
 
 // The library's best guesses, best first; with the bias in the epilogue where it can.
 std::vector<CublasLtProducts::Plan> CublasLtProducts::Candidates(const LinearArguments& product,
                                                                  int count) const {
   cublasLtMatmulPreferenceOpaque_t preference;
-  Check(cublasLtMatmulPreferenceInit(&preference), "preference");
+  Check(Library().matmul_preference_init(&preference, sizeof(preference)), "preference");
   Set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
       static_cast<uint64_t>(workspace_bytes_));
   // Parts of a sum are added in f32 and in a fixed order.
@@ -174,7 +184,7 @@ std::vector<CublasLtProducts::Plan> CublasLtProducts::Candidates(const LinearArg
     if (bias_in_epilogue && product.bias == nullptr) continue;
     Operands operands(product, bias_in_epilogue);
     int found = 0;
-    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+    const cublasStatus_t status = Library().matmul_algo_get_heuristic(
         handle_, &operands.description, &operands.weight, &operands.x, &operands.out, &operands.out,
         &preference, count, results.data(), &found);
     if (status != CUBLAS_STATUS_SUCCESS) continue;
@@ -193,9 +203,9 @@ cublasStatus_t CublasLtProducts::TryRun(const LinearArguments& product, const Pl
   const float one = 1;
   const float zero = 0;
   const cublasStatus_t status =
-      cublasLtMatmul(handle_, &operands.description, &one, product.weight, &operands.weight,
-                     product.x, &operands.x, &zero, product.out, &operands.out, product.out,
-                     &operands.out, &plan.algorithm, workspace_, workspace_bytes_, stream);
+      Library().matmul(handle_, &operands.description, &one, product.weight, &operands.weight,
+                       product.x, &operands.x, &zero, product.out, &operands.out, product.out,
+                       &operands.out, &plan.algorithm, workspace_, workspace_bytes_, stream);
   if (status == CUBLAS_STATUS_SUCCESS && product.bias != nullptr && !plan.bias_in_epilogue) {
     AddBias(product.out, product.out_type, product.bias, product.rows, product.out_features,
             stream);

@@ -60,6 +60,7 @@ RandomWeights::RandomWeights(const ModelConfig& c, uint64_t seed) {
       add(WeightRole::kKeyBias, l, 1, kv_width, 0, 0.5);
       add(WeightRole::kValueBias, l, 1, kv_width, 0, 0.5);
     }
+    if (c.output_bias) add(WeightRole::kAttentionOutputBias, l, 1, c.hidden, 0, 0.5);
     if (c.qk_norm) {
       add(WeightRole::kQueryNorm, l, 1, c.head_dim, 1, 0.2);
       add(WeightRole::kKeyNorm, l, 1, c.head_dim, 1, 0.2);
@@ -164,7 +165,8 @@ std::vector<double> ReferenceLogits(const ModelConfig& c, const RandomWeights& w
         Project(c, normed, w.Values(kKey, l), w.Values(kKeyBias, l), w.Values(kKeyNorm, l), true);
     const auto v = Project(c, normed, w.Values(kValue, l), w.Values(kValueBias, l), {}, false);
     const auto attended = Attend(c, q, k, v, spans, l);
-    Add(x, reference::Linear(attended, w.Values(kAttentionOutput, l), {}, c.heads * c.head_dim));
+    Add(x, reference::Linear(attended, w.Values(kAttentionOutput, l),
+                             w.Values(kAttentionOutputBias, l), c.heads * c.head_dim));
     const auto ffn_in = reference::RmsNorm(x, w.Values(kFfnNorm, l), c.norm_epsilon);
     const auto gate = reference::Linear(ffn_in, w.Values(kFfnGate, l), {}, c.hidden);
     const auto up = reference::Linear(ffn_in, w.Values(kFfnUp, l), {}, c.hidden);

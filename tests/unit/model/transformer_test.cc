@@ -206,10 +206,11 @@ class TransformerTest : public testing::Test {
 };
 
 TEST_F(TransformerTest, EveryFamilySwitchMatchesTheReferenceInF32) {
-  for (int variant = 0; variant < 5; ++variant) {
+  for (int variant = 0; variant < 6; ++variant) {
     ModelConfig config = TinyConfig();
     if (variant == 1) config.tied_embeddings = true;
     if (variant == 2) config.qkv_bias = true;
+    if (variant == 5) config.output_bias = true;
     if (variant == 3) config.qk_norm = true;
     if (variant == 4) config.rope_scaling = Llama3RopeScaling{.original_context = 64};
     Load(config, "f32");
