@@ -397,7 +397,7 @@ def test_help():
                  "max-queued-requests", "kv-cache-bytes", "config", "prefix-cache", "threads", "load-format", "dtype",
                  "instruction-set", "drain-grace-seconds", "log-format", "log-level"):
         assert f"--{flag}\n" in text
-    assert "[2GiB]" in text
+    assert "[4MiB]" in text  # a default as people write it
 
 
 def test_served_name_default_recipe_and_dummy_weights():

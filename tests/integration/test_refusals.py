@@ -154,7 +154,7 @@ CASES = [
     ("a biased token that is none", with_sampling(logit_bias={VOCABULARY: 1}), INVALID,
      "invalid_sampling_params", ["sampling_params.logit_bias", str(VOCABULARY)]),
     ("too many biases", with_sampling(logit_bias=dict.fromkeys(range(301), 1)), INVALID,
-     "invalid_sampling_params", ["sampling_params.logit_bias", "301", "300"]),
+     "limit_exceeded", ["sampling_params.logit_bias", "301", "300"]),
     ("a bias NaN", with_sampling(logit_bias={3: NAN}), INVALID, "invalid_sampling_params",
      ["sampling_params.logit_bias", "3", "nan"]),
     # Stopping.
