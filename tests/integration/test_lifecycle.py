@@ -108,9 +108,9 @@ def test_a_live_id_is_taken(server):
 
 @pytest.fixture
 def small_server():
-    """One request runs, one waits; a pool that holds 512 positions."""
+    """One request runs, one waits; a pool that holds 1536 positions."""
     running = Server("--max-running-requests", "1", "--max-queued-requests", "1",
-                     "--kv-cache-bytes", "12MiB", "--log-format", "json",
+                     "--kv-cache-bytes", "36MiB", "--log-format", "json",
                      "--drain-grace-seconds", "120")
     yield running
     running.stop(signal.SIGKILL)
@@ -118,12 +118,12 @@ def small_server():
 
 def test_full_queue_never_fits_drain_and_json_log(small_server):
     server = small_server
-    error = refused(server.inference, request("word " * 2000, max_tokens=1))
+    error = refused(server.inference, request("word " * 3000, max_tokens=1))
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert trailer(error, "swaa-error-reason") == "never_fits"
     assert trailer(error, "grpc-retry-pushback-ms") == "-1"
 
-    message = request(LONG, max_tokens=480)
+    message = request(LONG, max_tokens=1200)
     message.stopping_options.ignore_eos = True
     running = server.inference.Generate(message)
     answer = harness.Answer()
@@ -156,7 +156,7 @@ def test_full_queue_never_fits_drain_and_json_log(small_server):
     assert trailer(error, "swaa-error-reason") == "draining"
     for response in running:
         answer.take(response)
-    assert answer.finished.usage.completion_tokens == len(answer.ids) == 480
+    assert answer.finished.usage.completion_tokens == len(answer.ids) == 1200
     assert server.await_exit() == 0, server.log()
     check_json_log(server.log())
 
