@@ -69,6 +69,7 @@ class CudaOperators : public Operators {
       : device_(device), arena_(utilization) {}
 
   ~CudaOperators() override {
+    cudaSetDevice(device_.ordinal);
     if (stream_ != nullptr) {
       cudaStreamSynchronize(stream_);
       cudaStreamDestroy(stream_);
@@ -112,19 +113,23 @@ class CudaOperators : public Operators {
   }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
+    MakeCurrent();
     SWAA_ASSIGN_OR_RETURN(std::byte * data, arena_.Allocate(bytes, "activations"));
     return std::make_unique<DeviceBuffer>(data, bytes);
   }
   void Upload(const void* host, int64_t bytes, void* device) override {
+    MakeCurrent();
     SWAA_CUDA_CHECK(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice));
   }
   void Download(const void* device, int64_t bytes, void* host) override {
+    MakeCurrent();
     SWAA_CUDA_CHECK(cudaStreamSynchronize(stream_));
     SWAA_CUDA_CHECK(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost));
   }
 
   absl::StatusOr<std::unique_ptr<Weight>> PackWeight(std::span<const HostRows> parts,
                                                      int64_t in_features) override {
+    MakeCurrent();
     SWAA_ASSIGN_OR_RETURN(const Matrix matrix, UploadMatrix(parts, in_features));
     return std::make_unique<DeviceWeight>(matrix.data, matrix.rows, in_features);
   }
@@ -135,11 +140,13 @@ class CudaOperators : public Operators {
       return std::make_unique<DeviceEmbedding>(static_cast<const DeviceWeight*>(tied)->data(),
                                                rows.count, hidden, /*shared=*/true);
     }
+    MakeCurrent();
     SWAA_ASSIGN_OR_RETURN(const Matrix matrix, UploadMatrix({&rows, 1}, hidden));
     return std::make_unique<DeviceEmbedding>(matrix.data, matrix.rows, hidden, /*shared=*/false);
   }
 
   absl::Status PrepareSteps(const StepCapacity& capacity) override {
+    MakeCurrent();
     capacity_ = capacity;
     filters_of_slot_.assign(capacity.num_slots, false);
     const ModelShape& model = capacity.model;
@@ -163,6 +170,7 @@ class CudaOperators : public Operators {
 
   absl::Status WarmUp(absl::FunctionRef<void(StagedStep*)> forward) override {
     try {
+      MakeCurrent();
       ChooseAlgorithms(forward);
       CaptureGraphs(forward);
     } catch (const CudaError& error) {
@@ -174,6 +182,7 @@ class CudaOperators : public Operators {
   // --- A step ---
 
   StagedStep* Stage(const StepInput& input) override {
+    MakeCurrent();
     CudaStep& step = steps_[next_step_];
     next_step_ = (next_step_ + 1) % kStepsInFlight;
     SWAA_CHECK(!step.in_flight);
@@ -216,6 +225,7 @@ class CudaOperators : public Operators {
 
   absl::StatusOr<StepOutput> Wait(StagedStep* staged) override {
     auto* step = static_cast<CudaStep*>(staged);
+    MakeCurrent();
     SWAA_RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(step->end), "a step"));
     StepOutput output;
     float milliseconds = 0;
@@ -382,6 +392,9 @@ class CudaOperators : public Operators {
   Alternatives* result_alternatives() const {
     return reinterpret_cast<Alternatives*>(results_ + capacity_.max_rows * sizeof(SampledToken));
   }
+
+  // The current device is a thread's own: whoever loads, launches or waits may be another one.
+  void MakeCurrent() const { SWAA_CUDA_CHECK(cudaSetDevice(device_.ordinal)); }
 
   static void ThrowIfError(const absl::Status& status) {
     if (!status.ok()) throw std::runtime_error(std::string(status.message()));
