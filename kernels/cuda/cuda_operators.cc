@@ -188,12 +188,17 @@ class CudaOperators : public Operators {
     SWAA_CHECK(!step.in_flight);
     SWAA_CUDA_CHECK(cudaEventRecord(step.begin, stream_));
     Describe(input, &step);
-    if (!input.setups.empty()) {
-      for (const SlotSetup& setup : input.setups) filters_of_slot_[setup.slot] = Filters(setup);
-      ThrowIfError(sampler_->SetUp(input.setups, stream_));
-    }
+    for (const SlotSetup& setup : input.setups) filters_of_slot_[setup.slot] = Filters(setup);
     step.shape.features = FeaturesOf(input.logits);
     SendStep(input, &step);
+    // Last, for it may run out of memory: the page table must have its changes by then. A step that
+    // is submitted already may continue what this one begins, and would write to whatever pages the
+    // slot named before.
+    const absl::Status set_up = sampler_->SetUp(input.setups, stream_);
+    if (!set_up.ok()) {
+      SWAA_CUDA_CHECK(cudaStreamSynchronize(stream_));  // the block is read: nobody waits for it
+      ThrowIfError(set_up);
+    }
     return &step;
   }
 
@@ -397,7 +402,9 @@ class CudaOperators : public Operators {
   void MakeCurrent() const { SWAA_CUDA_CHECK(cudaSetDevice(device_.ordinal)); }
 
   static void ThrowIfError(const absl::Status& status) {
-    if (!status.ok()) throw std::runtime_error(std::string(status.message()));
+    if (status.ok()) return;
+    if (absl::IsResourceExhausted(status)) throw OutOfMemory(std::string(status.message()));
+    throw std::runtime_error(std::string(status.message()));
   }
 
   absl::StatusOr<Matrix> UploadMatrix(std::span<const HostRows> parts, int64_t columns) {
