@@ -120,6 +120,8 @@ class CudaOperators : public Operators {
   void Upload(const void* host, int64_t bytes, void* device) override {
     MakeCurrent();
     SWAA_CUDA_CHECK(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice));
+    // From pageable memory the copy may return before its last part has arrived.
+    SWAA_CUDA_CHECK(cudaStreamSynchronize(nullptr));
   }
   void Download(const void* device, int64_t bytes, void* host) override {
     MakeCurrent();

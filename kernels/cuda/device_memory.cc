@@ -99,6 +99,8 @@ absl::StatusOr<std::byte*> DeviceArena::Allocate(int64_t bytes, const char* what
                    absl::StrCat(block_bytes, " bytes of device memory for ", what)));
     blocks_.push_back(block);
     SWAA_RETURN_IF_ERROR(CudaStatus(cudaMemset(block, 0, block_bytes), what));
+    // The host does not wait for a memset, and neither do the streams that fill and use the memory.
+    SWAA_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(nullptr), what));
     if (wanted == block_bytes) return static_cast<std::byte*>(block);
     next_ = static_cast<std::byte*>(block);
     left_ = block_bytes;

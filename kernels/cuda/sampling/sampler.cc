@@ -235,8 +235,11 @@ class CudaSamplerImpl final : public CudaSampler {
         history_.Resize(int64_t{4} * num_slots_ * state_.vocab, "the token counts of penalties"));
     // Kernels read the address from its cell, so that graphs captured before remain right.
     void* address = history_.data();
-    return CudaStatus(cudaMemcpy(state_.history, &address, sizeof(address), cudaMemcpyHostToDevice),
-                      "setting an address");
+    SWAA_RETURN_IF_ERROR(
+        CudaStatus(cudaMemcpy(state_.history, &address, sizeof(address), cudaMemcpyHostToDevice),
+                   "setting an address"));
+    // Such a copy may return before it has arrived, and other streams do not wait for it.
+    return CudaStatus(cudaStreamSynchronize(nullptr), "setting an address");
   }
 
   absl::Status Send(const SetupUpload& upload, cudaStream_t stream) {
