@@ -209,6 +209,8 @@ class Operators {
   virtual int64_t KvPageBytes(int32_t kv_heads, int32_t head_dim) const = 0;
   // The most that a packed weight takes.
   virtual int64_t MaxWeightBytes(int64_t out_features, int64_t in_features) const = 0;
+  // Of a table that shares no weight.
+  virtual int64_t EmbeddingBytes(int64_t vocab, int64_t hidden) const = 0;
   // Linear computes whole blocks of rows: x and out must have room for PaddedRows(rows) rows, of
   // which those from `rows` on are read and overwritten, whatever they hold. At least `rows`, never
   // falling.

@@ -87,6 +87,8 @@ class CpuOperators : public Operators {
   int64_t MaxWeightBytes(int64_t out_features, int64_t in_features) const override {
     return linear_->MaxBytes(out_features, in_features);
   }
+  // Rows are read from the checkpoint when they are needed.
+  int64_t EmbeddingBytes(int64_t vocab, int64_t hidden) const override { return 0; }
   int64_t StateBytes(const StepCapacity& capacity) const override {
     return int64_t{capacity.num_pages} *
                KvPageBytes(capacity.model.kv_heads, capacity.model.head_dim) +

@@ -88,12 +88,10 @@ class CudaOperators : public Operators {
   // --- Loading ---
 
   absl::Status Supports(const ModelShape& shape) const override {
-    SWAA_RETURN_IF_ERROR(Products::CheckShape("qkv", shape.qkv_width(), shape.hidden));
-    SWAA_RETURN_IF_ERROR(Products::CheckShape("gate_up", 2 * shape.ffn_width, shape.hidden));
-    SWAA_RETURN_IF_ERROR(Products::CheckShape("ffn_down", shape.hidden, shape.ffn_width));
-    SWAA_RETURN_IF_ERROR(Products::CheckShape("output", shape.vocab, shape.hidden));
-    return SupportsAttention(shape.head_dim, shape.heads, shape.kv_heads,
-                             10 * device_.major + device_.minor);
+    const absl::Status supported = SupportsOnCuda(shape);
+    if (supported.ok()) return supported;
+    return absl::UnimplementedError(
+        absl::StrCat(std::string(supported.message()), "; use --device cpu"));
   }
 
   int64_t KvPageBytes(int32_t kv_heads, int32_t head_dim) const override {
@@ -102,6 +100,9 @@ class CudaOperators : public Operators {
   int64_t MaxWeightBytes(int64_t out_features, int64_t in_features) const override {
     return 2 * out_features * in_features;
   }
+  int64_t EmbeddingBytes(int64_t vocab, int64_t hidden) const override {
+    return 2 * vocab * hidden;
+  }
   int64_t PaddedRows(int64_t rows) const override { return std::max(rows, GraphRows(rows)); }
   int64_t AvailableBytes() const override { return arena_.AvailableBytes(); }
 
@@ -109,7 +110,7 @@ class CudaOperators : public Operators {
     return int64_t{c.num_pages} * KvPageBytes(c.model.kv_heads, c.model.head_dim) +
            PageTableBytes(c) + BlockBytes(c) + ResultBytes(c) + Products::kWorkspaceBytes +
            AttentionWorkspaceBytes(AttentionShapeOf(c), device_.multiprocessors) +
-           DecodePlanBytes(c) + SamplerBytes(c);
+           DecodePlanBytes(c) + CudaSampler::Bytes(c.num_slots, c.model.vocab, c.max_logits_rows);
   }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
@@ -400,6 +401,16 @@ class CudaOperators : public Operators {
     return reinterpret_cast<Alternatives*>(results_ + capacity_.max_rows * sizeof(SampledToken));
   }
 
+  absl::Status SupportsOnCuda(const ModelShape& shape) const {
+    SWAA_RETURN_IF_ERROR(Products::CheckShape("qkv", shape.qkv_width(), shape.hidden));
+    SWAA_RETURN_IF_ERROR(Products::CheckShape("gate_up", 2 * shape.ffn_width, shape.hidden));
+    SWAA_RETURN_IF_ERROR(Products::CheckShape("ffn_down", shape.hidden, shape.ffn_width));
+    SWAA_RETURN_IF_ERROR(Products::CheckShape("output", shape.vocab, shape.hidden));
+    SWAA_RETURN_IF_ERROR(CudaSampler::CheckVocab(shape.vocab));
+    return SupportsAttention(shape.head_dim, shape.heads, shape.kv_heads,
+                             10 * device_.major + device_.minor);
+  }
+
   // The current device is a thread's own: whoever loads, launches or waits may be another one.
   void MakeCurrent() const { SWAA_CUDA_CHECK(cudaSetDevice(device_.ordinal)); }
 
@@ -605,12 +616,6 @@ class CudaOperators : public Operators {
   // One plan a class of all rows, and one for the wanted rows of the last layer.
   static int64_t DecodePlanBytes(const StepCapacity& c) {
     return (int64_t{c.model.num_layers} + 1) * static_cast<int64_t>(sizeof(DecodePlan));
-  }
-
-  // What CudaSampler says of its memory, history for all slots included.
-  static int64_t SamplerBytes(const StepCapacity& c) {
-    constexpr int64_t kSlotBytes = 16 << 10, kRowBytes = 64 << 10;
-    return c.num_slots * (kSlotBytes + int64_t{4} * c.model.vocab) + c.max_logits_rows * kRowBytes;
   }
 
   absl::Status PrepareAttention() {
