@@ -120,9 +120,6 @@ class CpuOperators : public Operators {
   void Upload(const void* host, int64_t bytes, void* device) override {
     std::memcpy(device, host, bytes);
   }
-  void Download(const void* device, int64_t bytes, void* host) override {
-    std::memcpy(host, device, bytes);
-  }
 
   absl::Status PrepareSteps(const StepCapacity& capacity) override {
     capacity_ = capacity;

@@ -124,11 +124,6 @@ class CudaOperators : public Operators {
     // From pageable memory the copy may return before its last part has arrived.
     SWAA_CUDA_CHECK(cudaStreamSynchronize(nullptr));
   }
-  void Download(const void* device, int64_t bytes, void* host) override {
-    MakeCurrent();
-    SWAA_CUDA_CHECK(cudaStreamSynchronize(stream_));
-    SWAA_CUDA_CHECK(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost));
-  }
 
   absl::StatusOr<std::unique_ptr<Weight>> PackWeight(std::span<const HostRows> parts,
                                                      int64_t in_features) override {
