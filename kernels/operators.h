@@ -1,11 +1,12 @@
 // The operators of a backend, as the transformer (engine/model) calls them. One object a device.
 //
 // Memory named by void* is the device's: it comes from Allocate, and the host reaches it only by
-// Upload and Download. All matrices are row-major and dense unless a stride is given. Calls are
-// made from one thread (the device's) and may return before the work is done, in order; only Wait
-// may be called from another thread. What breaks an invariant is CHECKed; what input or capacity
-// can cause is a Status of the calls that load; a device that fails in the middle of a step throws
-// (std::exception), and whoever catches that treats the step as failed.
+// Upload. All matrices are row-major and dense unless a stride is given. Calls are made from one
+// thread (the device's) and may return before the work is done, in order; only Wait may be called
+// from another thread. What breaks an invariant is CHECKed; what input or capacity can cause is a
+// Status of the calls that load. In a step a lack of memory throws std::bad_alloc: the step has
+// failed, but for its page-table updates, and later ones may succeed. Any other std::exception
+// means that the device has failed.
 //
 // A step: Stage copies all that it needs from the host in one piece; the operators that follow
 // enqueue its work; Submit closes it, and Wait gives its tokens. As many steps may be between Stage
@@ -209,6 +210,8 @@ class Operators {
   virtual int64_t KvPageBytes(int32_t kv_heads, int32_t head_dim) const = 0;
   // The most that a packed weight takes.
   virtual int64_t MaxWeightBytes(int64_t out_features, int64_t in_features) const = 0;
+  // Of a table that shares no weight.
+  virtual int64_t EmbeddingBytes(int64_t vocab, int64_t hidden) const = 0;
   // Linear computes whole blocks of rows: x and out must have room for PaddedRows(rows) rows, of
   // which those from `rows` on are read and overwritten, whatever they hold. At least `rows`, never
   // falling.
@@ -219,9 +222,8 @@ class Operators {
   virtual int64_t StateBytes(const StepCapacity& capacity) const = 0;
 
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
-  // Copies between host and device memory; done on return.
+  // Copies from host to device memory; done on return.
   virtual void Upload(const void* host, int64_t bytes, void* device) = 0;
-  virtual void Download(const void* device, int64_t bytes, void* host) = 0;
   // The parts lie under one another in the weight. Reads all rows before it returns, some of them
   // several times.
   virtual absl::StatusOr<std::unique_ptr<Weight>> PackWeight(std::span<const HostRows> parts,

@@ -37,8 +37,9 @@ template <typename Function>
 absl::Status Guarded(const Function& function) {
   try {
     return function();
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError("the device ran out of memory");
+  } catch (const std::bad_alloc& error) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the device ran out of memory: ", error.what()));
   } catch (const std::exception& error) {
     return absl::InternalError(absl::StrCat("the device failed: ", error.what()));
   }
@@ -201,7 +202,10 @@ class ModelDevice : public Device {
                      MiB(available), " MiB are available; ");
     if (rest < LeastPoolBytes()) {
       return absl::ResourceExhaustedError(
-          absl::StrCat(need, "take a smaller model or a larger machine"));
+          absl::StrCat(need, "take a smaller model or a larger machine",
+                       info_.backend == "cpu"
+                           ? ""
+                           : ", raise gpu_memory_utilization, or end what else uses the GPU"));
     }
     return absl::ResourceExhaustedError(
         absl::StrCat(need, "lower kv_cache_bytes to ", rest, " or less"));

@@ -76,7 +76,9 @@ int64_t Transformer::MaxWeightBytes(const kernels::Operators& operators,
                         operators.MaxWeightBytes(s.hidden, s.head_width()) +
                         operators.MaxWeightBytes(2 * int64_t{s.ffn_width}, s.hidden) +
                         operators.MaxWeightBytes(s.hidden, s.ffn_width);
-  return s.num_layers * layer + operators.MaxWeightBytes(s.vocab, s.hidden);
+  const int64_t embedding =
+      config.tied_embeddings ? 0 : operators.EmbeddingBytes(s.vocab, s.hidden);
+  return s.num_layers * layer + operators.MaxWeightBytes(s.vocab, s.hidden) + embedding;
 }
 
 int64_t Transformer::ActivationBytes(const kernels::Operators& operators, const ModelConfig& config,

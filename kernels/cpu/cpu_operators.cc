@@ -87,6 +87,8 @@ class CpuOperators : public Operators {
   int64_t MaxWeightBytes(int64_t out_features, int64_t in_features) const override {
     return linear_->MaxBytes(out_features, in_features);
   }
+  // Rows are read from the checkpoint when they are needed.
+  int64_t EmbeddingBytes(int64_t vocab, int64_t hidden) const override { return 0; }
   int64_t StateBytes(const StepCapacity& capacity) const override {
     return int64_t{capacity.num_pages} *
                KvPageBytes(capacity.model.kv_heads, capacity.model.head_dim) +
@@ -117,9 +119,6 @@ class CpuOperators : public Operators {
 
   void Upload(const void* host, int64_t bytes, void* device) override {
     std::memcpy(device, host, bytes);
-  }
-  void Download(const void* device, int64_t bytes, void* host) override {
-    std::memcpy(host, device, bytes);
   }
 
   absl::Status PrepareSteps(const StepCapacity& capacity) override {

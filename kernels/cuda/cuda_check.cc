@@ -16,7 +16,10 @@ absl::Status CudaStatus(cudaError_t code, const std::string& what) {
   if (code == cudaSuccess) return absl::OkStatus();
   const std::string message =
       absl::StrCat(what, ": ", cudaGetErrorString(code), " (", cudaGetErrorName(code), ")");
-  if (code == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(message);
+  if (code == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // the next check of a launch would find it
+    return absl::ResourceExhaustedError(message);
+  }
   return absl::InternalError(message);
 }
 

@@ -5,8 +5,10 @@
 #define SWAA_KERNELS_CUDA_CUDA_CHECK_H_
 
 #include <cuda_runtime_api.h>
+#include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 
@@ -23,11 +25,21 @@ class CudaError : public std::runtime_error {
   cudaError_t code_;
 };
 
+// Thrown in the middle of a step that needs more memory than there is; later steps may succeed.
+class OutOfMemory : public std::bad_alloc {
+ public:
+  explicit OutOfMemory(std::string what) : what_(std::move(what)) {}
+  const char* what() const noexcept override { return what_.c_str(); }
+
+ private:
+  std::string what_;
+};
+
 // Throws a CudaError that names the call, its place and CUDA's words, unless `code` is success.
 void CudaCheck(cudaError_t code, const char* call, const char* file, int line);
 
 // OK, RESOURCE_EXHAUSTED for cudaErrorMemoryAllocation, else INTERNAL; the message begins with
-// `what`.
+// `what`. A lack of memory is forgotten by CUDA then: it is no fault of what is launched later.
 absl::Status CudaStatus(cudaError_t code, const std::string& what);
 
 }  // namespace swaa::kernels::cuda

@@ -76,8 +76,7 @@ absl::StatusOr<CudaDevice> OpenCudaDevice(std::string_view device) {
                     .name = properties.name,
                     .major = properties.major,
                     .minor = properties.minor,
-                    .multiprocessors = properties.multiProcessorCount,
-                    .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem)};
+                    .multiprocessors = properties.multiProcessorCount};
 }
 
 bool HasCudaDevice() { return OpenCudaDevice("cuda").ok(); }

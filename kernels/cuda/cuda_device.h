@@ -17,7 +17,6 @@ struct CudaDevice {
   int major = 0;     // compute capability
   int minor = 0;
   int multiprocessors = 0;
-  int64_t memory_bytes = 0;  // of the card
 };
 
 // The GPU of a --device value "cuda" or "cuda:n", made the calling thread's current one.

@@ -69,6 +69,7 @@ class CudaOperators : public Operators {
       : device_(device), arena_(utilization) {}
 
   ~CudaOperators() override {
+    cudaSetDevice(device_.ordinal);
     if (stream_ != nullptr) {
       cudaStreamSynchronize(stream_);
       cudaStreamDestroy(stream_);
@@ -87,12 +88,10 @@ class CudaOperators : public Operators {
   // --- Loading ---
 
   absl::Status Supports(const ModelShape& shape) const override {
-    SWAA_RETURN_IF_ERROR(Products::CheckShape("qkv", shape.qkv_width(), shape.hidden));
-    SWAA_RETURN_IF_ERROR(Products::CheckShape("gate_up", 2 * shape.ffn_width, shape.hidden));
-    SWAA_RETURN_IF_ERROR(Products::CheckShape("ffn_down", shape.hidden, shape.ffn_width));
-    SWAA_RETURN_IF_ERROR(Products::CheckShape("output", shape.vocab, shape.hidden));
-    return SupportsAttention(shape.head_dim, shape.heads, shape.kv_heads,
-                             10 * device_.major + device_.minor);
+    const absl::Status supported = SupportsOnCuda(shape);
+    if (supported.ok()) return supported;
+    return absl::UnimplementedError(
+        absl::StrCat(std::string(supported.message()), "; use --device cpu"));
   }
 
   int64_t KvPageBytes(int32_t kv_heads, int32_t head_dim) const override {
@@ -101,6 +100,9 @@ class CudaOperators : public Operators {
   int64_t MaxWeightBytes(int64_t out_features, int64_t in_features) const override {
     return 2 * out_features * in_features;
   }
+  int64_t EmbeddingBytes(int64_t vocab, int64_t hidden) const override {
+    return 2 * vocab * hidden;
+  }
   int64_t PaddedRows(int64_t rows) const override { return std::max(rows, GraphRows(rows)); }
   int64_t AvailableBytes() const override { return arena_.AvailableBytes(); }
 
@@ -108,23 +110,24 @@ class CudaOperators : public Operators {
     return int64_t{c.num_pages} * KvPageBytes(c.model.kv_heads, c.model.head_dim) +
            PageTableBytes(c) + BlockBytes(c) + ResultBytes(c) + Products::kWorkspaceBytes +
            AttentionWorkspaceBytes(AttentionShapeOf(c), device_.multiprocessors) +
-           DecodePlanBytes(c) + SamplerBytes(c);
+           DecodePlanBytes(c) + CudaSampler::Bytes(c.num_slots, c.model.vocab, c.max_logits_rows);
   }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
+    MakeCurrent();
     SWAA_ASSIGN_OR_RETURN(std::byte * data, arena_.Allocate(bytes, "activations"));
     return std::make_unique<DeviceBuffer>(data, bytes);
   }
   void Upload(const void* host, int64_t bytes, void* device) override {
+    MakeCurrent();
     SWAA_CUDA_CHECK(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice));
-  }
-  void Download(const void* device, int64_t bytes, void* host) override {
-    SWAA_CUDA_CHECK(cudaStreamSynchronize(stream_));
-    SWAA_CUDA_CHECK(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost));
+    // From pageable memory the copy may return before its last part has arrived.
+    SWAA_CUDA_CHECK(cudaStreamSynchronize(nullptr));
   }
 
   absl::StatusOr<std::unique_ptr<Weight>> PackWeight(std::span<const HostRows> parts,
                                                      int64_t in_features) override {
+    MakeCurrent();
     SWAA_ASSIGN_OR_RETURN(const Matrix matrix, UploadMatrix(parts, in_features));
     return std::make_unique<DeviceWeight>(matrix.data, matrix.rows, in_features);
   }
@@ -135,11 +138,13 @@ class CudaOperators : public Operators {
       return std::make_unique<DeviceEmbedding>(static_cast<const DeviceWeight*>(tied)->data(),
                                                rows.count, hidden, /*shared=*/true);
     }
+    MakeCurrent();
     SWAA_ASSIGN_OR_RETURN(const Matrix matrix, UploadMatrix({&rows, 1}, hidden));
     return std::make_unique<DeviceEmbedding>(matrix.data, matrix.rows, hidden, /*shared=*/false);
   }
 
   absl::Status PrepareSteps(const StepCapacity& capacity) override {
+    MakeCurrent();
     capacity_ = capacity;
     filters_of_slot_.assign(capacity.num_slots, false);
     const ModelShape& model = capacity.model;
@@ -163,6 +168,7 @@ class CudaOperators : public Operators {
 
   absl::Status WarmUp(absl::FunctionRef<void(StagedStep*)> forward) override {
     try {
+      MakeCurrent();
       ChooseAlgorithms(forward);
       CaptureGraphs(forward);
     } catch (const CudaError& error) {
@@ -174,17 +180,23 @@ class CudaOperators : public Operators {
   // --- A step ---
 
   StagedStep* Stage(const StepInput& input) override {
+    MakeCurrent();
     CudaStep& step = steps_[next_step_];
     next_step_ = (next_step_ + 1) % kStepsInFlight;
     SWAA_CHECK(!step.in_flight);
     SWAA_CUDA_CHECK(cudaEventRecord(step.begin, stream_));
     Describe(input, &step);
-    if (!input.setups.empty()) {
-      for (const SlotSetup& setup : input.setups) filters_of_slot_[setup.slot] = Filters(setup);
-      ThrowIfError(sampler_->SetUp(input.setups, stream_));
-    }
+    for (const SlotSetup& setup : input.setups) filters_of_slot_[setup.slot] = Filters(setup);
     step.shape.features = FeaturesOf(input.logits);
     SendStep(input, &step);
+    // Last, for it may run out of memory: the page table must have its changes by then. A step that
+    // is submitted already may continue what this one begins, and would write to whatever pages the
+    // slot named before.
+    const absl::Status set_up = sampler_->SetUp(input.setups, stream_);
+    if (!set_up.ok()) {
+      SWAA_CUDA_CHECK(cudaStreamSynchronize(stream_));  // the block is read: nobody waits for it
+      ThrowIfError(set_up);
+    }
     return &step;
   }
 
@@ -216,6 +228,7 @@ class CudaOperators : public Operators {
 
   absl::StatusOr<StepOutput> Wait(StagedStep* staged) override {
     auto* step = static_cast<CudaStep*>(staged);
+    MakeCurrent();
     SWAA_RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(step->end), "a step"));
     StepOutput output;
     float milliseconds = 0;
@@ -383,8 +396,23 @@ class CudaOperators : public Operators {
     return reinterpret_cast<Alternatives*>(results_ + capacity_.max_rows * sizeof(SampledToken));
   }
 
+  absl::Status SupportsOnCuda(const ModelShape& shape) const {
+    SWAA_RETURN_IF_ERROR(Products::CheckShape("qkv", shape.qkv_width(), shape.hidden));
+    SWAA_RETURN_IF_ERROR(Products::CheckShape("gate_up", 2 * shape.ffn_width, shape.hidden));
+    SWAA_RETURN_IF_ERROR(Products::CheckShape("ffn_down", shape.hidden, shape.ffn_width));
+    SWAA_RETURN_IF_ERROR(Products::CheckShape("output", shape.vocab, shape.hidden));
+    SWAA_RETURN_IF_ERROR(CudaSampler::CheckVocab(shape.vocab));
+    return SupportsAttention(shape.head_dim, shape.heads, shape.kv_heads,
+                             10 * device_.major + device_.minor);
+  }
+
+  // The current device is a thread's own: whoever loads, launches or waits may be another one.
+  void MakeCurrent() const { SWAA_CUDA_CHECK(cudaSetDevice(device_.ordinal)); }
+
   static void ThrowIfError(const absl::Status& status) {
-    if (!status.ok()) throw std::runtime_error(std::string(status.message()));
+    if (status.ok()) return;
+    if (absl::IsResourceExhausted(status)) throw OutOfMemory(std::string(status.message()));
+    throw std::runtime_error(std::string(status.message()));
   }
 
   absl::StatusOr<Matrix> UploadMatrix(std::span<const HostRows> parts, int64_t columns) {
@@ -583,12 +611,6 @@ class CudaOperators : public Operators {
   // One plan a class of all rows, and one for the wanted rows of the last layer.
   static int64_t DecodePlanBytes(const StepCapacity& c) {
     return (int64_t{c.model.num_layers} + 1) * static_cast<int64_t>(sizeof(DecodePlan));
-  }
-
-  // What CudaSampler says of its memory, history for all slots included.
-  static int64_t SamplerBytes(const StepCapacity& c) {
-    constexpr int64_t kSlotBytes = 16 << 10, kRowBytes = 64 << 10;
-    return c.num_slots * (kSlotBytes + int64_t{4} * c.model.vocab) + c.max_logits_rows * kRowBytes;
   }
 
   absl::Status PrepareAttention() {

@@ -19,6 +19,9 @@ namespace {
 
 constexpr int64_t kAlignment = 256;
 constexpr int64_t kBlockBytes = int64_t{256} << 20;
+// As much has a block to itself: what is left of a shared one where it does not fit any more is
+// lost, which was a third of the weights of a model whose matrices are a little over half a block.
+constexpr int64_t kOwnBlockBytes = int64_t{16} << 20;
 constexpr int64_t kUploadElements = int64_t{2} << 20;  // of a piece of a matrix
 constexpr unsigned kMaxUploadThreads = 16;
 
@@ -92,13 +95,17 @@ int64_t DeviceArena::AvailableBytes() const {
 absl::StatusOr<std::byte*> DeviceArena::Allocate(int64_t bytes, const char* what) {
   const int64_t wanted = Aligned(std::max<int64_t>(bytes, 1));
   if (wanted > left_) {
-    const int64_t block_bytes = std::max(wanted, std::min(kBlockBytes, AvailableBytes() - left_));
+    const int64_t shared_bytes =
+        wanted < kOwnBlockBytes ? std::min(kBlockBytes, AvailableBytes() - left_) : 0;
+    const int64_t block_bytes = std::max(wanted, shared_bytes);
     void* block = nullptr;
     SWAA_RETURN_IF_ERROR(
         CudaStatus(cudaMalloc(&block, block_bytes),
                    absl::StrCat(block_bytes, " bytes of device memory for ", what)));
     blocks_.push_back(block);
     SWAA_RETURN_IF_ERROR(CudaStatus(cudaMemset(block, 0, block_bytes), what));
+    // The host does not wait for a memset, and neither do the streams that fill and use the memory.
+    SWAA_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(nullptr), what));
     if (wanted == block_bytes) return static_cast<std::byte*>(block);
     next_ = static_cast<std::byte*>(block);
     left_ = block_bytes;

@@ -3,6 +3,7 @@
 // steps deep.
 
 #include <cmath>
+#include <cuda_runtime_api.h>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -13,6 +14,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/model/model_device.h"
+#include "engine/model/transformer.h"
 #include "tests/unit/model/tiny_model.h"
 #include "tests/unit/testing/seed.h"
 
@@ -45,13 +47,32 @@ ModelConfig SmallConfig(int32_t head_dim) {
   return config;
 }
 
+// All memory of the GPU that can still be had.
+class RestOfTheMemory {
+ public:
+  RestOfTheMemory() {
+    for (size_t bytes = size_t{1} << 32; bytes >= size_t{1} << 20; bytes /= 2) {
+      for (void* block = nullptr; cudaMalloc(&block, bytes) == cudaSuccess;) {
+        blocks_.push_back(block);
+      }
+    }
+    cudaGetLastError();
+  }
+  ~RestOfTheMemory() {
+    for (void* block : blocks_) cudaFree(block);
+  }
+
+ private:
+  std::vector<void*> blocks_;
+};
+
 class ModelGpuTest : public ::testing::Test {
  protected:
-  void Load(const ModelConfig& config) {
+  void Load(const ModelConfig& config, const std::string& device = "cuda") {
     config_ = config;
     checkpoint_.config = config;
     checkpoint_.weights = std::make_shared<RandomWeights>(config, seed_);
-    gpu_ = Create("cuda", "auto");
+    gpu_ = Create(device, "auto");
     cpu_ = Create("cpu", "f32");
   }
 
@@ -64,6 +85,27 @@ class ModelGpuTest : public ::testing::Test {
     auto created = CreateModelDevice(checkpoint_, options);
     EXPECT_TRUE(created.ok()) << created.status();
     return created.ok() ? *std::move(created) : nullptr;
+  }
+
+  // Rows of one slot that see everything before them; the token after the last is drawn, or scored.
+  Step RowsOf(int32_t slot, int32_t first, std::vector<int32_t> tokens, bool draws) const {
+    const auto count = static_cast<int32_t>(tokens.size());
+    return {
+        .tokens = std::move(tokens),
+        .sequences = {{slot, 0, count, first}},
+        .layer_class = std::vector<uint8_t>(config_.num_layers, 0),
+        .spans = {KeySpan{}},
+        .logits = {
+            {.row = count - 1, .slot = slot, .known_token = draws ? -1 : 1, .alternatives = 0}}};
+  }
+
+  // The first block of a slot in all layers: pages from `first_page` on.
+  std::vector<PageTableUpdate> FirstBlock(int32_t slot, int32_t first_page) const {
+    std::vector<PageTableUpdate> updates;
+    for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
+      updates.push_back({slot, layer, 0, first_page + layer});
+    }
+    return updates;
   }
 
   KeySpan RandomSpan() {
@@ -231,6 +273,12 @@ TEST_F(ModelGpuTest, EveryFamilySwitchAndHeadSizeMatchesTheCpu) {
     ASSERT_TRUE(gpu_ != nullptr && cpu_ != nullptr) << variant.name;
     EXPECT_EQ(gpu_->info().backend, "cuda");
     EXPECT_EQ(gpu_->info().max_steps_in_flight, 2);
+    // What is checked before loading; norms and biases are not worth counting.
+    const auto operators = kernels::CreateOperators({.device = "cuda"});
+    ASSERT_TRUE(operators.ok()) << operators.status();
+    EXPECT_GE(Transformer::MaxWeightBytes(**operators, config) + (32 << 10),
+              gpu_->info().weight_bytes)
+        << variant.name;
     Compare(variant.name);
     if (HasFatalFailure()) return;
   }
@@ -246,6 +294,65 @@ TEST_F(ModelGpuTest, ManyMixesOfOneModel) {
   }
 }
 
+TEST_F(ModelGpuTest, AnotherGpuThanTheFirstComputesTheSame) {
+  SCOPED_TRACE(seed_);
+  int count = 0;
+  ASSERT_EQ(cudaGetDeviceCount(&count), cudaSuccess);
+  if (count < 2) GTEST_SKIP() << "one GPU";
+  Load(SmallConfig(64), "cuda:1");
+  ASSERT_TRUE(gpu_ != nullptr && cpu_ != nullptr);
+  Compare("cuda:1");
+}
+
+// The step that ran out of memory fails, and nothing else: neither the device, nor what others keep
+// in pages that the failed step's slot named before.
+TEST_F(ModelGpuTest, AStepThatRunsOutOfMemoryFailsAlone) {
+  SCOPED_TRACE(seed_);
+  Load(SmallConfig(64));
+  ASSERT_TRUE(gpu_ != nullptr);
+  uint64_t id = 0;
+  const auto submit = [&](Step step) {
+    step.id = id++;
+    gpu_->Submit(std::move(step));
+  };
+  const auto compute = [&](Step step) {
+    submit(std::move(step));
+    return gpu_->Collect();
+  };
+  const std::vector<int32_t> tokens(20, 7);
+  // Slot 1 had the pages that slot 0 has now.
+  Step former = RowsOf(1, 0, tokens, false);
+  former.page_table_updates = FirstBlock(1, 1);
+  ASSERT_TRUE(compute(std::move(former)).status.ok());
+  Step prompt = RowsOf(0, 0, tokens, false);
+  prompt.page_table_updates = FirstBlock(0, 1);
+  ASSERT_TRUE(compute(std::move(prompt)).status.ok());
+  const StepResult before = compute(RowsOf(0, 20, {5}, false));
+  ASSERT_TRUE(before.status.ok()) << before.status;
+
+  Step greedy = RowsOf(1, 0, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, true);
+  greedy.page_table_updates = FirstBlock(1, 100);
+  auto sampling = std::make_shared<kernels::SamplingParams>();
+  sampling->presence_penalty = 1;
+  greedy.setups = {{.slot = 1,
+                    .sampling = sampling,
+                    .prompt = std::make_shared<const std::vector<int32_t>>(16 << 20, 3)}};
+  {
+    const RestOfTheMemory taken;
+    submit(greedy);
+    submit(RowsOf(1, 10, {kDrawnToken}, true));
+    const StepResult failed = gpu_->Collect();
+    EXPECT_EQ(failed.status.code(), absl::StatusCode::kResourceExhausted) << failed.status;
+    EXPECT_FALSE(failed.device_lost);
+    EXPECT_TRUE(gpu_->Collect().status.ok());
+    const StepResult after = compute(RowsOf(0, 20, {5}, false));
+    ASSERT_TRUE(after.status.ok()) << after.status;
+    EXPECT_EQ(after.tokens.at(0).logprob, before.tokens.at(0).logprob);
+  }
+  const StepResult again = compute(greedy);
+  EXPECT_TRUE(again.status.ok()) << again.status;
+}
+
 TEST_F(ModelGpuTest, WhatTheGpuLacksIsRefusedByName) {
   ModelConfig config = SmallConfig(64);
   config.head_dim = 32;
@@ -256,6 +363,14 @@ TEST_F(ModelGpuTest, WhatTheGpuLacksIsRefusedByName) {
   auto device = CreateModelDevice(checkpoint_, options);
   EXPECT_EQ(device.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_NE(device.status().message().find("32"), std::string::npos) << device.status();
+  EXPECT_NE(device.status().message().find("--device cpu"), std::string::npos) << device.status();
+  config = SmallConfig(64);
+  config.vocab_size = 263;
+  checkpoint_.config = config;
+  checkpoint_.weights = std::make_shared<RandomWeights>(config, seed_);
+  device = CreateModelDevice(checkpoint_, options);
+  EXPECT_EQ(device.status().code(), absl::StatusCode::kUnimplemented) << device.status();
+  EXPECT_NE(device.status().message().find("--device cpu"), std::string::npos) << device.status();
   options.operators.device = "cuda:99";
   device = CreateModelDevice(checkpoint_, options);
   EXPECT_EQ(device.status().code(), absl::StatusCode::kInvalidArgument);

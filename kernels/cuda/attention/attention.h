@@ -153,8 +153,6 @@ class PagedAttention {
   void Run(int32_t layer, const AttentionPlan& plan, const AttentionQueries& queries, Bf16* out,
            const AttentionLaunch& launch) const;
 
-  bool hopper() const { return hopper_; }
-
  private:
   explicit PagedAttention(const Options& options) : options_(options) {}
   absl::Status Prepare();

@@ -95,6 +95,41 @@ class Staging {
   cudaEvent_t copied_ = nullptr;
 };
 
+int64_t HistoryBytes(int32_t num_slots, int32_t vocab) { return int64_t{4} * num_slots * vocab; }
+
+SamplerState StateFor(int32_t vocab) {
+  SamplerState state{};
+  state.vocab = vocab;
+  state.words = (vocab + 31) / 32;
+  state.tiles = (vocab + kTileTokens - 1) / kTileTokens;
+  return state;
+}
+
+// Lays the arrays one after another from `base` on; returns their bytes.
+int64_t PlaceArrays(std::byte* base, int64_t slots, int64_t rows, SamplerState* state) {
+  int64_t offset = 0;
+  const auto place = [&](auto** array, int64_t count) {
+    *array = reinterpret_cast<std::remove_reference_t<decltype(*array)>>(base + offset);
+    offset += (count * static_cast<int64_t>(sizeof(**array)) + 255) / 256 * 256;
+  };
+  place(&state->slots, slots);
+  place(&state->history, 1);
+  place(&state->biased, slots * state->words);
+  place(&state->forbidden, slots * state->words);
+  place(&state->bias_tokens, slots * kMaxLogitBiases);
+  place(&state->bias_values, slots * kMaxLogitBiases);
+  place(&state->drawn, slots);
+  place(&state->rows, rows);
+  place(&state->draw_partials, rows * state->tiles);
+  place(&state->score_partials, rows * state->tiles);
+  place(&state->arrivals, rows);
+  place(&state->bin_counts, rows * kBins);
+  place(&state->bin_masses, rows * kBins);
+  place(&state->candidate_counts, rows);
+  place(&state->candidates, rows * kMaxCandidates);
+  return offset;
+}
+
 SlotState StateOf(const SamplingParams& params) {
   return {
       .inverse_temperature = params.temperature > 0 ? 1 / double{params.temperature} : 0,
@@ -150,45 +185,14 @@ struct SetupUpload {
 class CudaSamplerImpl final : public CudaSampler {
  public:
   CudaSamplerImpl(int32_t num_slots, int32_t vocab, int32_t max_rows)
-      : num_slots_(num_slots), max_rows_(max_rows) {
-    state_.vocab = vocab;
-    state_.words = (vocab + 31) / 32;
-    state_.tiles = (vocab + kTileTokens - 1) / kTileTokens;
-  }
+      : num_slots_(num_slots), max_rows_(max_rows), state_(StateFor(vocab)) {}
 
   absl::Status Allocate() {
-    const int64_t slots = num_slots_, rows = max_rows_;
-    // Twice over: for their sum, then for their places.
-    int64_t offset = 0;
-    std::byte* base = nullptr;
-    const auto place = [&](auto** array, int64_t count) {
-      *array = reinterpret_cast<std::remove_reference_t<decltype(*array)>>(base + offset);
-      offset += (count * static_cast<int64_t>(sizeof(**array)) + 255) / 256 * 256;
-    };
-    const auto place_all = [&] {
-      offset = 0;
-      place(&state_.slots, slots);
-      place(&state_.history, 1);
-      place(&state_.biased, slots * state_.words);
-      place(&state_.forbidden, slots * state_.words);
-      place(&state_.bias_tokens, slots * kMaxLogitBiases);
-      place(&state_.bias_values, slots * kMaxLogitBiases);
-      place(&state_.drawn, slots);
-      place(&state_.rows, rows);
-      place(&state_.draw_partials, rows * state_.tiles);
-      place(&state_.score_partials, rows * state_.tiles);
-      place(&state_.arrivals, rows);
-      place(&state_.bin_counts, rows * kBins);
-      place(&state_.bin_masses, rows * kBins);
-      place(&state_.candidate_counts, rows);
-      place(&state_.candidates, rows * kMaxCandidates);
-    };
-    place_all();
-    SWAA_RETURN_IF_ERROR(memory_.Resize(offset, "the sampler"));
-    base = static_cast<std::byte*>(memory_.data());
-    place_all();
     SWAA_RETURN_IF_ERROR(
-        CudaStatus(cudaMemset(state_.drawn, 0xff, slots * 4), "clearing the sampler"));
+        memory_.Resize(PlaceArrays(nullptr, num_slots_, max_rows_, &state_), "the sampler"));
+    PlaceArrays(static_cast<std::byte*>(memory_.data()), num_slots_, max_rows_, &state_);
+    SWAA_RETURN_IF_ERROR(
+        CudaStatus(cudaMemset(state_.drawn, 0xff, num_slots_ * 4), "clearing the sampler"));
     return CudaStatus(cudaStreamSynchronize(nullptr), "clearing the sampler");
   }
 
@@ -232,11 +236,14 @@ class CudaSamplerImpl final : public CudaSampler {
   absl::Status AllocateHistory() {
     if (history_.data() != nullptr) return absl::OkStatus();
     SWAA_RETURN_IF_ERROR(
-        history_.Resize(int64_t{4} * num_slots_ * state_.vocab, "the token counts of penalties"));
+        history_.Resize(HistoryBytes(num_slots_, state_.vocab), "the token counts of penalties"));
     // Kernels read the address from its cell, so that graphs captured before remain right.
     void* address = history_.data();
-    return CudaStatus(cudaMemcpy(state_.history, &address, sizeof(address), cudaMemcpyHostToDevice),
-                      "setting an address");
+    SWAA_RETURN_IF_ERROR(
+        CudaStatus(cudaMemcpy(state_.history, &address, sizeof(address), cudaMemcpyHostToDevice),
+                   "setting an address"));
+    // Such a copy may return before it has arrived, and other streams do not wait for it.
+    return CudaStatus(cudaStreamSynchronize(nullptr), "setting an address");
   }
 
   absl::Status Send(const SetupUpload& upload, cudaStream_t stream) {
@@ -265,7 +272,7 @@ class CudaSamplerImpl final : public CudaSampler {
 
   const int32_t num_slots_;
   const int32_t max_rows_;
-  SamplerState state_{};
+  SamplerState state_;
   DeviceMemory memory_;
   DeviceMemory history_;
   DeviceMemory upload_;
@@ -275,16 +282,23 @@ class CudaSamplerImpl final : public CudaSampler {
 
 }  // namespace
 
+absl::Status CudaSampler::CheckVocab(int32_t vocab_size) {
+  if (vocab_size <= kMaxVocab) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "vocab_size: ", vocab_size, " is beyond what the sampler takes on CUDA, ", kMaxVocab));
+}
+
+int64_t CudaSampler::Bytes(int32_t num_slots, int32_t vocab_size, int32_t max_rows) {
+  SamplerState state = StateFor(vocab_size);
+  return PlaceArrays(nullptr, num_slots, max_rows, &state) + HistoryBytes(num_slots, vocab_size);
+}
+
 absl::StatusOr<std::unique_ptr<CudaSampler>> CudaSampler::Create(int32_t num_slots,
                                                                  int32_t vocab_size,
                                                                  int32_t max_rows) {
   SWAA_CHECK(num_slots > 0 && max_rows > 0 && vocab_size > 0)
       << num_slots << " " << max_rows << " " << vocab_size;
-  if (vocab_size > kMaxVocab) {
-    return absl::InvalidArgumentError(absl::StrCat("vocab_size: ", vocab_size,
-                                                   " is beyond what the sampler takes on CUDA, ",
-                                                   kMaxVocab, "; take device cpu"));
-  }
+  SWAA_RETURN_IF_ERROR(CheckVocab(vocab_size));
   auto sampler = std::make_unique<CudaSamplerImpl>(num_slots, vocab_size, max_rows);
   SWAA_RETURN_IF_ERROR(sampler->Allocate());
   return sampler;

@@ -49,11 +49,15 @@ struct SampleParams {
 };
 
 // Belongs to one thread, and works on one stream at a time. The draws of a slot depend on what it
-// was last set up with and on what it drew since, on nothing else. Memory: 12 KB a slot and 48 KB a
+// was last set up with and on what it drew since, on nothing else. Memory: 40 KB a slot and 65 KB a
 // row for bitmaps, biases and histograms at 152,000 tokens, and from the first slot that needs
 // history on, 4 bytes a slot and token.
 class CudaSampler {
  public:
+  // INVALID_ARGUMENT for a vocabulary that is too large.
+  static absl::Status CheckVocab(int32_t vocab_size);
+  // The device memory of one, history included.
+  static int64_t Bytes(int32_t num_slots, int32_t vocab_size, int32_t max_rows);
   // RESOURCE_EXHAUSTED where the device has not the memory. `max_rows` bounds SampleParams.
   static absl::StatusOr<std::unique_ptr<CudaSampler>> Create(int32_t num_slots, int32_t vocab_size,
                                                              int32_t max_rows);
