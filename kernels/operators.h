@@ -3,9 +3,10 @@
 // Memory named by void* is the device's: it comes from Allocate, and the host reaches it only by
 // Upload and Download. All matrices are row-major and dense unless a stride is given. Calls are
 // made from one thread (the device's) and may return before the work is done, in order; only Wait
-// may be called from another thread. What breaks an invariant is CHECKed; what input or capacity
-// can cause is a Status of the calls that load; a device that fails in the middle of a step throws
-// (std::exception), and whoever catches that treats the step as failed.
+// may be called from another thread, Memory and Facts from any. What breaks an invariant is
+// CHECKed; what input or capacity can cause is a Status of the calls that load; a device that fails
+// in the middle of a step throws (std::exception), and whoever catches that treats the step as
+// failed.
 //
 // A step: Stage copies all that it needs from the host in one piece; the operators that follow
 // enqueue its work; Submit closes it, and Wait gives its tokens. As many steps may be between Stage
@@ -26,6 +27,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/device_state.h"
 #include "kernels/step.h"
 #include "kernels/types.h"
 
@@ -199,6 +201,10 @@ class Operators {
   virtual std::string device_name() const = 0;   // for people: processor or card
   virtual const Precision& precision() const = 0;
   virtual int32_t max_steps_in_flight() const = 0;
+  // What was handed out until now, and what is left: measured at most a second ago. Thread-safe.
+  virtual MemoryUse Memory() const = 0;
+  // Measured at most a second ago. Thread-safe.
+  virtual DeviceFacts Facts() const = 0;
 
   // --- Loading ---
 
@@ -218,7 +224,8 @@ class Operators {
   // What the state of PrepareSteps takes, pages included.
   virtual int64_t StateBytes(const StepCapacity& capacity) const = 0;
 
-  virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
+  // `kind` is what it counts as in Memory.
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes, MemoryKind kind) = 0;
   // Copies between host and device memory; done on return.
   virtual void Upload(const void* host, int64_t bytes, void* device) = 0;
   virtual void Download(const void* device, int64_t bytes, void* host) = 0;

@@ -348,7 +348,7 @@ TEST(AllocateTest, ZeroedAlignedAndWritable) {
   auto operators = CreateOperators({});
   ASSERT_TRUE(operators.ok());
   for (int64_t bytes : {int64_t{1}, int64_t{4096}, int64_t{5} << 20}) {
-    auto buffer = (*operators)->Allocate(bytes);
+    auto buffer = (*operators)->Allocate(bytes, MemoryKind::kWorkspace);
     ASSERT_TRUE(buffer.ok());
     EXPECT_EQ((*buffer)->bytes(), bytes);
     EXPECT_EQ(reinterpret_cast<uintptr_t>((*buffer)->data()) % 64, 0u);
