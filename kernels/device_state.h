@@ -24,7 +24,8 @@ struct MemoryUse {
   int64_t weights = 0;
   int64_t kv = 0;
   int64_t workspace = 0;
-  // What the device has left, for whomever.
+  // What the device has left, for whomever. The rest is the driver's, other processes', or kept to
+  // be handed out.
   int64_t free = 0;
 };
 
