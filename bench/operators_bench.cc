@@ -112,7 +112,7 @@ double BytesRead(const Product& product, Form form, int64_t rows) {
 }
 
 std::unique_ptr<Buffer> RandomBuffer(int64_t elements, DataType type) {
-  auto buffer = std::move(*Cpu().Allocate(elements * SizeOf(type)));
+  auto buffer = std::move(*Cpu().Allocate(elements * SizeOf(type), MemoryKind::kWorkspace));
   for (int64_t i = 0; i < elements; ++i) {
     if (type == DataType::kF32) {
       reinterpret_cast<float*>(buffer->data())[i] = Noise(i);

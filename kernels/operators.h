@@ -3,10 +3,10 @@
 // Memory named by void* is the device's: it comes from Allocate, and the host reaches it only by
 // Upload. All matrices are row-major and dense unless a stride is given. Calls are made from one
 // thread (the device's) and may return before the work is done, in order; only Wait may be called
-// from another thread. What breaks an invariant is CHECKed; what input or capacity can cause is a
-// Status of the calls that load. In a step a lack of memory throws std::bad_alloc: the step has
-// failed, but for its page-table updates, and later ones may succeed. Any other std::exception
-// means that the device has failed.
+// from another thread, Memory and Facts from any. What breaks an invariant is CHECKed; what input
+// or capacity can cause is a Status of the calls that load. In a step a lack of memory throws
+// std::bad_alloc: the step has failed, but for its page-table updates, and later ones may succeed.
+// Any other std::exception means that the device has failed.
 //
 // A step: Stage copies all that it needs from the host in one piece; the operators that follow
 // enqueue its work; Submit closes it, and Wait gives its tokens. As many steps may be between Stage
@@ -27,6 +27,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/device_state.h"
 #include "kernels/step.h"
 #include "kernels/types.h"
 
@@ -200,6 +201,10 @@ class Operators {
   virtual std::string device_name() const = 0;   // for people: processor or card
   virtual const Precision& precision() const = 0;
   virtual int32_t max_steps_in_flight() const = 0;
+  // What was handed out until now, and what is left: measured at most a second ago. Thread-safe.
+  virtual MemoryUse Memory() const = 0;
+  // Measured at most a second ago. Thread-safe.
+  virtual DeviceFacts Facts() const = 0;
 
   // --- Loading ---
 
@@ -221,7 +226,8 @@ class Operators {
   // What the state of PrepareSteps takes, pages included.
   virtual int64_t StateBytes(const StepCapacity& capacity) const = 0;
 
-  virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
+  // `kind` is what it counts as in Memory.
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes, MemoryKind kind) = 0;
   // Copies from host to device memory; done on return.
   virtual void Upload(const void* host, int64_t bytes, void* device) = 0;
   // The parts lie under one another in the weight. Reads all rows before it returns, some of them

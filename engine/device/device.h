@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/device/step.h"
+#include "kernels/device_state.h"
 
 namespace swaa {
 
@@ -24,8 +25,8 @@ struct DeviceInfo {
   int64_t weight_bytes = 0;
 };
 
-// Used by the engine thread alone. Steps are computed in the order of Submit; with two in flight the
-// second may name tokens that the first draws (kDrawnToken).
+// Used by the engine thread alone, but for Memory and Facts. Steps are computed in the order of
+// Submit; with two in flight the second may name tokens that the first draws (kDrawnToken).
 class Device {
  public:
   virtual ~Device() = default;
@@ -35,6 +36,10 @@ class Device {
   virtual void Submit(Step step) = 0;
   // Waits for the oldest uncollected step.
   virtual StepResult Collect() = 0;
+  // For operators: where the device's memory went, and what its driver tells, if it has one. From
+  // any thread; cheap enough for every scrape of metrics.
+  virtual kernels::MemoryUse Memory() const = 0;
+  virtual kernels::DeviceFacts Facts() const = 0;
 };
 
 }  // namespace swaa

@@ -83,6 +83,8 @@ class ModelDevice : public Device {
   }
 
   const DeviceInfo& info() const override { return info_; }
+  kernels::MemoryUse Memory() const override { return operators_->Memory(); }
+  kernels::DeviceFacts Facts() const override { return operators_->Facts(); }
 
   void Submit(Step step) override {
     {

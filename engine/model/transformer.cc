@@ -14,6 +14,7 @@ namespace swaa {
 
 using kernels::Buffer;
 using kernels::DataType;
+using kernels::MemoryKind;
 using kernels::StagedStep;
 
 struct Transformer::Activations {
@@ -102,7 +103,8 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(
                         LoadTransformerWeights(operators, config, weights, on_progress));
   const std::vector<float> frequencies = RopeInverseFrequencies(config);
   const auto bytes = static_cast<int64_t>(frequencies.size() * sizeof(float));
-  SWAA_ASSIGN_OR_RETURN(transformer->inverse_frequencies_, operators->Allocate(bytes));
+  SWAA_ASSIGN_OR_RETURN(transformer->inverse_frequencies_,
+                        operators->Allocate(bytes, MemoryKind::kWorkspace));
   operators->Upload(frequencies.data(), bytes, transformer->inverse_frequencies_->data());
   SWAA_RETURN_IF_ERROR(transformer->AllocateActivations());
   return transformer;
@@ -117,7 +119,7 @@ absl::Status Transformer::AllocateActivations() {
   const std::vector<int64_t> sizes = ActivationSizes(*operators_, config_, capacity_);
   SWAA_CHECK_EQ(sizes.size(), std::size(buffers));
   for (size_t i = 0; i < sizes.size(); ++i) {
-    SWAA_ASSIGN_OR_RETURN(*buffers[i], operators_->Allocate(sizes[i]));
+    SWAA_ASSIGN_OR_RETURN(*buffers[i], operators_->Allocate(sizes[i], MemoryKind::kWorkspace));
   }
   return absl::OkStatus();
 }

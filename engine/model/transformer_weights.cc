@@ -13,6 +13,7 @@ namespace {
 
 using kernels::Buffer;
 using kernels::HostRows;
+using kernels::MemoryKind;
 using kernels::Weight;
 
 class Loader {
@@ -91,7 +92,7 @@ class Loader {
       view.read_rows(0, 1, out);
       out += part.rows;
     }
-    SWAA_ASSIGN_OR_RETURN(auto buffer, operators_->Allocate(length * 4));
+    SWAA_ASSIGN_OR_RETURN(auto buffer, operators_->Allocate(length * 4, MemoryKind::kWeights));
     operators_->Upload(values.data(), length * 4, buffer->data());
     bytes_ += buffer->bytes();
     return buffer;

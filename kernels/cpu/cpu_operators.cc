@@ -75,6 +75,8 @@ class CpuOperators : public Operators {
   }
   const Precision& precision() const override { return precision_; }
   int32_t max_steps_in_flight() const override { return 1; }
+  MemoryUse Memory() const override { return memory_.Use(AvailableMemoryBytes()); }
+  DeviceFacts Facts() const override { return {}; }
 
   absl::Status Supports(const ModelShape& shape) const override {
     if (shape.head_dim % 32 != 0 || shape.head_dim > kMaxHeadDim) {
@@ -101,15 +103,20 @@ class CpuOperators : public Operators {
   int64_t PaddedRows(int64_t rows) const override { return CpuLinear::PaddedRows(rows); }
   int64_t AvailableBytes() const override { return AvailableMemoryBytes(); }
 
-  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
-    return AllocateBuffer(bytes);
+  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes, MemoryKind kind) override {
+    SWAA_ASSIGN_OR_RETURN(auto buffer, AllocateBuffer(bytes));
+    memory_.Add(kind, bytes);
+    return buffer;
   }
 
   absl::StatusOr<std::unique_ptr<Weight>> PackWeight(std::span<const HostRows> parts,
                                                      int64_t in_features) override {
     int64_t out_features = 0;
     for (const HostRows& part : parts) out_features += part.count;
-    return linear_->Pack(out_features, in_features, Concatenate(parts, in_features));
+    SWAA_ASSIGN_OR_RETURN(
+        auto weight, linear_->Pack(out_features, in_features, Concatenate(parts, in_features)));
+    memory_.Add(MemoryKind::kWeights, weight->bytes());
+    return weight;
   }
 
   absl::StatusOr<std::unique_ptr<Embedding>> MakeEmbedding(const Weight* tied, HostRows rows,
@@ -125,8 +132,9 @@ class CpuOperators : public Operators {
     capacity_ = capacity;
     const ModelShape& model = capacity.model;
     page_bytes_ = KvPageBytes(model.kv_heads, model.head_dim);
-    SWAA_ASSIGN_OR_RETURN(pool_, AllocateBuffer(int64_t{capacity.num_pages} * page_bytes_));
-    SWAA_ASSIGN_OR_RETURN(page_table_, AllocateBuffer(PageTableBytes(capacity)));
+    SWAA_ASSIGN_OR_RETURN(pool_,
+                          Allocate(int64_t{capacity.num_pages} * page_bytes_, MemoryKind::kKv));
+    SWAA_ASSIGN_OR_RETURN(page_table_, Allocate(PageTableBytes(capacity), MemoryKind::kWorkspace));
     sampler_ = std::make_unique<CpuSampler>(capacity.num_slots, model.vocab);
     return absl::OkStatus();
   }
@@ -337,6 +345,7 @@ class CpuOperators : public Operators {
   const ElementwiseKernels& elementwise_;
   std::unique_ptr<CpuLinear> linear_;
 
+  MemoryCounter memory_;
   StepCapacity capacity_;
   int64_t page_bytes_ = 0;
   std::unique_ptr<Buffer> pool_;

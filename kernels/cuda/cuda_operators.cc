@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <map>
 #include <optional>
 #include <stdexcept>
@@ -23,7 +25,9 @@
 #include "kernels/cuda/elementwise/elementwise.h"
 #include "kernels/cuda/graph_cache.h"
 #include "kernels/cuda/linear/products.h"
+#include "kernels/cuda/nvml.h"
 #include "kernels/cuda/sampling/sampler.h"
+#include "kernels/cuda/throttled.h"
 
 namespace swaa::kernels::cuda {
 namespace {
@@ -31,6 +35,8 @@ namespace {
 // Page-table changes that go up with the step; more of them go in pieces of this many.
 constexpr int64_t kMaxUpdates = 16384;
 constexpr int32_t kStepsInFlight = 2;
+// Of free memory and the driver's facts: asking takes locks that launches take too.
+constexpr std::chrono::seconds kReadingPeriod{1};
 
 class DeviceWeight : public Weight {
  public:
@@ -77,6 +83,11 @@ class CudaOperators : public Operators {
   }
 
   absl::Status Open() {
+    std::array<char, 32> bus_id{};
+    if (cudaDeviceGetPCIBusId(bus_id.data(), static_cast<int>(bus_id.size()), device_.ordinal) ==
+        cudaSuccess) {
+      nvml_ = Nvml::Open(kNvmlLibrary, bus_id.data());
+    }
     return CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
   }
 
@@ -84,6 +95,12 @@ class CudaOperators : public Operators {
   std::string device_name() const override { return device_.name; }
   const Precision& precision() const override { return precision_; }
   int32_t max_steps_in_flight() const override { return kStepsInFlight; }
+  MemoryUse Memory() const override {
+    MemoryUse use = arena_.Use(free_bytes_.Get());
+    use.workspace += sampler_bytes_;
+    return use;
+  }
+  DeviceFacts Facts() const override { return facts_.Get(); }
 
   // --- Loading ---
 
@@ -113,9 +130,11 @@ class CudaOperators : public Operators {
            DecodePlanBytes(c) + CudaSampler::Bytes(c.num_slots, c.model.vocab, c.max_logits_rows);
   }
 
-  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
+  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes, MemoryKind kind) override {
     MakeCurrent();
-    SWAA_ASSIGN_OR_RETURN(std::byte * data, arena_.Allocate(bytes, "activations"));
+    SWAA_ASSIGN_OR_RETURN(
+        std::byte * data,
+        arena_.Allocate(bytes, kind == MemoryKind::kWeights ? "weights" : "activations", kind));
     return std::make_unique<DeviceBuffer>(data, bytes);
   }
   void Upload(const void* host, int64_t bytes, void* device) override {
@@ -149,8 +168,8 @@ class CudaOperators : public Operators {
     filters_of_slot_.assign(capacity.num_slots, false);
     const ModelShape& model = capacity.model;
     page_bytes_ = KvPageBytes(model.kv_heads, model.head_dim);
-    SWAA_ASSIGN_OR_RETURN(pool_,
-                          arena_.Allocate(int64_t{capacity.num_pages} * page_bytes_, "KV pages"));
+    SWAA_ASSIGN_OR_RETURN(pool_, arena_.Allocate(int64_t{capacity.num_pages} * page_bytes_,
+                                                 "KV pages", MemoryKind::kKv));
     SWAA_ASSIGN_OR_RETURN(page_table_, arena_.Allocate(PageTableBytes(capacity), "page tables"));
     SWAA_ASSIGN_OR_RETURN(block_, arena_.Allocate(BlockBytes(capacity), "a step's inputs"));
     SWAA_ASSIGN_OR_RETURN(results_, arena_.Allocate(ResultBytes(capacity), "a step's results"));
@@ -159,6 +178,7 @@ class CudaOperators : public Operators {
     SWAA_ASSIGN_OR_RETURN(products_, Products::Create(workspace, Products::kWorkspaceBytes));
     SWAA_ASSIGN_OR_RETURN(
         sampler_, CudaSampler::Create(capacity.num_slots, model.vocab, capacity.max_logits_rows));
+    sampler_bytes_ = sampler_->bytes();
     SWAA_RETURN_IF_ERROR(PrepareAttention());
     for (CudaStep& step : steps_) {
       SWAA_RETURN_IF_ERROR(step.Allocate(BlockBytes(capacity), capacity.max_rows));
@@ -193,6 +213,7 @@ class CudaOperators : public Operators {
     // is submitted already may continue what this one begins, and would write to whatever pages the
     // slot named before.
     const absl::Status set_up = sampler_->SetUp(input.setups, stream_);
+    sampler_bytes_ = sampler_->bytes();  // grows with what is asked of draws
     if (!set_up.ok()) {
       SWAA_CUDA_CHECK(cudaStreamSynchronize(stream_));  // the block is read: nobody waits for it
       ThrowIfError(set_up);
@@ -418,7 +439,8 @@ class CudaOperators : public Operators {
   absl::StatusOr<Matrix> UploadMatrix(std::span<const HostRows> parts, int64_t columns) {
     Matrix matrix;
     for (const HostRows& part : parts) matrix.rows += part.count;
-    SWAA_ASSIGN_OR_RETURN(std::byte * data, arena_.Allocate(2 * matrix.rows * columns, "weights"));
+    SWAA_ASSIGN_OR_RETURN(std::byte * data, arena_.Allocate(2 * matrix.rows * columns, "weights",
+                                                            MemoryKind::kWeights));
     matrix.data = reinterpret_cast<const Bf16*>(data);
     for (const HostRows& part : parts) {
       SWAA_RETURN_IF_ERROR(UploadAsBf16(part, columns, data));
@@ -679,7 +701,18 @@ class CudaOperators : public Operators {
     }
   }
 
+  // What the card has left. Metrics are asked for on threads whose current device may be another.
+  int64_t FreeBytes() const {
+    size_t free = 0, total = 0;
+    if (cudaSetDevice(device_.ordinal) != cudaSuccess) return 0;
+    return cudaMemGetInfo(&free, &total) == cudaSuccess ? static_cast<int64_t>(free) : 0;
+  }
+
   const CudaDevice device_;
+  std::unique_ptr<Nvml> nvml_;  // null: the driver tells nothing
+  const Throttled<int64_t> free_bytes_{kReadingPeriod, [this] { return FreeBytes(); }};
+  const Throttled<DeviceFacts> facts_{
+      kReadingPeriod, [this] { return nvml_ == nullptr ? DeviceFacts{} : nvml_->Read(); }};
   const Precision precision_{.weights = DataType::kBf16,
                              .activations = DataType::kBf16,
                              .residual = DataType::kF32,
@@ -703,6 +736,7 @@ class CudaOperators : public Operators {
   DecodePlan* wanted_decode_plans_ = nullptr;  // [1]
   std::map<const Bf16*, AttentionQueries> queries_;
   std::unique_ptr<CudaSampler> sampler_;
+  std::atomic<int64_t> sampler_bytes_ = 0;  // of the device's memory, beside the arena
   GraphCache graphs_;
   std::vector<bool> filters_of_slot_;
   std::array<CudaStep, kStepsInFlight> steps_;

@@ -92,7 +92,7 @@ int64_t DeviceArena::AvailableBytes() const {
   return allowed - static_cast<int64_t>(total - free) + left_;
 }
 
-absl::StatusOr<std::byte*> DeviceArena::Allocate(int64_t bytes, const char* what) {
+absl::StatusOr<std::byte*> DeviceArena::Allocate(int64_t bytes, const char* what, MemoryKind kind) {
   const int64_t wanted = Aligned(std::max<int64_t>(bytes, 1));
   if (wanted > left_) {
     const int64_t shared_bytes =
@@ -106,13 +106,17 @@ absl::StatusOr<std::byte*> DeviceArena::Allocate(int64_t bytes, const char* what
     SWAA_RETURN_IF_ERROR(CudaStatus(cudaMemset(block, 0, block_bytes), what));
     // The host does not wait for a memset, and neither do the streams that fill and use the memory.
     SWAA_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(nullptr), what));
-    if (wanted == block_bytes) return static_cast<std::byte*>(block);
+    if (wanted == block_bytes) {
+      counter_.Add(kind, wanted);
+      return static_cast<std::byte*>(block);
+    }
     next_ = static_cast<std::byte*>(block);
     left_ = block_bytes;
   }
   std::byte* memory = next_;
   next_ += wanted;
   left_ -= wanted;
+  counter_.Add(kind, wanted);
   return memory;
 }
 

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/device_state.h"
 #include "kernels/operators.h"
 
 namespace swaa::kernels::cuda {
@@ -25,14 +26,19 @@ class DeviceArena {
   DeviceArena(const DeviceArena&) = delete;
   DeviceArena& operator=(const DeviceArena&) = delete;
 
-  // RESOURCE_EXHAUSTED, naming `what`, if the card has not so much.
-  absl::StatusOr<std::byte*> Allocate(int64_t bytes, const char* what);
+  // Counted as `kind`. RESOURCE_EXHAUSTED, naming `what`, if the card has not so much.
+  absl::StatusOr<std::byte*> Allocate(int64_t bytes, const char* what,
+                                      MemoryKind kind = MemoryKind::kWorkspace);
 
   // What may still be allocated.
   int64_t AvailableBytes() const;
 
+  // What was allocated, beside `free` bytes. From any thread.
+  MemoryUse Use(int64_t free) const { return counter_.Use(free); }
+
  private:
   const double utilization_;
+  MemoryCounter counter_;
   std::vector<void*> blocks_;
   std::byte* next_ = nullptr;  // in the newest block
   int64_t left_ = 0;

@@ -3,6 +3,7 @@
 #include "server/control/control_service.h"
 
 #include "absl/strings/str_cat.h"
+#include "kernels/device_state.h"
 #include "kernels/types.h"
 #include "server/generate/errors.h"
 #include "server/generate/request_validation.h"
@@ -16,6 +17,17 @@ grpc::ServerUnaryReactor* End(grpc::CallbackServerContext* call, const absl::Sta
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
   reactor->Finish(ToGrpcStatus(status));
   return reactor;
+}
+
+// Leaves the message out where the driver tells nothing.
+void FillFacts(const kernels::DeviceFacts& facts, v1::GetServerInfoResponse* response) {
+  const auto out = [response] { return response->mutable_device_facts(); };
+  if (facts.name) out()->set_name(*facts.name);
+  if (facts.count) out()->set_device_count(static_cast<uint32_t>(*facts.count));
+  if (facts.clock_hertz) out()->set_clock_hertz(*facts.clock_hertz);
+  if (facts.power_watts) out()->set_power_watts(*facts.power_watts);
+  if (facts.power_limit_watts) out()->set_power_limit_watts(*facts.power_limit_watts);
+  if (facts.temperature_celsius) out()->set_temperature_celsius(*facts.temperature_celsius);
 }
 
 // Whether the engine has it or it still waits to be read.
@@ -43,6 +55,7 @@ grpc::ServerUnaryReactor* ControlService::GetServerInfo(grpc::CallbackServerCont
   response->set_max_queued_requests(serving_->engine_options.max_queued_requests);
   response->set_max_batch_tokens(serving_->engine_options.max_batch_tokens);
   response->set_max_loras(0);
+  FillFacts(serving_->device_facts(), response);
   return End(call, absl::OkStatus());
 }
 

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <functional>
 #include <string>
 
 #include "engine/device/device.h"
@@ -27,6 +28,7 @@ namespace swaa::server {
 struct ServingContext {
   ServingModel model;
   DeviceInfo device;
+  std::function<kernels::DeviceFacts()> device_facts;  // as Device::Facts
   EngineOptions engine_options;
   std::string version;
   std::string instance_id;

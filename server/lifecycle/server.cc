@@ -129,6 +129,7 @@ absl::Status Server::LoadModel() {
   SWAA_RETURN_IF_ERROR(made.status());
   device_ = *std::move(made);
   serving_.device = device_->info();
+  serving_.device_facts = [device = device_.get()] { return device->Facts(); };
   LogInfo(absl::StrCat("loaded ", model.served_name, " on ", serving_.device.name, ": weights ",
                        MiB(serving_.device.weight_bytes), ", pool of ",
                        serving_.device.num_pages - 1, " pages"));
@@ -185,11 +186,12 @@ absl::Status Server::StartEngine() {
 absl::Status Server::StartMetrics() {
   LoadCollector::Facts facts;
   facts.page_bytes = serving_.device.page_bytes;
-  facts.weight_bytes = serving_.device.weight_bytes;
   load_collector_ = std::make_shared<LoadCollector>(
       facts, [this] { return RecipeNames(*serving_.recipes.Get()); },
       [engine = engine_.get()] { return engine->Load(); },
       [workers = workers_.get()] { return workers->admission_load(); });
+  device_collector_ = std::make_shared<DeviceCollector>(
+      [device = device_.get()] { return device->Memory(); }, serving_.device_facts);
   process_collector_ = std::make_shared<ProcessCollector>([this] {
     return ProcessCollector::Connections{
         .accepted = listener_->accepted(),
@@ -210,6 +212,7 @@ absl::Status Server::StartMetrics() {
   }
   exposer_->RegisterCollectable(metrics_->registry());
   exposer_->RegisterCollectable(load_collector_);
+  exposer_->RegisterCollectable(device_collector_);
   exposer_->RegisterCollectable(process_collector_);
   metrics_port_ = exposer_->GetListeningPorts().at(0);
   return absl::OkStatus();

@@ -23,6 +23,7 @@
 #include "server/lifecycle/connection_guard.h"
 #include "server/lifecycle/listener.h"
 #include "server/lifecycle/self_check.h"
+#include "server/observation/device_collector.h"
 #include "server/observation/process_collector.h"
 #include "server/settings/file_watcher.h"
 #include "server/settings/options.h"
@@ -82,6 +83,7 @@ class Server {
   std::unique_ptr<Device> device_;
   std::unique_ptr<Metrics> metrics_;
   std::shared_ptr<LoadCollector> load_collector_;
+  std::shared_ptr<DeviceCollector> device_collector_;
   std::shared_ptr<ProcessCollector> process_collector_;
   std::unique_ptr<WorkerPool> workers_;
   std::unique_ptr<SlowReaderWatch> slow_readers_;

@@ -69,10 +69,6 @@ std::vector<prometheus::MetricFamily> LoadCollector::Collect() const {
                     "Adapters of running and waiting requests; always 1.")
           .Add(1, {{"max_lora", "0"}, {"running_lora_adapters", ""}, {"waiting_lora_adapters", ""}})
           .Take(),
-      FamilyBuilder("swaa_device_memory_bytes", "Device memory, by what it is for.")
-          .Add(static_cast<double>(facts_.weight_bytes), {{"kind", "weights"}})
-          .Add(capacity, {{"kind", "kv_cache"}})
-          .Take(),
   };
 }
 

@@ -118,7 +118,6 @@ class LoadCollector : public prometheus::Collectable {
  public:
   struct Facts {
     int64_t page_bytes = 0;
-    int64_t weight_bytes = 0;
   };
 
   // The functions are called from the exposer's threads. `recipe_names` are the registered ones;

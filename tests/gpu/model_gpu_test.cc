@@ -8,6 +8,7 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -351,6 +352,35 @@ TEST_F(ModelGpuTest, AStepThatRunsOutOfMemoryFailsAlone) {
   }
   const StepResult again = compute(greedy);
   EXPECT_TRUE(again.status.ok()) << again.status;
+}
+
+TEST_F(ModelGpuTest, TellsWhereItsMemoryWentAndOfTheCard) {
+  Load(SmallConfig(64));
+  ASSERT_TRUE(gpu_ != nullptr);
+  kernels::MemoryUse memory;
+  kernels::DeviceFacts facts;
+  // As metrics ask: on a thread that has not used the GPU.
+  std::thread([&] {
+    memory = gpu_->Memory();
+    facts = gpu_->Facts();
+  }).join();
+  const DeviceInfo& info = gpu_->info();
+  EXPECT_GE(memory.weights, info.weight_bytes);  // pieces are rounded up
+  EXPECT_LT(memory.weights, 2 * info.weight_bytes);
+  EXPECT_EQ(memory.kv, info.num_pages * info.page_bytes);
+  EXPECT_GT(memory.workspace, 0);
+  EXPECT_GT(memory.free, int64_t{1} << 30);
+  if (!facts.name.has_value()) GTEST_SKIP() << "the driver's NVML is not here";
+  EXPECT_EQ(*facts.name, info.name);
+  EXPECT_GE(facts.count.value_or(0), 1);
+  // What is told has the unit that it claims.
+  EXPECT_GT(facts.clock_hertz.value_or(1e9), 1e8);
+  EXPECT_LT(facts.clock_hertz.value_or(1e9), 1e10);
+  EXPECT_GT(facts.power_watts.value_or(100), 5);
+  EXPECT_LT(facts.power_watts.value_or(100), 2000);
+  EXPECT_LT(facts.power_limit_watts.value_or(100), 2000);
+  EXPECT_GT(facts.temperature_celsius.value_or(40), 10);
+  EXPECT_LT(facts.temperature_celsius.value_or(40), 110);
 }
 
 TEST_F(ModelGpuTest, WhatTheGpuLacksIsRefusedByName) {

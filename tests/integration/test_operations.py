@@ -1,6 +1,7 @@
 """What operators see: control plane, metrics, reflection, the command line."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -18,6 +19,7 @@ def test_server_and_model_info(server):
     info = server.control.GetServerInfo(control.GetServerInfoRequest())
     assert info.version and info.instance_id and info.backend == "cpu" and info.device
     assert info.kv_page_tokens == 64 and info.max_loras == 0
+    assert not info.HasField("device_facts")  # no driver on the CPU
     # 3 KV heads of 64 dimensions, K and V, f32.
     assert info.kv_page_bytes == 64 * 3 * 64 * 2 * 4
     assert 0 < info.kv_total_pages * info.kv_page_bytes <= 512 << 20
@@ -215,7 +217,16 @@ def test_metrics(server):
     assert grown("swaa_batch_tokens_sum") == 3 + 4
     assert sample(page, "swaa_requests_running") == sample(page, "swaa_kv_cache_usage_ratio") == 0
     assert 0 < sample(page, "swaa_kv_cache_capacity_bytes") <= 512 << 20
-    assert sample(page, "swaa_device_memory_bytes", kind="weights") > 100e6
+    memory = {kind: sample(page, "swaa_device_memory_bytes", kind=kind)
+              for kind in ("weights", "kv", "workspace", "free")}
+    assert 100e6 < memory["weights"] < 1e9
+    # The zero page beside those that the pool hands out.
+    assert memory["kv"] == sample(page, "swaa_kv_cache_capacity_bytes") + 64 * 3 * 64 * 2 * 4
+    # Logits of 64 rows at least.
+    assert 64 * 49152 * 4 <= memory["workspace"] < 1e9
+    assert 0 < memory["free"] < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # Nothing is told that no driver tells.
+    assert "swaa_device_clock" not in page and "swaa_device_power" not in page
     assert 'swaa_recipe_info{' in page and 'swaa_build_info{' in page
     assert 'recipe="custom"' in page
     lint = subprocess.run(["promtool", "check", "metrics"], input=page, text=True,

@@ -75,7 +75,7 @@ class OperatorsFixture : public testing::TestWithParam<Variant> {
   }
 
   std::unique_ptr<Buffer> Allocate(int64_t bytes) {
-    auto buffer = operators_->Allocate(bytes);
+    auto buffer = operators_->Allocate(bytes, MemoryKind::kWorkspace);
     EXPECT_TRUE(buffer.ok()) << buffer.status();
     return std::move(*buffer);
   }

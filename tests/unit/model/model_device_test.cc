@@ -85,6 +85,13 @@ TEST(ModelDeviceTest, InfoSaysWhatItHas) {
   EXPECT_EQ(info.max_step_tokens, 200);
   EXPECT_EQ(info.max_steps_in_flight, 1);
   EXPECT_GT(info.weight_bytes, 3 * (80 * 320 + 192 * 80 + 3 * 80 * 112) * 4);
+  const kernels::MemoryUse memory = (*device)->Memory();
+  EXPECT_EQ(memory.weights, info.weight_bytes);
+  EXPECT_EQ(memory.kv, info.num_pages * info.page_bytes);
+  // The page table and the residual stream alone.
+  EXPECT_GE(memory.workspace, 3 * 3 * 8 * 4 + 200 * 80 * 4);
+  EXPECT_LT(memory.workspace, 64 << 20);
+  EXPECT_GT(memory.free, 0);
 }
 
 TEST(ModelDeviceTest, GreedyTokenIsTheReferencesAndChunksDrawTheSame) {

@@ -154,8 +154,8 @@ TEST(MetricsTest, RefusalsHaveASeriesBeforeTheFirst) {
 TEST(MetricsTest, LoadIsAskedWhenScraped) {
   EngineLoad load;
   LoadCollector collector(
-      {.page_bytes = 10, .weight_bytes = 7}, [] { return std::vector<std::string>{"full"}; },
-      [&] { return load; }, [] { return AdmissionLoad{.waiting = 2, .running = 1, .bytes = 77}; });
+      {.page_bytes = 10}, [] { return std::vector<std::string>{"full"}; }, [&] { return load; },
+      [] { return AdmissionLoad{.waiting = 2, .running = 1, .bytes = 77}; });
   load.running = 3;
   load.used_pages = 5;
   load.total_pages = 20;
@@ -171,8 +171,7 @@ TEST(MetricsTest, LoadIsAskedWhenScraped) {
         "swaa_kv_cache_capacity_bytes 200", "swaa_kv_cache_bytes{recipe=\"full\"} 50",
         "swaa_kv_cache_bytes{recipe=\"custom\"} 35", "swaa_preemptions_total 9",
         "swaa_lora_requests_info{max_lora=\"0\",running_lora_adapters=\"\"",
-        "swaa_kv_cache_evictable_bytes 40", "swaa_prefix_cache_blocks 6",
-        "swaa_device_memory_bytes{kind=\"weights\"} 7"}) {
+        "swaa_kv_cache_evictable_bytes 40", "swaa_prefix_cache_blocks 6"}) {
     EXPECT_THAT(page, HasSubstr(line));
   }
 }
