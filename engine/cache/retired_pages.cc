@@ -33,12 +33,4 @@ int64_t RetiredPages::pages() const {
   return pages;
 }
 
-int64_t RetiredPages::releasable_pages() const {
-  int64_t pages = 0;
-  for (const Retired& one : retired_) {
-    if (one.last_step <= settled_) pages += one.pages.Exclusive(*pool_);
-  }
-  return pages;
-}
-
 }  // namespace swaa

@@ -25,10 +25,8 @@ class RetiredPages {
   // Gives back about `most` pages that no submitted step reads any more. Returns how many.
   int64_t Release(int64_t most);
 
-  // Retired pages that are not back yet and that no other request holds: in all, and of them those
-  // that Release can give back now.
+  // Retired pages that are not back yet and that no other request holds.
   int64_t pages() const;
-  int64_t releasable_pages() const;
   bool empty() const { return retired_.empty(); }
 
  private:

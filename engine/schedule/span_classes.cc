@@ -55,13 +55,15 @@ int64_t SpanClasses::AttendedKeys(int32_t recipe, Phase phase, int64_t first, in
          layers.sliding * SumVisibleKeys(entries_[recipe].window, first, last);
 }
 
+// By number: the order of the sequences, which changes from step to step, does not matter.
 std::vector<SpanClasses::Column> SpanClasses::Distinct(const std::vector<Column>& columns) const {
   std::vector<uint8_t> seen(entries_.size() * 2);
   std::vector<Column> distinct;
   for (const Column& column : columns) {
-    uint8_t& one = seen[column.recipe * 2 + static_cast<int>(column.phase)];
-    if (!one) distinct.push_back(column);
-    one = 1;
+    seen[column.recipe * 2 + static_cast<int>(column.phase)] = 1;
+  }
+  for (size_t i = 0; i < seen.size(); ++i) {
+    if (seen[i]) distinct.push_back({static_cast<int32_t>(i / 2), static_cast<Phase>(i % 2)});
   }
   return distinct;
 }
