@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <map>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -212,11 +213,13 @@ class CudaOperators : public Operators {
     // Last, for it may run out of memory: the page table must have its changes by then. A step that
     // is submitted already may continue what this one begins, and would write to whatever pages the
     // slot named before.
-    const absl::Status set_up = sampler_->SetUp(input.setups, stream_);
-    sampler_bytes_ = sampler_->bytes();  // grows with what is asked of draws
-    if (!set_up.ok()) {
-      SWAA_CUDA_CHECK(cudaStreamSynchronize(stream_));  // the block is read: nobody waits for it
+    try {
+      const absl::Status set_up = sampler_->SetUp(input.setups, stream_);
+      sampler_bytes_ = sampler_->bytes();  // grows with what is asked of draws
       ThrowIfError(set_up);
+    } catch (const std::bad_alloc&) {
+      SWAA_CUDA_CHECK(cudaStreamSynchronize(stream_));  // nobody else waits until the block is read
+      throw;
     }
     return &step;
   }
