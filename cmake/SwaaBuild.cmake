@@ -22,6 +22,10 @@ add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:-march=x86-64-v2>")
 add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Werror;-Wno-unused-parameter;-Wno-missing-field-initializers>")
 if(SWAA_SANITIZE)
   add_compile_options(-fsanitize=${SWAA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  # GCC's manual: the instrumented code makes this warning see what is not there.
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    add_compile_options(-Wno-maybe-uninitialized)
+  endif()
   add_link_options(-fsanitize=${SWAA_SANITIZE})
 endif()
 
