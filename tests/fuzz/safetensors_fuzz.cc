@@ -15,7 +15,7 @@ void ParseFile(std::string_view content) {
   if (content.empty()) return;
   const MemoryFile memory(content);
   const auto file = MappedFile::Open(memory.path());
-  SWAA_CHECK(file.ok()) << file.status().ToString();
+  if (!file.ok()) return CheckRefusal(file.status());  // a git-lfs pointer
   const absl::StatusOr<StoredTensors> tensors = ParseSafetensors(*file);
   if (!tensors.ok()) return CheckRefusal(tensors.status());
   int64_t total = 0;
