@@ -110,8 +110,8 @@ class Engine {
     result.tokens.assign(submitted_.front().logits.size(), ScoredToken{.token = 1});
     submitted_.pop_front();
     const double answered = ThreadMicroseconds();
-    const Scheduler::StepRows rows = scheduler_.Commit(std::move(result), SteadyClock::now());
-    prefilled_ = rows.prefill;
+    const Scheduler::CommittedStep step = scheduler_.Commit(std::move(result), SteadyClock::now());
+    prefilled_ = step.work.prefill_tokens;
     benchmark::DoNotOptimize(scheduler_.Snapshot());
     const double done = ThreadMicroseconds();
     plan_us_ += planned - start;

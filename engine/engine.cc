@@ -7,7 +7,7 @@
 #include <functional>
 #include <mutex>
 #include <thread>
-#include <unordered_set>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -27,8 +27,7 @@ class ThreadedEngine final : public Engine {
         scheduler_options_{.max_batch_tokens = options.max_batch_tokens,
                            .max_running_requests = options.max_running_requests,
                            .max_context_tokens = options.max_context_tokens,
-                           .prefix_cache = options.prefix_cache,
-                           .cost_weights = options.cost_weights},
+                           .prefix_cache = options.prefix_cache},
         device_(device),
         callbacks_(std::move(callbacks)),
         scheduler_(scheduler_options_, device->info(), tokenizer) {
@@ -58,16 +57,21 @@ class ThreadedEngine final : public Engine {
       if (draining_ || stopping_) {
         return absl::UnavailableError("the server is shutting down; send the request elsewhere");
       }
-      if (waiting_ >= options_.max_queued_requests) {
+      const bool shadow = request.request_class == RequestClass::kShadow;
+      if (!shadow && waiting_ >= options_.max_queued_requests) {
         return absl::ResourceExhaustedError(
             absl::StrCat("the queue holds its most, ", options_.max_queued_requests,
                          " requests; try again later or raise --max-queued-requests"));
       }
-      if (!live_.insert(request.id).second) {
+      if (!live_.try_emplace(request.id, request.request_class).second) {
         return absl::AlreadyExistsError(absl::StrCat(
             "request_id: '", request.id, "' belongs to a live request; choose another"));
       }
-      ++waiting_;
+      if (shadow) {
+        ++live_shadows_;
+      } else {
+        ++waiting_;
+      }
       inbox_.push_back([this, moved = std::make_shared<GenerationRequest>(std::move(request)),
                         sink = std::move(sink), max_output = *max_output] {
         scheduler_.Add(std::move(*moved), sink, max_output);
@@ -86,7 +90,8 @@ class ThreadedEngine final : public Engine {
   bool Abort(const std::string& id) override {
     {
       std::lock_guard lock(mutex_);
-      if (!live_.contains(id)) return false;
+      const auto found = live_.find(id);
+      if (found == live_.end() || found->second == RequestClass::kShadow) return false;
     }
     Post([this, id] { scheduler_.Abort(id); });
     return true;
@@ -94,14 +99,16 @@ class ThreadedEngine final : public Engine {
 
   int32_t AbortAll() override {
     std::vector<std::string> ids;
+    int32_t shadows = 0;
     {
       std::lock_guard lock(mutex_);
-      ids.assign(live_.begin(), live_.end());
+      for (const auto& [id, request_class] : live_) ids.push_back(id);
+      shadows = live_shadows_;
     }
     Post([this, ids] {
       for (const std::string& id : ids) scheduler_.Abort(id);
     });
-    return static_cast<int32_t>(ids.size());
+    return static_cast<int32_t>(ids.size()) - shadows;
   }
 
   void StartDrain() override {
@@ -110,8 +117,10 @@ class ThreadedEngine final : public Engine {
       draining_ = true;
     }
     Post([this] {
-      scheduler_.RefuseQueued(
-          absl::UnavailableError("the server is shutting down; send the request elsewhere"));
+      const absl::Status draining =
+          absl::UnavailableError("the server is shutting down; send the request elsewhere");
+      scheduler_.DropShadows(draining);
+      scheduler_.RefuseQueued(draining);
     });
   }
 
@@ -163,11 +172,14 @@ class ThreadedEngine final : public Engine {
     StepResult result = device_->Collect();
     if (result.device_lost) return LoseDevice(result.status);
     const double seconds = result.seconds;
-    const Scheduler::StepRows rows = scheduler_.Commit(std::move(result), SteadyClock::now());
+    const Scheduler::CommittedStep step = scheduler_.Commit(std::move(result), SteadyClock::now());
     if (callbacks_.on_step) {
-      callbacks_.on_step({.prefill_tokens = rows.prefill,
-                          .decode_tokens = rows.decode,
-                          .device_seconds = seconds});
+      callbacks_.on_step({.prefill_tokens = step.work.prefill_tokens,
+                          .decode_tokens = step.work.decode_tokens,
+                          .device_seconds = seconds,
+                          .attributed_seconds = step.attributed_seconds,
+                          .shadow = step.shadow,
+                          .model = scheduler_.model_quality()});
     }
     if (scheduler_.any_ended()) Publish();  // who sees an idle engine sees its last step counted
   }
@@ -213,8 +225,12 @@ class ThreadedEngine final : public Engine {
     LoadSnapshot load = scheduler_.Snapshot();
     const std::vector<std::string> ended = scheduler_.TakeEnded();
     std::lock_guard lock(mutex_);
-    for (const std::string& id : ended) live_.erase(id);
-    waiting_ = static_cast<int32_t>(live_.size()) - load.totals.running;
+    for (const std::string& id : ended) {
+      const auto found = live_.find(id);
+      if (found->second == RequestClass::kShadow) --live_shadows_;
+      live_.erase(found);
+    }
+    waiting_ = static_cast<int32_t>(live_.size()) - live_shadows_ - load.totals.running;
     load_ = std::move(load);
     if (live_.empty()) ended_.notify_all();
   }
@@ -229,8 +245,9 @@ class ThreadedEngine final : public Engine {
   std::condition_variable wake_;
   std::condition_variable ended_;
   std::vector<Work> inbox_;
-  std::unordered_set<std::string> live_;  // ids
-  int32_t waiting_ = 0;                   // live and not running
+  std::unordered_map<std::string, RequestClass> live_;  // by id
+  int32_t live_shadows_ = 0;
+  int32_t waiting_ = 0;  // live, serving and not running
   LoadSnapshot load_;
   absl::Status lost_;  // what new requests get once the device is lost
   bool draining_ = false;

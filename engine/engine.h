@@ -16,7 +16,7 @@
 #include "engine/schedule/device_lost.h"
 #include "engine/schedule/engine_load.h"
 #include "engine/schedule/never_fits.h"
-#include "engine/schedule/step_cost.h"
+#include "engine/schedule/step_time_model.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace swaa {
@@ -27,14 +27,17 @@ struct EngineOptions {
   int32_t max_queued_requests = 1024;
   int32_t max_context_tokens = 0;  // of the model
   bool prefix_cache = true;        // reuse what earlier requests computed
-  StepCostWeights cost_weights;    // by which a step's time is shared out
 };
 
 // What one step was, for metrics.
 struct StepRecord {
-  int32_t prefill_tokens = 0;
-  int32_t decode_tokens = 0;
+  int64_t prefill_tokens = 0;
+  int64_t decode_tokens = 0;
   double device_seconds = 0;
+  // Of device_seconds, what the step-time model attributes to requests; 0 where it knows nothing.
+  double attributed_seconds = 0;
+  bool shadow = false;  // computed for a shadow alone
+  StepTimeModel::Quality model;
 };
 
 // Called on the engine thread; must not block and must not call the engine.
@@ -58,6 +61,7 @@ class Engine {
   //   ALREADY_EXISTS      a live request has this id
   //   OUT_OF_RANGE        prompt beyond the context
   //   RESOURCE_EXHAUSTED  queue full, or the pool can never hold it (IsNeverFits tells)
+  // A shadow takes no place in the queue: who submits shadows bounds them.
   //   UNAVAILABLE         draining, or the device is lost (IsDeviceLost tells)
   virtual absl::Status Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) = 0;
 

@@ -26,6 +26,14 @@ using kernels::ScoredToken;
 using SteadyClock = std::chrono::steady_clock;
 using SteadyTime = SteadyClock::time_point;
 
+enum class RequestClass {
+  kServing,
+  // Computes a request again, to compare recipes: only in steps of its own, while no serving
+  // request needs one. Reads and fills no prefix cache, is no part of any load, and is dropped by a
+  // drain.
+  kShadow,
+};
+
 struct GenerationRequest {
   std::string id;  // unique among live requests; not empty
   // At least one token. Shared, never copied: a prompt may be megabytes.
@@ -37,7 +45,8 @@ struct GenerationRequest {
   StoppingOptions stopping;
   std::optional<int32_t> output_logprobs;  // alternatives per token
   std::optional<int32_t> prompt_logprobs;
-  int32_t priority = 0;  // higher first
+  RequestClass request_class = RequestClass::kServing;
+  int32_t priority = 0;  // higher first; a shadow has none
   std::string cache_salt;
   SteadyTime arrival = SteadyClock::now();
   SteadyTime deadline = SteadyTime::max();
@@ -67,11 +76,15 @@ struct GenerationStats {
   int32_t prompt_tokens = 0;
   int32_t cached_prompt_tokens = 0;
   int32_t completion_tokens = 0;
-  // The request's share of the steps that computed for it, by rows, keys and logits; computing
-  // again after a preemption is in the second alone. A step that was under way when the request
-  // ended is in neither.
-  double device_seconds = 0;
+  // What its own tokens and keys cost of the device's time (StepTimeModel), and what they would
+  // have cost under full attention; what was computed again after a preemption is in neither.
+  // Absent if the model did not know one of its steps yet. A step that was under way when the
+  // request ended is in none of these.
+  std::optional<double> device_seconds;
+  std::optional<double> full_attention_device_seconds;
   double recomputed_device_seconds = 0;
+  double step_seconds = 0;            // the whole time of the steps that it was in
+  int64_t prefill_attended_keys = 0;  // of attended_keys, those of prompt positions
 };
 
 struct GenerationResult {

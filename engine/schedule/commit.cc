@@ -27,22 +27,32 @@ void Append(RequestProgress progress, RequestProgress* all) {
 
 }  // namespace
 
-Scheduler::StepRows Scheduler::Commit(StepResult result, SteadyTime now) {
+StepWork Scheduler::SubmittedStep::Work() const {
+  StepWork work;
+  for (const SubmittedRows& one : rows) {
+    work += one.work;
+    work += one.recomputed;
+  }
+  return work;
+}
+
+Scheduler::CommittedStep Scheduler::Commit(StepResult result, SteadyTime now) {
   SWAA_CHECK(!submitted_.empty()) << "step " << result.id << " was not submitted";
   SubmittedStep step = std::move(submitted_.front());
   submitted_.pop_front();
   SWAA_CHECK_EQ(result.id, step.id);
   Settle(step.id);
-  const StepRows tokens = step.tokens;
+  CommittedStep committed{.work = step.Work(),
+                          .shadow = !step.rows.empty() && step.rows.front().request->shadow()};
   for (const SubmittedRows& rows : step.rows) --rows.request->rows_in_flight;
   if (result.status.ok()) {
-    BookTime(step, result.seconds);
+    committed.attributed_seconds = BookTime(step, result.seconds, now);
     CommitRows(std::move(step), std::move(result.tokens), now);
   } else {
     FailStep(step, result.status, now);
   }
   retired_.Release(kReleasedPagesPerStep);
-  return tokens;
+  return committed;
 }
 
 // No step up to this one reads anything any more.
@@ -56,18 +66,27 @@ void Scheduler::Settle(uint64_t step) {
   });
 }
 
-void Scheduler::BookTime(const SubmittedStep& step, double seconds) {
-  std::vector<StepWork> work;
-  work.reserve(2 * step.rows.size());
+// Returns what was attributed to requests. A shadow's steps, which are its alone, say nothing of
+// steps that are shared.
+double Scheduler::BookTime(const SubmittedStep& step, double seconds, SteadyTime now) {
+  const StepWork work = step.Work();
+  double attributed = 0;
+  const RequestState* last = nullptr;
   for (const SubmittedRows& rows : step.rows) {
-    work.push_back(rows.work);
-    work.push_back(rows.recomputed);
+    RequestCost& cost = rows.request->cost;
+    // A request that has rows of both phases was in the step once.
+    if (rows.request.get() != std::exchange(last, rows.request.get())) cost.step_seconds += seconds;
+    const std::optional<double> own = step_time_model_.Cost(work, rows.work);
+    cost.known = cost.known && own.has_value();
+    if (!own.has_value()) continue;
+    const double recomputed = *step_time_model_.Cost(work, rows.recomputed);
+    cost.device_seconds += *own;
+    cost.recomputed_device_seconds += recomputed;
+    cost.full_attention_device_seconds += *step_time_model_.Cost(work, rows.full_attention);
+    attributed += *own + recomputed;
   }
-  const std::vector<double> shares = ShareStepTime(options_.cost_weights, work, seconds);
-  for (size_t i = 0; i < step.rows.size(); ++i) {
-    step.rows[i].request->device_seconds += shares[2 * i];
-    step.rows[i].request->recomputed_device_seconds += shares[2 * i + 1];
-  }
+  if (!step.rows.front().request->shadow()) step_time_model_.Observe(work, seconds, now);
+  return attributed;
 }
 
 void Scheduler::FailStep(const SubmittedStep& step, const absl::Status& status, SteadyTime now) {
@@ -96,7 +115,7 @@ void Scheduler::CommitRows(SubmittedStep step, std::vector<ScoredToken> tokens, 
     // A request that has rows of both phases is told once.
     if (i + 1 < step.rows.size() && step.rows[i + 1].request.get() == request) continue;
     // Before anything is released: a page that goes back then stays evictable.
-    if (options_.prefix_cache && rows.life == request->life) {
+    if (UsesPrefixCache(*request) && rows.life == request->life) {
       cache_.Register(request->prefix_key, request->known_tokens(), request->computed,
                       request->pages, &request->cursor);
     }

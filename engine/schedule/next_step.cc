@@ -9,15 +9,21 @@
 #include "engine/schedule/scheduler.h"
 
 namespace swaa {
+namespace {
+
+StepWork WorkOf(Phase phase, int64_t tokens, int64_t keys) {
+  if (phase == Phase::kPrefill) return {.prefill_tokens = tokens, .prefill_keys = keys};
+  return {.decode_tokens = tokens, .decode_keys = keys};
+}
+
+}  // namespace
 
 // The queue as the planner sees it: looked up in the prefix cache where the planner gets to.
 class Scheduler::Queue final : public PlanQueue {
  public:
   explicit Queue(Scheduler* scheduler) : scheduler_(scheduler) {}
   size_t size() const override { return scheduler_->queued_.size(); }
-  int32_t Priority(size_t index) const override {
-    return scheduler_->queued_[index]->request.priority;
-  }
+  int32_t Priority(size_t index) const override { return scheduler_->queued_[index]->priority(); }
   RequestView View(size_t index) override {
     return scheduler_->ViewOfQueued(scheduler_->queued_[index].get());
   }
@@ -27,7 +33,7 @@ class Scheduler::Queue final : public PlanQueue {
 };
 
 RequestView Scheduler::ViewOf(RequestState* request) const {
-  RequestView view{.priority = request->request.priority,
+  RequestView view{.priority = request->priority(),
                    .arrival = request->arrival,
                    .prompt_tokens = request->prompt_tokens(),
                    .submitted = request->submitted,
@@ -48,7 +54,7 @@ RequestView Scheduler::ViewOf(RequestState* request) const {
 }
 
 RequestView Scheduler::ViewOfQueued(RequestState* request) {
-  if (options_.prefix_cache && request->rows_in_flight == 0) {
+  if (UsesPrefixCache(*request) && request->rows_in_flight == 0) {
     cache_.Find(request->prefix_key, request->known_tokens(), request->request.recipe,
                 request->most_cached_tokens(), &request->lookup);
   }
@@ -73,6 +79,7 @@ StepPlan Scheduler::Plan() {
   input.settling_pages = retired_.pages();
   input.free_slots = static_cast<int32_t>(free_slots_.size());
   input.settling_slots = static_cast<int32_t>(settling_slots_.size());
+  input.shadows = ShadowsMayRun();
   input.running.reserve(running_.size());
   for (const Request& request : running_) input.running.push_back(ViewOf(request.get()));
   Queue queue(this);
@@ -88,7 +95,8 @@ std::optional<Step> Scheduler::NextStep(SteadyTime now) {
     // their way back: plan again.
     if (!plan.preempted.empty()) {
       Preempt(plan.preempted);
-    } else if (retired_.Release(std::numeric_limits<int64_t>::max()) == 0) {
+    } else if (retired_.Release(std::numeric_limits<int64_t>::max()) == 0 &&
+               !PreemptShadowInTheWay()) {
       break;
     }
     plan = Plan();
@@ -125,6 +133,16 @@ Step Scheduler::CarryOut(const StepPlan& plan, SteadyTime now) {
   return step;
 }
 
+// A lone request of any size is admitted; beside a shadow it is not alone.
+bool Scheduler::PreemptShadowInTheWay() {
+  if (!submitted_.empty() || queued_.empty() || queued_.front()->shadow() || running_.empty() ||
+      !running_.front()->shadow()) {
+    return false;
+  }
+  Preempt({0});
+  return true;
+}
+
 void Scheduler::Preempt(const std::vector<size_t>& running) {
   std::vector<Request> victims;
   for (size_t index : running) victims.push_back(running_[index]);
@@ -133,7 +151,7 @@ void Scheduler::Preempt(const std::vector<size_t>& running) {
     victim->computed = victim->submitted = 0;
     ++victim->life;
     ++victim->preemptions;
-    ++preemptions_;
+    if (!victim->shadow()) ++preemptions_;
     --victim->load->running;
     std::erase(running_, victim);
     Enqueue(std::move(victim));
@@ -149,7 +167,7 @@ void Scheduler::Admit(const Request& request, Step* step, SteadyTime now) {
       request);
   --request->load->queued;
   ++request->load->running;
-  if (options_.prefix_cache) {
+  if (UsesPrefixCache(*request)) {
     // Others that were admitted by the same plan may have taken hold of the same pages.
     const int64_t planned = request->lookup.tokens();
     cache_.Find(request->prefix_key, request->known_tokens(), request->request.recipe,
@@ -200,11 +218,13 @@ void Scheduler::AddRows(const Request& request, const PlannedRows& planned, Step
        .first = first,
        .count = planned.count,
        .uses = uses,
-       .work = {end - new_from, classes_.AttendedKeys(request->recipe, phase, new_from, end),
-                uses.scored + uses.draws},
-       .recomputed = {new_from - first,
-                      classes_.AttendedKeys(request->recipe, phase, first, new_from)}});
-  (phase == Phase::kPrefill ? submitted.tokens.prefill : submitted.tokens.decode) += planned.count;
+       .work = WorkOf(phase, end - new_from,
+                      classes_.AttendedKeys(request->recipe, phase, new_from, end)),
+       .recomputed = WorkOf(phase, new_from - first,
+                            classes_.AttendedKeys(request->recipe, phase, first, new_from)),
+       .full_attention =
+           WorkOf(phase, end - new_from,
+                  SumVisibleKeys(kernels::KeySpan{}, new_from, end) * device_.num_layers)});
   request->submitted = end;
   request->most_submitted = std::max(request->most_submitted, end);
   request->draws_in_flight += uses.draws;

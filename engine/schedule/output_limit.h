@@ -8,7 +8,6 @@
 #include "absl/status/statusor.h"
 #include "engine/device/device.h"
 #include "engine/generation.h"
-#include "engine/schedule/step_cost.h"
 
 namespace swaa {
 
@@ -17,7 +16,6 @@ struct SchedulerOptions {
   int32_t max_running_requests = 64;
   int32_t max_context_tokens = 0;
   bool prefix_cache = true;
-  StepCostWeights cost_weights;
 };
 
 // Positions of one request that may be beyond what is committed: what one that slides may hold in

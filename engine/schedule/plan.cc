@@ -68,11 +68,13 @@ class Planner {
     bool preempted = false;
   };
 
+  bool MayRun(int32_t priority) const { return priority != kShadowPriority || input_.shadows; }
+
   void PlanRunning(bool decodes) {
     for (size_t rank = 0; rank < order_.size(); ++rank) {
       const size_t index = order_[rank];
       const RequestView& request = input_.running[index];
-      if (IsEnding(request) || IsDecode(request) != decodes) continue;
+      if (IsEnding(request) || IsDecode(request) != decodes || !MayRun(request.priority)) continue;
       if (!decodes) AdmitAbove(request.priority);
       if (!progress_[index].preempted) PlanOne(request, rank);
     }
@@ -169,7 +171,7 @@ class Planner {
   int64_t ReservedFor(size_t index) const {
     const Progress& progress = progress_[index];
     const RequestView& request = input_.running[index];
-    if (!MayPreempt(index)) return 0;
+    if (!MayPreempt(index) || request.priority == kShadowPriority) return 0;
     if (progress.submitted >= request.target) return input_.num_layers;
     return std::max<int64_t>(0, request.peak_pages - request.pages_held - progress.pages);
   }
@@ -190,7 +192,9 @@ class Planner {
   void AdmitAbove(int64_t priority) {
     while (!admission_closed_ && next_queued_ < queue_->size() && budget_ > 0) {
       const int32_t of_next = queue_->Priority(next_queued_);
-      if (of_next <= priority) return;
+      if (of_next <= priority || !MayRun(of_next)) return;
+      // One at a time, and alone in its steps.
+      if (of_next == kShadowPriority && !input_.running.empty()) return;
       if (!plan_.preempted.empty() || (free_slots_ == 0 && !OutranksARunning(of_next))) return;
       const RequestView request = queue_->View(next_queued_);
       if (!request.ready || !Admit(request)) {
@@ -198,6 +202,7 @@ class Planner {
         admission_closed_ = true;
       }
       ++next_queued_;
+      if (of_next == kShadowPriority) return;
     }
   }
 

@@ -6,13 +6,17 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace swaa {
 
+// Below all others: what has it is computed alone, and only where PlanInput::shadows says so.
+inline constexpr int32_t kShadowPriority = std::numeric_limits<int32_t>::min();
+
 // What planning needs to know of a request.
 struct RequestView {
-  int32_t priority = 0;
+  int32_t priority = 0;       // kShadowPriority: a shadow
   uint64_t arrival = 0;       // smaller is earlier; unique
   int32_t prompt_tokens = 0;  // P
   int32_t submitted = 0;      // positions that are computed, or are in submitted steps
@@ -41,6 +45,7 @@ struct PlanInput {
   int64_t settling_pages = 0;  // free soon, whatever this plan does
   int32_t free_slots = 0;
   int32_t settling_slots = 0;
+  bool shadows = false;  // nobody else is here, running or queued
   std::vector<RequestView> running;
 };
 
@@ -82,6 +87,8 @@ struct StepPlan {
 // if that can make room, and is admitted by a later plan. Nobody is preempted while what settles
 // suffices: then the first that waits for it has what is free kept for it. The highest-ranked
 // therefore always moves on, and nobody is overtaken by a lower rank.
+//
+// A shadow keeps what it has while others are computed, until one of them needs it.
 StepPlan PlanStep(const PlanInput& input, PlanQueue* queue);
 
 }  // namespace swaa

@@ -16,6 +16,7 @@
 #include "engine/generation.h"
 #include "engine/sampling/stop_matcher.h"
 #include "engine/schedule/engine_load.h"
+#include "engine/schedule/plan.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace swaa {
@@ -26,6 +27,15 @@ struct RowUses {
   int32_t first_scored = 0;  // position
   int32_t scored = 0;        // positions whose next token, which is known, is scored
   bool draws = false;        // behind the last row the next token is drawn
+};
+
+// What a request cost so far: GenerationStats says of what.
+struct RequestCost {
+  double device_seconds = 0;
+  double full_attention_device_seconds = 0;
+  double recomputed_device_seconds = 0;
+  double step_seconds = 0;
+  bool known = true;  // the step-time model knew all of its steps
 };
 
 // What a step did to one request, to be told to its client.
@@ -46,11 +56,13 @@ class RequestState {
   RequestState(GenerationRequest request, std::shared_ptr<GenerationSink> sink, uint64_t arrival,
                int32_t max_output, int32_t num_layers, const Tokenizer* tokenizer);
 
+  bool shadow() const { return request.request_class == RequestClass::kShadow; }
+  int32_t priority() const { return shadow() ? kShadowPriority : request.priority; }
+
   // By priority, then arrival.
   static bool RanksBefore(const std::shared_ptr<RequestState>& a,
                           const std::shared_ptr<RequestState>& b) {
-    return a->request.priority != b->request.priority ? a->request.priority > b->request.priority
-                                                      : a->arrival < b->arrival;
+    return a->priority() != b->priority() ? a->priority() > b->priority() : a->arrival < b->arrival;
   }
 
   int32_t prompt_tokens() const { return static_cast<int32_t>(request.prompt->size()); }
@@ -114,8 +126,7 @@ class RequestState {
   int64_t loaded_full_pages = 0;
   bool accepted = false;
   int32_t preemptions = 0;
-  double device_seconds = 0;
-  double recomputed_device_seconds = 0;
+  RequestCost cost;
   SteadyTime admitted_at;  // first time
   SteadyTime first_token_at = SteadyTime::max();
 

@@ -40,8 +40,15 @@ GenerationStats StatsOf(const RequestState& request, const DeviceInfo& device, S
       SumVisibleKeys(kernels::KeySpan{}, request.cached_tokens, positions) * device.num_layers;
   stats.preemptions = request.preemptions;
   stats.cached_prompt_tokens = request.cached_tokens;
-  stats.device_seconds = request.device_seconds;
-  stats.recomputed_device_seconds = request.recomputed_device_seconds;
+  stats.prefill_attended_keys = AttendedKeys(request.request.recipe, prompt, request.cached_tokens,
+                                             std::min(positions, prompt));
+  const RequestCost& cost = request.cost;
+  if (cost.known && cost.step_seconds > 0) {
+    stats.device_seconds = cost.device_seconds;
+    stats.full_attention_device_seconds = cost.full_attention_device_seconds;
+  }
+  stats.recomputed_device_seconds = cost.recomputed_device_seconds;
+  stats.step_seconds = cost.step_seconds;
   return stats;
 }
 

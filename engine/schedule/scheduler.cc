@@ -30,7 +30,7 @@ void Scheduler::Add(GenerationRequest request, std::shared_ptr<GenerationSink> s
                     int32_t max_output) {
   auto state = std::make_shared<RequestState>(std::move(request), std::move(sink), next_arrival_++,
                                               max_output, device_.num_layers, tokenizer_);
-  state->load = loads_.Use(state->request.recipe_label);
+  state->load = state->shadow() ? &shadow_load_ : loads_.Use(state->request.recipe_label);
   earliest_deadline_ = std::min(earliest_deadline_, state->request.deadline);
   Enqueue(std::move(state));
 }
@@ -75,6 +75,24 @@ void Scheduler::RefuseQueued(const absl::Status& status) {
   }
 }
 
+void Scheduler::DropShadows(const absl::Status& status) {
+  for (const Request& request : All()) {
+    if (request->shadow()) Fail(request, status, SteadyClock::now());
+  }
+}
+
+bool Scheduler::UsesPrefixCache(const RequestState& request) const {
+  return options_.prefix_cache && !request.shadow();
+}
+
+// Lists are by rank: the first tells of all.
+bool Scheduler::ShadowsMayRun() const {
+  const auto serves = [](const std::vector<Request>& list) {
+    return !list.empty() && !list.front()->shadow();
+  };
+  return submitted_.empty() && !serves(running_) && !serves(queued_);
+}
+
 void Scheduler::ExpireDeadlines(SteadyTime now) {
   if (now < earliest_deadline_) return;
   earliest_deadline_ = SteadyTime::max();
@@ -115,7 +133,7 @@ void Scheduler::Remove(const Request& ending) {
   Vacate(request.get());
   cache_.Forget(&request->lookup);
   std::erase(list, request);
-  loads_.Release(request->request.recipe_label);
+  if (!request->shadow()) loads_.Release(request->request.recipe_label);
   ended_.push_back(request->request.id);
 }
 
@@ -149,9 +167,10 @@ void Scheduler::UpdateLoad(RequestState* request) {
 LoadSnapshot Scheduler::Snapshot() const {
   LoadSnapshot snapshot;
   EngineLoad& totals = snapshot.totals;
-  totals.running = static_cast<int32_t>(running_.size());
-  totals.queued = static_cast<int32_t>(queued_.size());
-  totals.used_pages = pool_.used_pages() - retired_.pages();
+  totals.running = static_cast<int32_t>(running_.size()) - shadow_load_.running;
+  totals.queued = static_cast<int32_t>(queued_.size()) - shadow_load_.queued;
+  totals.used_pages =
+      pool_.used_pages() - retired_.pages() - shadow_load_.kv_bytes / device_.page_bytes;
   totals.total_pages = pool_.total_pages();
   totals.evictable_pages = pool_.evictable_pages();
   totals.preemptions = preemptions_;

@@ -23,7 +23,7 @@
 #include "engine/schedule/plan.h"
 #include "engine/schedule/request_state.h"
 #include "engine/schedule/span_classes.h"
-#include "engine/schedule/step_cost.h"
+#include "engine/schedule/step_time_model.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace swaa {
@@ -44,6 +44,8 @@ class Scheduler {
   void Abort(const std::string& id);
   // Refuses what was never accepted.
   void RefuseQueued(const absl::Status& status);
+  // Fails the shadows.
+  void DropShadows(const absl::Status& status);
   void ExpireDeadlines(SteadyTime now);
   // The device is lost: ends every request with `status` and forgets the submitted steps.
   void FailAll(const absl::Status& status);
@@ -53,11 +55,12 @@ class Scheduler {
   std::optional<Step> NextStep(SteadyTime now);
   // Takes the oldest submitted step's result: tells the clients, releases pages. A failed step
   // fails its requests. Returns what the step was.
-  struct StepRows {
-    int32_t prefill = 0;  // by phase of their positions
-    int32_t decode = 0;
+  struct CommittedStep {
+    StepWork work;
+    bool shadow = false;            // computed for a shadow alone
+    double attributed_seconds = 0;  // to requests, by the step-time model; 0 where it knows nothing
   };
-  StepRows Commit(StepResult result, SteadyTime now);
+  CommittedStep Commit(StepResult result, SteadyTime now);
 
   int32_t steps_in_flight() const { return static_cast<int32_t>(submitted_.size()); }
   // No request is live; steps may still be in flight.
@@ -67,6 +70,7 @@ class Scheduler {
   // Ids of the requests that ended since the last call.
   std::vector<std::string> TakeEnded() { return std::exchange(ended_, {}); }
   bool any_ended() const { return !ended_.empty(); }
+  StepTimeModel::Quality model_quality() const { return step_time_model_.quality(); }
 
   const PagePool& pool() const { return pool_; }
 
@@ -79,19 +83,24 @@ class Scheduler {
     int32_t first;
     int32_t count;
     RowUses uses;
-    StepWork work;        // for the first time
-    StepWork recomputed;  // again, after a preemption
+    StepWork work;            // for the first time
+    StepWork recomputed;      // again, after a preemption
+    StepWork full_attention;  // `work`, had every layer seen everything
   };
   struct SubmittedStep {
     uint64_t id = 0;
-    StepRows tokens;
     std::vector<SubmittedRows> rows;
+
+    StepWork Work() const;
   };
   class Queue;
 
   // scheduler.cc: requests from their arrival to their end.
   void Enqueue(Request request);
   std::vector<Request> All() const;
+  bool UsesPrefixCache(const RequestState& request) const;
+  // No serving request is here, and no step is in flight.
+  bool ShadowsMayRun() const;
   void Finish(const Request& request, FinishReason reason, StopCause stop, SteadyTime now);
   void Fail(const Request& request, const absl::Status& status, SteadyTime now);
   void Remove(const Request& request);
@@ -104,12 +113,13 @@ class Scheduler {
   StepPlan Plan();
   Step CarryOut(const StepPlan& plan, SteadyTime now);
   void Preempt(const std::vector<size_t>& running);
+  bool PreemptShadowInTheWay();
   void Admit(const Request& request, Step* step, SteadyTime now);
   void AddRows(const Request& request, const PlannedRows& rows, Step* step);
 
   // commit.cc: what a result means.
   void Settle(uint64_t step);
-  void BookTime(const SubmittedStep& step, double seconds);
+  double BookTime(const SubmittedStep& step, double seconds, SteadyTime now);
   void FailStep(const SubmittedStep& step, const absl::Status& status, SteadyTime now);
   void CommitRows(SubmittedStep step, std::vector<ScoredToken> tokens, SteadyTime now);
   void Tell(const Request& request, RequestProgress progress, SteadyTime now);
@@ -122,6 +132,8 @@ class Scheduler {
   RetiredPages retired_;
   SpanClasses classes_;
   RecipeLoads loads_;
+  RecipeLoad shadow_load_;
+  StepTimeModel step_time_model_;
   std::vector<int32_t> free_slots_;
   std::vector<std::pair<uint64_t, int32_t>> settling_slots_;  // last step, slot
   std::vector<Request> running_;                              // by rank

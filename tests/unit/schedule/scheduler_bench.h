@@ -69,7 +69,7 @@ struct Bench {
       device.Submit(*std::move(step));
     }
     if (scheduler.steps_in_flight() == 0) return;
-    last_rows = scheduler.Commit(device.Collect(), SteadyClock::now());
+    last_step = scheduler.Commit(device.Collect(), SteadyClock::now());
     PoisonFreePages();
   }
 
@@ -100,7 +100,7 @@ struct Bench {
   testing::FakeDevice device;
   SchedulerOptions options;
   Scheduler scheduler;
-  Scheduler::StepRows last_rows;
+  Scheduler::CommittedStep last_step;
 };
 
 }  // namespace swaa
