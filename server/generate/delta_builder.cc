@@ -139,6 +139,10 @@ v1::GenerateResponse FinishedEvent(const GenerationResult& result) {
   stats->set_attended_keys(from.attended_keys);
   stats->set_full_attention_attended_keys(from.full_attention_attended_keys);
   stats->set_preemptions(from.preemptions);
+  stats->set_prefill_attended_keys(from.prefill_attended_keys);
+  if (from.device_seconds.has_value()) {
+    stats->set_attributed_device_time_us(Microseconds(absl::Seconds(*from.device_seconds)));
+  }
   return response;
 }
 

@@ -97,6 +97,20 @@ Metrics::Metrics(const RecipeCatalog& recipes, const std::string& version,
                             "When the configuration in force was loaded.")
                     .Add({});
   last_load_->SetToCurrentTime();
+  model_error_ = &GaugeFamily(r, "swaa_step_model_error_ratio",
+                              "Mean absolute error of the model of a step's time, over the mean "
+                              "time; above 0.1 attributed times are not to be trusted.")
+                      .Add({});
+  model_closure_ = &GaugeFamily(r, "swaa_step_model_closure_ratio",
+                                "Times of steps by the model, over those measured.")
+                        .Add({});
+  model_overhead_ = &GaugeFamily(r, "swaa_step_model_overhead_ratio",
+                                 "Share of the steps' time that no request's work explains.")
+                         .Add({});
+  shadow_seconds_ = &CounterFamily(r, "swaa_shadow_device_seconds_total",
+                                   "Device time of requests that were computed again to compare "
+                                   "recipes.")
+                         .Add({});
   GaugeFamily(r, "swaa_build_info", "What runs here; always 1.")
       .Add({{"version", version}, {"model", model_name}, {"backend", backend}})
       .Set(1);
@@ -169,6 +183,17 @@ Metrics::RecipeSeries Metrics::MakeSeries(const std::string& label) {
   series.attended = counter("swaa_attended_keys_total", "Visible query-key pairs over all layers.");
   series.attended_full =
       counter("swaa_attended_keys_full_equivalent_total", "The same under full attention.");
+  series.device_seconds = counter(
+      "swaa_attributed_device_seconds_total",
+      "Device time that requests' own tokens and keys cost, by the model of a step's time.");
+  Family<Histogram>& speedup = HistogramFamily(
+      r, "swaa_speedup_ratio",
+      "How many times less device time than full attention. attributed: by the model of a step's "
+      "time, for each request; shadow: both computed alone.");
+  series.attributed_speedup =
+      AddSeries(&speedup, {{"recipe", label}, {"kind", "attributed"}}, &series, edges_.ratio);
+  series.shadow_speedup =
+      AddSeries(&speedup, {{"recipe", label}, {"kind", "shadow"}}, &series, edges_.ratio);
   return series;
 }
 
@@ -188,6 +213,13 @@ void Metrics::SetRecipeInfo(const NamedRecipe& named, RecipeSeries* series) {
 }
 
 void Metrics::OnStep(const StepRecord& step) {
+  if (step.shadow) {
+    shadow_seconds_->Increment(step.device_seconds);
+    return;
+  }
+  model_error_->Set(step.model.error_ratio);
+  model_closure_->Set(step.model.closure_ratio);
+  model_overhead_->Set(step.model.overhead_ratio);
   const bool prefill = step.prefill_tokens > 0;
   const bool decode = step.decode_tokens > 0;
   if (!prefill && !decode) return;
@@ -195,7 +227,7 @@ void Metrics::OnStep(const StepRecord& step) {
                     : prefill         ? "prefill"
                                       : "decode")
       ->Observe(step.device_seconds);
-  batch_tokens_->Observe(step.prefill_tokens + step.decode_tokens);
+  batch_tokens_->Observe(static_cast<double>(step.prefill_tokens + step.decode_tokens));
 }
 
 Metrics::RecipeSeries* Metrics::SeriesOf(const std::string& label) {
@@ -222,6 +254,11 @@ void Metrics::ObserveTimes(const RequestRecord& record, const std::string& label
     series->attended_ratio->Observe(static_cast<double>(stats.full_attention_attended_keys) /
                                     static_cast<double>(stats.attended_keys));
   }
+}
+
+void Metrics::OnShadowSpeedup(const std::string& recipe_label, double ratio) {
+  std::lock_guard lock(mutex_);
+  SeriesOf(recipe_label)->shadow_speedup->Observe(ratio);
 }
 
 void Metrics::ObserveFirstToken(const std::string& label, int64_t prompt_tokens,
@@ -285,6 +322,9 @@ void Metrics::OnRequestEnd(const RequestRecord& record) {
   IncrementByRest(stats.full_attention_attended_keys, counted.full_attention_attended_keys,
                   series->attended_full);
   ObserveTimes(record, label, series);
+  if (!stats.device_seconds.has_value() || *stats.device_seconds <= 0) return;
+  series->device_seconds->Increment(*stats.device_seconds);
+  series->attributed_speedup->Observe(*stats.full_attention_device_seconds / *stats.device_seconds);
 }
 
 }  // namespace swaa::server

@@ -55,6 +55,8 @@ class Metrics {
   void OnTokens(const std::string& recipe_label, const LiveCounts& added);
   // Counts what was not counted while it ran (record.counted).
   void OnRequestEnd(const RequestRecord& record);
+  // A request was computed again under its own recipe and another, each alone.
+  void OnShadowSpeedup(const std::string& recipe_label, double ratio);
 
   const std::shared_ptr<prometheus::Registry>& registry() const { return registry_; }
 
@@ -72,6 +74,9 @@ class Metrics {
     prometheus::Counter* generated = nullptr;
     prometheus::Counter* attended = nullptr;
     prometheus::Counter* attended_full = nullptr;
+    prometheus::Counter* device_seconds = nullptr;
+    prometheus::Histogram* attributed_speedup = nullptr;
+    prometheus::Histogram* shadow_speedup = nullptr;
     prometheus::Gauge* info = nullptr;
     // Made as they come.
     std::map<std::pair<std::string, std::string>, prometheus::Counter*> ended;  // reason, code
@@ -104,6 +109,10 @@ class Metrics {
   prometheus::Counter* reloads_ok_;
   prometheus::Counter* reloads_failed_;
   prometheus::Gauge* last_load_;
+  prometheus::Gauge* model_error_;
+  prometheus::Gauge* model_closure_;
+  prometheus::Gauge* model_overhead_;
+  prometheus::Counter* shadow_seconds_;
   std::map<std::string, prometheus::Histogram*> step_duration_;  // by phase
 
   std::mutex mutex_;

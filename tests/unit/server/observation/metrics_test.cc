@@ -34,12 +34,19 @@ TEST(MetricsTest, CountsWhatEnded) {
                   .full_attention_attended_keys = 250,
                   .prompt_tokens = 10,
                   .cached_prompt_tokens = 4,
-                  .completion_tokens = 3};
+                  .completion_tokens = 3,
+                  .device_seconds = 0.5,
+                  .full_attention_device_seconds = 0.75};
   metrics.OnRequestEnd(record);
   RequestRecord refused;
   refused.status = MakeError(absl::StatusCode::kNotFound, "recipe_not_found", "no");
   metrics.OnRequestEnd(refused);
-  metrics.OnStep({.prefill_tokens = 6, .decode_tokens = 2, .device_seconds = 0.25});
+  metrics.OnStep({.prefill_tokens = 6,
+                  .decode_tokens = 2,
+                  .device_seconds = 0.25,
+                  .model = {.error_ratio = 0.125, .closure_ratio = 1.5}});
+  metrics.OnStep({.decode_tokens = 1, .device_seconds = 2, .shadow = true});
+  metrics.OnShadowSpeedup("fast", 3);
   const std::string page = prometheus::TextSerializer().Serialize(metrics.registry()->Collect());
   for (const char* line : {
            "swaa_requests_total{finish_reason=\"stop\",grpc_code=\"OK\",recipe=\"fast\"} 1",
@@ -51,6 +58,13 @@ TEST(MetricsTest, CountsWhatEnded) {
            "swaa_attended_keys_ratio_sum{recipe=\"fast\"} 2.5",
            "swaa_step_duration_seconds_sum{phase=\"mixed\"} 0.25",
            "swaa_batch_tokens_sum 8",
+           "swaa_attributed_device_seconds_total{recipe=\"fast\"} 0.5",
+           "swaa_speedup_ratio_sum{kind=\"attributed\",recipe=\"fast\"} 1.5",
+           "swaa_speedup_ratio_sum{kind=\"shadow\",recipe=\"fast\"} 3",
+           "swaa_step_model_error_ratio 0.125",
+           "swaa_step_model_closure_ratio 1.5",
+           "swaa_shadow_device_seconds_total 2",
+           "swaa_step_duration_seconds_count{phase=\"decode\"} 0",
        }) {
     EXPECT_THAT(page, HasSubstr(line));
   }
