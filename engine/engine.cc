@@ -28,6 +28,7 @@ class ThreadedEngine final : public Engine {
                            .max_running_requests = options.max_running_requests,
                            .max_context_tokens = options.max_context_tokens,
                            .prefix_cache = options.prefix_cache,
+                           .priority_aging = options.priority_aging,
                            .cost_weights = options.cost_weights},
         device_(device),
         callbacks_(std::move(callbacks)),
@@ -70,7 +71,7 @@ class ThreadedEngine final : public Engine {
       ++waiting_;
       inbox_.push_back([this, moved = std::make_shared<GenerationRequest>(std::move(request)),
                         sink = std::move(sink), max_output = *max_output] {
-        scheduler_.Add(std::move(*moved), sink, max_output);
+        scheduler_.Add(std::move(*moved), sink, max_output, SteadyClock::now());
       });
     }
     wake_.notify_all();

@@ -37,7 +37,7 @@ struct GenerationRequest {
   StoppingOptions stopping;
   std::optional<int32_t> output_logprobs;  // alternatives per token
   std::optional<int32_t> prompt_logprobs;
-  int32_t priority = 0;  // higher first
+  int32_t priority = 0;  // higher is served earlier, within +-2^20 (schedule/rank.h)
   std::string cache_salt;
   SteadyTime arrival = SteadyClock::now();
   SteadyTime deadline = SteadyTime::max();

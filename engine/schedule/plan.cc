@@ -3,8 +3,8 @@
 #include "engine/schedule/plan.h"
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
+#include <optional>
 
 #include "kernels/types.h"
 
@@ -15,15 +15,11 @@ constexpr int32_t kPage = kernels::kPageTokens;
 
 int64_t Blocks(int64_t positions) { return (positions + kPage - 1) / kPage; }
 
-bool RanksBefore(const RequestView& a, const RequestView& b) {
-  return a.priority != b.priority ? a.priority > b.priority : a.arrival < b.arrival;
-}
-
 std::vector<size_t> ByRank(const std::vector<RequestView>& requests) {
   std::vector<size_t> order(requests.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::sort(order.begin(), order.end(),
-            [&](size_t a, size_t b) { return RanksBefore(requests[a], requests[b]); });
+            [&](size_t a, size_t b) { return requests[a].rank < requests[b].rank; });
   return order;
 }
 
@@ -57,7 +53,7 @@ class Planner {
   StepPlan Run() && {
     PlanRunning(/*decodes=*/true);
     PlanRunning(/*decodes=*/false);
-    AdmitAbove(std::numeric_limits<int64_t>::min());
+    AdmitAbove(std::nullopt);
     return std::move(plan_);
   }
 
@@ -73,7 +69,7 @@ class Planner {
       const size_t index = order_[rank];
       const RequestView& request = input_.running[index];
       if (IsEnding(request) || IsDecode(request) != decodes) continue;
-      if (!decodes) AdmitAbove(request.priority);
+      if (!decodes) AdmitAbove(request.rank);
       if (!progress_[index].preempted) PlanOne(request, rank);
     }
   }
@@ -180,17 +176,17 @@ class Planner {
     return reserved;
   }
 
-  bool OutranksARunning(int32_t priority) const {
+  bool OutranksARunning(const Rank& rank) const {
     return std::any_of(order_.rbegin(), order_.rend(), [&](size_t index) {
-      return MayPreempt(index) && input_.running[index].priority < priority;
+      return MayPreempt(index) && rank < input_.running[index].rank;
     });
   }
 
-  // Admits queued requests of more than this priority.
-  void AdmitAbove(int64_t priority) {
+  // Admits queued requests of higher rank than this, or all.
+  void AdmitAbove(std::optional<Rank> rank) {
     while (!admission_closed_ && next_queued_ < queue_->size() && budget_ > 0) {
-      const int32_t of_next = queue_->Priority(next_queued_);
-      if (of_next <= priority) return;
+      const Rank of_next = queue_->RankOf(next_queued_);
+      if (rank.has_value() && of_next > *rank) return;
       if (!plan_.preempted.empty() || (free_slots_ == 0 && !OutranksARunning(of_next))) return;
       const RequestView request = queue_->View(next_queued_);
       if (!request.ready || !Admit(request)) {
@@ -224,8 +220,8 @@ class Planner {
     return true;
   }
 
-  // Makes room for a newcomer by preempting running requests of strictly lower priority, lowest
-  // first: if that can do it, and only as many as it takes.
+  // Makes room for a newcomer by preempting running requests of lower rank, lowest first: if that
+  // can do it, and only as many as it takes.
   void PreemptForNewcomer(const RequestView& newcomer) {
     if (awaits_settling_ || !plan_.admitted.empty()) return;
     const int64_t needed = PagesNeeded(newcomer);
@@ -234,7 +230,7 @@ class Planner {
     if (slots > 0 && needed <= most_pages) return;  // it settles
     std::vector<size_t> victims;                    // lowest first
     for (auto it = order_.rbegin(); it != order_.rend(); ++it) {
-      if (input_.running[*it].priority >= newcomer.priority) break;
+      if (input_.running[*it].rank < newcomer.rank) break;
       if (!MayPreempt(*it)) continue;
       victims.push_back(*it);
       most_pages += input_.running[*it].pages_held + progress_[*it].pages + ReservedFor(*it);

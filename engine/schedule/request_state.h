@@ -16,6 +16,7 @@
 #include "engine/generation.h"
 #include "engine/sampling/stop_matcher.h"
 #include "engine/schedule/engine_load.h"
+#include "engine/schedule/rank.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace swaa {
@@ -43,14 +44,12 @@ struct RequestProgress {
 class RequestState {
  public:
   // `max_output` is the request's max_tokens, cut to what context and pool allow.
-  RequestState(GenerationRequest request, std::shared_ptr<GenerationSink> sink, uint64_t arrival,
+  RequestState(GenerationRequest request, std::shared_ptr<GenerationSink> sink, Rank rank,
                int32_t max_output, int32_t num_layers, const Tokenizer* tokenizer);
 
-  // By priority, then arrival.
   static bool RanksBefore(const std::shared_ptr<RequestState>& a,
                           const std::shared_ptr<RequestState>& b) {
-    return a->request.priority != b->request.priority ? a->request.priority > b->request.priority
-                                                      : a->arrival < b->arrival;
+    return a->rank < b->rank;
   }
 
   int32_t prompt_tokens() const { return static_cast<int32_t>(request.prompt->size()); }
@@ -85,7 +84,7 @@ class RequestState {
 
   GenerationRequest request;
   std::shared_ptr<GenerationSink> sink;
-  uint64_t arrival = 0;
+  Rank rank;
   int32_t max_output = 0;
   PrefixKey prefix_key;
   RecipeLoad* load = nullptr;  // of its label, while it is queued or runs
