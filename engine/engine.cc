@@ -27,7 +27,8 @@ class ThreadedEngine final : public Engine {
         scheduler_options_{.max_batch_tokens = options.max_batch_tokens,
                            .max_running_requests = options.max_running_requests,
                            .max_context_tokens = options.max_context_tokens,
-                           .prefix_cache = options.prefix_cache},
+                           .prefix_cache = options.prefix_cache,
+                           .priority_aging = options.priority_aging},
         device_(device),
         callbacks_(std::move(callbacks)),
         scheduler_(scheduler_options_, device->info(), tokenizer) {
@@ -74,7 +75,7 @@ class ThreadedEngine final : public Engine {
       }
       inbox_.push_back([this, moved = std::make_shared<GenerationRequest>(std::move(request)),
                         sink = std::move(sink), max_output = *max_output] {
-        scheduler_.Add(std::move(*moved), sink, max_output);
+        scheduler_.Add(std::move(*moved), sink, max_output, SteadyClock::now());
       });
     }
     wake_.notify_all();

@@ -27,6 +27,8 @@ struct EngineOptions {
   int32_t max_queued_requests = 1024;
   int32_t max_context_tokens = 0;  // of the model
   bool prefix_cache = true;        // reuse what earlier requests computed
+  // Waiting for so long counts as much as one priority more (schedule/rank.h).
+  SteadyClock::duration priority_aging = std::chrono::seconds(10);
 };
 
 // What one step was, for metrics.

@@ -46,7 +46,8 @@ struct GenerationRequest {
   std::optional<int32_t> output_logprobs;  // alternatives per token
   std::optional<int32_t> prompt_logprobs;
   RequestClass request_class = RequestClass::kServing;
-  int32_t priority = 0;  // higher first; a shadow has none
+  // Higher is served earlier, within +-2^20 (schedule/rank.h); a shadow has none.
+  int32_t priority = 0;
   std::string cache_salt;
   SteadyTime arrival = SteadyClock::now();
   SteadyTime deadline = SteadyTime::max();

@@ -23,7 +23,7 @@ class Scheduler::Queue final : public PlanQueue {
  public:
   explicit Queue(Scheduler* scheduler) : scheduler_(scheduler) {}
   size_t size() const override { return scheduler_->queued_.size(); }
-  int32_t Priority(size_t index) const override { return scheduler_->queued_[index]->priority(); }
+  Rank RankOf(size_t index) const override { return scheduler_->queued_[index]->rank; }
   RequestView View(size_t index) override {
     return scheduler_->ViewOfQueued(scheduler_->queued_[index].get());
   }
@@ -33,8 +33,7 @@ class Scheduler::Queue final : public PlanQueue {
 };
 
 RequestView Scheduler::ViewOf(RequestState* request) const {
-  RequestView view{.priority = request->priority(),
-                   .arrival = request->arrival,
+  RequestView view{.rank = request->rank,
                    .prompt_tokens = request->prompt_tokens(),
                    .submitted = request->submitted,
                    .target = request->target(),

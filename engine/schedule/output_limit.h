@@ -3,6 +3,7 @@
 #ifndef SWAA_ENGINE_SCHEDULE_OUTPUT_LIMIT_H_
 #define SWAA_ENGINE_SCHEDULE_OUTPUT_LIMIT_H_
 
+#include <chrono>
 #include <cstdint>
 
 #include "absl/status/statusor.h"
@@ -16,6 +17,7 @@ struct SchedulerOptions {
   int32_t max_running_requests = 64;
   int32_t max_context_tokens = 0;
   bool prefix_cache = true;
+  SteadyClock::duration priority_aging = std::chrono::seconds(10);  // as Rank has it
 };
 
 // Positions of one request that may be beyond what is committed: what one that slides may hold in

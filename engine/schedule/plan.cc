@@ -3,8 +3,8 @@
 #include "engine/schedule/plan.h"
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
+#include <optional>
 
 #include "kernels/types.h"
 
@@ -15,15 +15,11 @@ constexpr int32_t kPage = kernels::kPageTokens;
 
 int64_t Blocks(int64_t positions) { return (positions + kPage - 1) / kPage; }
 
-bool RanksBefore(const RequestView& a, const RequestView& b) {
-  return a.priority != b.priority ? a.priority > b.priority : a.arrival < b.arrival;
-}
-
 std::vector<size_t> ByRank(const std::vector<RequestView>& requests) {
   std::vector<size_t> order(requests.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::sort(order.begin(), order.end(),
-            [&](size_t a, size_t b) { return RanksBefore(requests[a], requests[b]); });
+            [&](size_t a, size_t b) { return requests[a].rank < requests[b].rank; });
   return order;
 }
 
@@ -57,7 +53,7 @@ class Planner {
   StepPlan Run() && {
     PlanRunning(/*decodes=*/true);
     PlanRunning(/*decodes=*/false);
-    AdmitAbove(std::numeric_limits<int64_t>::min());
+    AdmitAbove(std::nullopt);
     return std::move(plan_);
   }
 
@@ -68,14 +64,14 @@ class Planner {
     bool preempted = false;
   };
 
-  bool MayRun(int32_t priority) const { return priority != kShadowPriority || input_.shadows; }
+  bool MayRun(const Rank& rank) const { return !rank.shadow || input_.shadows; }
 
   void PlanRunning(bool decodes) {
     for (size_t rank = 0; rank < order_.size(); ++rank) {
       const size_t index = order_[rank];
       const RequestView& request = input_.running[index];
-      if (IsEnding(request) || IsDecode(request) != decodes || !MayRun(request.priority)) continue;
-      if (!decodes) AdmitAbove(request.priority);
+      if (IsEnding(request) || IsDecode(request) != decodes || !MayRun(request.rank)) continue;
+      if (!decodes) AdmitAbove(request.rank);
       if (!progress_[index].preempted) PlanOne(request, rank);
     }
   }
@@ -171,7 +167,7 @@ class Planner {
   int64_t ReservedFor(size_t index) const {
     const Progress& progress = progress_[index];
     const RequestView& request = input_.running[index];
-    if (!MayPreempt(index) || request.priority == kShadowPriority) return 0;
+    if (!MayPreempt(index) || request.rank.shadow) return 0;
     if (progress.submitted >= request.target) return input_.num_layers;
     return std::max<int64_t>(0, request.peak_pages - request.pages_held - progress.pages);
   }
@@ -182,19 +178,19 @@ class Planner {
     return reserved;
   }
 
-  bool OutranksARunning(int32_t priority) const {
+  bool OutranksARunning(const Rank& rank) const {
     return std::any_of(order_.rbegin(), order_.rend(), [&](size_t index) {
-      return MayPreempt(index) && input_.running[index].priority < priority;
+      return MayPreempt(index) && rank < input_.running[index].rank;
     });
   }
 
-  // Admits queued requests of more than this priority.
-  void AdmitAbove(int64_t priority) {
+  // Admits queued requests of higher rank than this, or all.
+  void AdmitAbove(std::optional<Rank> rank) {
     while (!admission_closed_ && next_queued_ < queue_->size() && budget_ > 0) {
-      const int32_t of_next = queue_->Priority(next_queued_);
-      if (of_next <= priority || !MayRun(of_next)) return;
+      const Rank of_next = queue_->RankOf(next_queued_);
+      if ((rank.has_value() && of_next > *rank) || !MayRun(of_next)) return;
       // One at a time, and alone in its steps.
-      if (of_next == kShadowPriority && !input_.running.empty()) return;
+      if (of_next.shadow && !input_.running.empty()) return;
       if (!plan_.preempted.empty() || (free_slots_ == 0 && !OutranksARunning(of_next))) return;
       const RequestView request = queue_->View(next_queued_);
       if (!request.ready || !Admit(request)) {
@@ -202,7 +198,7 @@ class Planner {
         admission_closed_ = true;
       }
       ++next_queued_;
-      if (of_next == kShadowPriority) return;
+      if (of_next.shadow) return;
     }
   }
 
@@ -229,8 +225,8 @@ class Planner {
     return true;
   }
 
-  // Makes room for a newcomer by preempting running requests of strictly lower priority, lowest
-  // first: if that can do it, and only as many as it takes.
+  // Makes room for a newcomer by preempting running requests of lower rank, lowest first: if that
+  // can do it, and only as many as it takes.
   void PreemptForNewcomer(const RequestView& newcomer) {
     if (awaits_settling_ || !plan_.admitted.empty()) return;
     const int64_t needed = PagesNeeded(newcomer);
@@ -239,7 +235,7 @@ class Planner {
     if (slots > 0 && needed <= most_pages) return;  // it settles
     std::vector<size_t> victims;                    // lowest first
     for (auto it = order_.rbegin(); it != order_.rend(); ++it) {
-      if (input_.running[*it].priority >= newcomer.priority) break;
+      if (input_.running[*it].rank < newcomer.rank) break;
       if (!MayPreempt(*it)) continue;
       victims.push_back(*it);
       most_pages += input_.running[*it].pages_held + progress_[*it].pages + ReservedFor(*it);

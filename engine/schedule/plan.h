@@ -6,18 +6,15 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <vector>
+
+#include "engine/schedule/rank.h"
 
 namespace swaa {
 
-// Below all others: what has it is computed alone, and only where PlanInput::shadows says so.
-inline constexpr int32_t kShadowPriority = std::numeric_limits<int32_t>::min();
-
 // What planning needs to know of a request.
 struct RequestView {
-  int32_t priority = 0;       // kShadowPriority: a shadow
-  uint64_t arrival = 0;       // smaller is earlier; unique
+  Rank rank;                  // unique
   int32_t prompt_tokens = 0;  // P
   int32_t submitted = 0;      // positions that are computed, or are in submitted steps
   // Positions to compute before the next token can be drawn; `submitted` where the last one is
@@ -55,7 +52,7 @@ class PlanQueue {
  public:
   virtual ~PlanQueue() = default;
   virtual size_t size() const = 0;
-  virtual int32_t Priority(size_t index) const = 0;
+  virtual Rank RankOf(size_t index) const = 0;
   virtual RequestView View(size_t index) = 0;
 };
 
@@ -73,20 +70,19 @@ struct StepPlan {
   std::vector<PlannedRows> rows;
 };
 
-// Requests rank by priority, then arrival.
+// Requests go by rank: earlier arrivals first, priority counted as time (rank.h).
 //   1. Decodes (one position to go, beyond the prompt), by rank.
 //   2. Chunks of running requests, by rank, from what is left of the budget. A chunk never crosses
-//      P; both sides of P may be in one plan. Queued requests of strictly higher priority come
-//      before a chunk.
+//      P; both sides of P may be in one plan. Queued requests of higher rank come before a chunk.
 //   3. The other queued requests, strictly by rank, while a slot is free and the free pages, less
 //      what the running ones may still need, hold the newcomer up to its target; none in a step
 //      that preempts.
 // Short of pages, a request of steps 1 and 2 preempts lower-ranked running ones, lowest first; if
 // there is none, or what that frees is not known to suffice (shared pages), it waits for the next
-// plan. A newcomer that lacks a slot or pages preempts running requests of strictly lower priority,
-// if that can make room, and is admitted by a later plan. Nobody is preempted while what settles
-// suffices: then the first that waits for it has what is free kept for it. The highest-ranked
-// therefore always moves on, and nobody is overtaken by a lower rank.
+// plan. A newcomer that lacks a slot or pages preempts running requests of lower rank, which only
+// one of higher priority finds, if that can make room, and is admitted by a later plan. Nobody is
+// preempted while what settles suffices: then the first that waits for it has what is free kept for
+// it. The highest-ranked therefore always moves on, and nobody is overtaken by a lower rank.
 //
 // A shadow keeps what it has while others are computed, until one of them needs it.
 StepPlan PlanStep(const PlanInput& input, PlanQueue* queue);

@@ -17,11 +17,11 @@ bool Contains(const std::vector<int32_t>& values, int32_t value) {
 }  // namespace
 
 RequestState::RequestState(GenerationRequest request_in, std::shared_ptr<GenerationSink> sink_in,
-                           uint64_t arrival_in, int32_t max_output_in, int32_t num_layers,
+                           Rank rank_in, int32_t max_output_in, int32_t num_layers,
                            const Tokenizer* tokenizer)
     : request(std::move(request_in)),
       sink(std::move(sink_in)),
-      arrival(arrival_in),
+      rank(rank_in),
       max_output(max_output_in),
       prefix_key(MakePrefixKey(MakePrefixScope(request.cache_salt, /*adapter=*/0), request.recipe)),
       output(std::exchange(request.forced_output, {})),

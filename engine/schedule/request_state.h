@@ -16,7 +16,7 @@
 #include "engine/generation.h"
 #include "engine/sampling/stop_matcher.h"
 #include "engine/schedule/engine_load.h"
-#include "engine/schedule/plan.h"
+#include "engine/schedule/rank.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace swaa {
@@ -53,16 +53,14 @@ struct RequestProgress {
 class RequestState {
  public:
   // `max_output` is the request's max_tokens, cut to what context and pool allow.
-  RequestState(GenerationRequest request, std::shared_ptr<GenerationSink> sink, uint64_t arrival,
+  RequestState(GenerationRequest request, std::shared_ptr<GenerationSink> sink, Rank rank,
                int32_t max_output, int32_t num_layers, const Tokenizer* tokenizer);
 
-  bool shadow() const { return request.request_class == RequestClass::kShadow; }
-  int32_t priority() const { return shadow() ? kShadowPriority : request.priority; }
+  bool shadow() const { return rank.shadow; }
 
-  // By priority, then arrival.
   static bool RanksBefore(const std::shared_ptr<RequestState>& a,
                           const std::shared_ptr<RequestState>& b) {
-    return a->priority() != b->priority() ? a->priority() > b->priority() : a->arrival < b->arrival;
+    return a->rank < b->rank;
   }
 
   int32_t prompt_tokens() const { return static_cast<int32_t>(request.prompt->size()); }
@@ -97,7 +95,7 @@ class RequestState {
 
   GenerationRequest request;
   std::shared_ptr<GenerationSink> sink;
-  uint64_t arrival = 0;
+  Rank rank;
   int32_t max_output = 0;
   PrefixKey prefix_key;
   RecipeLoad* load = nullptr;  // of its label, while it is queued or runs

@@ -35,8 +35,10 @@ class Scheduler {
  public:
   Scheduler(const SchedulerOptions& options, const DeviceInfo& device, const Tokenizer* tokenizer);
 
-  // Queues a request; `max_output` as MaxOutputTokens gave it.
-  void Add(GenerationRequest request, std::shared_ptr<GenerationSink> sink, int32_t max_output);
+  // Queues a request that has arrived now; `max_output` as MaxOutputTokens gave it. `now` is never
+  // less than that of an earlier call.
+  void Add(GenerationRequest request, std::shared_ptr<GenerationSink> sink, int32_t max_output,
+           SteadyTime now);
 
   // Ends the request that has both this id and this sink with `status`; ignored if none has.
   void Cancel(const std::string& id, const GenerationSink* sink, const absl::Status& status);
@@ -143,7 +145,7 @@ class Scheduler {
   std::vector<SpanClasses::Column> columns_;                  // of the step that is being made
   std::deque<SubmittedStep> submitted_;                       // oldest first
   uint64_t settled_ = 0;                                      // the last committed step
-  uint64_t next_arrival_ = 0;
+  uint64_t next_order_ = 0;
   uint64_t next_step_ = 1;
   int64_t preemptions_ = 0;
   std::vector<std::string> ended_;

@@ -72,7 +72,7 @@ class BatchInvariance : public ::testing::TestWithParam<DeviceUnderTest> {
       sinks.push_back(std::make_shared<RecordingSink>());
       const absl::StatusOr<int32_t> most = MaxOutputTokens(request, options, info);
       EXPECT_TRUE(most.ok()) << most.status();
-      scheduler.Add(request, sinks.back(), *most);
+      scheduler.Add(request, sinks.back(), *most, SteadyClock::now());
     }
     while (!scheduler.idle() || scheduler.steps_in_flight() > 0) {
       while (scheduler.steps_in_flight() < info.max_steps_in_flight) {

@@ -16,9 +16,7 @@ namespace {
 
 using ::testing::IsEmpty;
 
-bool RanksBelow(const RequestView& a, const RequestView& b) {
-  return a.priority != b.priority ? a.priority < b.priority : a.arrival > b.arrival;
-}
+bool RanksBelow(const RequestView& a, const RequestView& b) { return a.rank > b.rank; }
 
 // A random state of affairs in which pages are short, shared, and on their way back.
 struct RandomCase {
@@ -57,7 +55,7 @@ void ExpectLowestPreempted(const RandomCase& c, const StepPlan& plan) {
   for (const size_t victim : victims) {
     const RequestView& preempted = c.input.running[victim];
     bool for_someone = std::any_of(c.queued.begin(), c.queued.end(), [&](const RequestView& one) {
-      return one.priority > preempted.priority;
+      return RanksBelow(preempted, one);
     });
     for (size_t i = 0; i < c.input.running.size(); ++i) {
       const RequestView& other = c.input.running[i];
@@ -97,7 +95,7 @@ void ExpectHighestMoves(const RandomCase& c, const StepPlan& plan) {
     return !rows.queued && rows.request == index;
   });
   const bool needs_page = highest->submitted % 64 == 0;
-  if (!c.queued.empty() && c.queued[0].priority > highest->priority) return;  // not the highest
+  if (!c.queued.empty() && RanksBelow(*highest, c.queued[0])) return;  // not the highest
   // Decodes come first and may use up the budget or wait for pages.
   if (!all_decode || (needs_page && (now < kLayers || soon > 0))) return;
   ASSERT_TRUE(moves);

@@ -16,10 +16,15 @@ namespace swaa {
 
 inline constexpr int32_t kLayers = 3;
 
+// Arrivals count seconds; an hour makes up for one priority.
+inline Rank RankOf(uint64_t arrival, int32_t priority) {
+  return Rank::Of(SteadyTime(std::chrono::seconds(arrival)), priority, std::chrono::hours(1),
+                  arrival);
+}
+
 inline RequestView Decoding(uint64_t arrival, int32_t computed, int32_t priority = 0) {
   const int64_t pages = (computed + 63) / 64 * kLayers;
-  return {.priority = priority,
-          .arrival = arrival,
+  return {.rank = RankOf(arrival, priority),
           .prompt_tokens = std::min(computed, 10),
           .submitted = computed,
           .target = computed + 1,
@@ -30,8 +35,7 @@ inline RequestView Decoding(uint64_t arrival, int32_t computed, int32_t priority
 
 inline RequestView Prompt(uint64_t arrival, int32_t tokens, int32_t computed = 0,
                           int32_t priority = 0) {
-  return {.priority = priority,
-          .arrival = arrival,
+  return {.rank = RankOf(arrival, priority),
           .prompt_tokens = tokens,
           .submitted = computed,
           .target = tokens,
@@ -50,7 +54,7 @@ class ListedQueue final : public PlanQueue {
  public:
   explicit ListedQueue(std::vector<RequestView> requests) : requests_(std::move(requests)) {}
   size_t size() const override { return requests_.size(); }
-  int32_t Priority(size_t index) const override { return requests_[index].priority; }
+  Rank RankOf(size_t index) const override { return requests_[index].rank; }
   RequestView View(size_t index) override {
     EXPECT_TRUE(viewed.insert(index).second) << index << " is looked at twice";
     return requests_[index];

@@ -54,10 +54,10 @@ struct Bench {
         options(options_in),
         scheduler(options_in, info, tokenizer.get()) {}
 
-  absl::Status Add(const Case& c) {
+  absl::Status Add(const Case& c, SteadyTime now = SteadyClock::now()) {
     const absl::StatusOr<int32_t> most = MaxOutputTokens(c.request, options, device.info());
     if (!most.ok()) return most.status();
-    scheduler.Add(c.request, c.sink, *most);
+    scheduler.Add(c.request, c.sink, *most, now);
     return absl::OkStatus();
   }
 

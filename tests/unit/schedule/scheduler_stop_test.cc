@@ -48,7 +48,8 @@ class StopTest : public ::testing::TestWithParam<int> {
     const SchedulerOptions options{
         .max_batch_tokens = 64, .max_running_requests = 4, .max_context_tokens = 1024};
     Scheduler scheduler(options, device_.info(), tokenizer_.get());
-    scheduler.Add(request_, sink_, *MaxOutputTokens(request_, options, device_.info()));
+    scheduler.Add(request_, sink_, *MaxOutputTokens(request_, options, device_.info()),
+                  SteadyClock::now());
     while (!scheduler.idle() || scheduler.steps_in_flight() > 0) Step(&scheduler);
     EXPECT_EQ(scheduler.Load().used_pages, 0);
     EXPECT_TRUE(sink_->result.has_value());
