@@ -25,6 +25,7 @@
 #include <sys/mman.h>
 
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/attention_plan.h"
 #include "kernels/types.h"
 
 namespace swaa::kernels {
@@ -110,20 +111,19 @@ class Model {
     const int64_t begin = int64_t{first} * shape_.heads * shape_.head_dim;
     cpu::AttentionParams params;
     params.q = q_.data() + begin;
-    params.q_stride = int64_t{shape_.heads} * shape_.head_dim;
     params.out = out_.data() + begin;
-    params.sequences = {&rows, 1};
-    params.spans = &shape_.span;
     params.page_table = {table_.data(), shape_.layers, pages_of_layer_};
     params.pages = {pool_.get(), page_bytes_};
     params.layer = layer;
-    params.heads = shape_.heads;
-    params.kv_heads = shape_.kv_heads;
-    params.head_dim = shape_.head_dim;
-    params.scale = 1 / std::sqrt(static_cast<float>(shape_.head_dim));
-    cpu::Attention(
-        params,
-        {.kv = kv_, .out = DataType::kBf16, .threads = g_threads, .kernels = {&variant, &variant}});
+    const cpu::CpuAttentionOptions options = {
+        .kv = kv_, .out = DataType::kBf16, .threads = g_threads, .kernels = {&variant, &variant}};
+    cpu::PlanAttention({.heads = shape_.heads,
+                        .kv_heads = shape_.kv_heads,
+                        .head_dim = shape_.head_dim,
+                        .q_stride = int64_t{shape_.heads} * shape_.head_dim,
+                        .scale = 1 / std::sqrt(static_cast<float>(shape_.head_dim))},
+                       {&rows, 1}, {&shape_.span, 1}, options, &plan_);
+    cpu::Attention(plan_, params, options);
   }
 
   // Reads all pages of a layer, as many bytes as decode does.
@@ -175,6 +175,7 @@ class Model {
   std::vector<int32_t> table_;
   std::vector<float> q_;
   std::vector<Bf16> out_;
+  cpu::AttentionPlan plan_;
 };
 
 // Bytes that the read loop fetches ahead; of several distances none was faster.

@@ -103,8 +103,6 @@ absl::StatusOr<Recipe> ResolveRecipe(const RecipeSpec& spec, int32_t num_layers,
   SWAA_ASSIGN_OR_RETURN(recipe.decode_full,
                         ResolveLayers(spec.full_attention_decode, num_layers,
                                       absl::StrCat(path, ".full_attention_decode")));
-  recipe.thinking_mode = spec.thinking_mode;
-  recipe.lora_name = spec.lora_name;
   return recipe;
 }
 

@@ -1,5 +1,5 @@
-// An attention recipe, resolved for a model: what design documents write {W, K, F, D, thinking,
-// adapter}. SWAA: arXiv 2512.10411.
+// A recipe as a client writes it, {W, K, F, D, thinking, adapter}, and its attention resolved for a
+// model, which is all that the engine reads of it. SWAA: arXiv 2512.10411.
 
 #ifndef SWAA_ENGINE_RECIPE_RECIPE_H_
 #define SWAA_ENGINE_RECIPE_RECIPE_H_
@@ -43,23 +43,21 @@ struct RecipeSpec {
   std::string lora_name;  // empty: base model
 };
 
-// A recipe checked against a model of layer_full.size() layers. Immutable value.
+// The attention of a recipe, checked against a model of layer_full.size() layers. Immutable value.
 struct Recipe {
   std::optional<uint32_t>
       window;                     // W; absent: full attention everywhere, then all below is neutral
   uint32_t sinks = 0;             // K
   std::vector<bool> layer_full;   // [layers]: in F
   std::vector<bool> decode_full;  // [layers]: in D
-  ThinkingMode thinking_mode = ThinkingMode::kDefault;
-  std::string lora_name;
 
   int32_t num_layers() const { return static_cast<int32_t>(layer_full.size()); }
   bool operator==(const Recipe&) const = default;
 };
 
-// Checks and resolves. INVALID_ARGUMENT with field, value and way out for: K, F or D without W; W =
-// 0; a layer >= num_layers; a stride of step 0 or that selects nothing; `all: false`; an empty
-// selection. Messages name fields as the proto does, below `path` ("recipe" ->
+// Checks and resolves W, K, F and D. INVALID_ARGUMENT with field, value and way out for: K, F or D
+// without W; W = 0; a layer >= num_layers; a stride of step 0 or that selects nothing; `all:
+// false`; an empty selection. Messages name fields as the proto does, below `path` ("recipe" ->
 // "recipe.sink_tokens").
 absl::StatusOr<Recipe> ResolveRecipe(const RecipeSpec& spec, int32_t num_layers,
                                      const std::string& path = "recipe");

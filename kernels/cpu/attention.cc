@@ -47,7 +47,6 @@ class GrowingBuffer {
 
 // What a calling thread keeps from one call to the next.
 struct Scratch {
-  AttentionPlan plan;
   GrowingBuffer partial;
   std::vector<GrowingBuffer> workspaces;  // one an OpenMP thread
 };
@@ -66,6 +65,16 @@ class FlushDenormals {
   const unsigned saved_;
 };
 
+// The task of a plan, in a layer's memory.
+AttentionTask Locate(AttentionTask task, const AttentionPlace& place,
+                     const AttentionParams& params) {
+  task.q = params.q + place.q_begin;
+  task.out = static_cast<std::byte*>(params.out) + place.out_begin;
+  task.pages = params.page_table.Pages(place.slot, params.layer);
+  task.pool = params.pages.base;
+  return task;
+}
+
 void WriteRow(const AttentionTask& rows, int32_t row, const float* values, float factor) {
   const int64_t begin =
       row / rows.group * rows.out_stride + static_cast<int64_t>(row % rows.group) * rows.head_dim;
@@ -79,45 +88,47 @@ void WriteRow(const AttentionTask& rows, int32_t row, const float* values, float
 }
 
 // Adds up the parts of one row, each scaled from its own maximum to the common one.
-void MergeRow(const AttentionMerge& merge, const float* partial, int32_t row) {
-  const int32_t head_dim = merge.rows.head_dim;
-  const int64_t rows = static_cast<int64_t>(merge.rows.queries) * merge.rows.group;
-  const int64_t part_floats = PartialFloats(merge.rows);
+void MergeRow(const AttentionTask& task, int32_t parts, const float* partial, int32_t row) {
+  const int32_t head_dim = task.head_dim;
+  const int64_t rows = static_cast<int64_t>(task.queries) * task.group;
+  const int64_t part_floats = PartialFloats(task);
   const float* maxima = partial + rows * head_dim;
   const float* sums = maxima + rows;
   float maximum = kNoMaximum;
-  for (int32_t p = 0; p < merge.parts; ++p) {
+  for (int32_t p = 0; p < parts; ++p) {
     maximum = std::fmax(maximum, maxima[p * part_floats + row]);
   }
   float total = 0;
   float values[kMaxHeadDim] = {};
-  for (int32_t p = 0; p < merge.parts; ++p) {
+  for (int32_t p = 0; p < parts; ++p) {
     const float weight = std::exp2(maxima[p * part_floats + row] - maximum);
     if (weight == 0) continue;
     total += weight * sums[p * part_floats + row];
     const float* part = partial + p * part_floats + static_cast<int64_t>(row) * head_dim;
     for (int32_t d = 0; d < head_dim; ++d) values[d] += weight * part[d];
   }
-  WriteRow(merge.rows, row, values, 1 / total);
+  WriteRow(task, row, values, 1 / total);
 }
 
-void RunTasks(const AttentionPlan& plan, const AttentionKernels& kernels, float* partial,
-              void* workspace, std::atomic<size_t>* next) {
+void RunTasks(const AttentionPlan& plan, const AttentionParams& params,
+              const AttentionKernels& kernels, float* partial, void* workspace,
+              std::atomic<size_t>* next) {
   for (size_t i = next->fetch_add(1); i < plan.entries.size(); i = next->fetch_add(1)) {
-    AttentionTask task = plan.entries[i].task;
-    if (plan.entries[i].partial_begin >= 0) {
-      task.partial = partial + plan.entries[i].partial_begin;
-    }
+    const AttentionPlan::Entry& entry = plan.entries[i];
+    AttentionTask task = Locate(entry.task, entry.place, params);
+    if (entry.partial_begin >= 0) task.partial = partial + entry.partial_begin;
     const bool decode = task.queries * task.group <= kMaxDecodeRows;
     (decode ? kernels.decode : kernels.prefill)->run(task, workspace);
   }
 }
 
-void RunMerges(const AttentionPlan& plan, const float* partial, std::atomic<size_t>* next) {
+void RunMerges(const AttentionPlan& plan, const AttentionParams& params, const float* partial,
+               std::atomic<size_t>* next) {
   for (size_t i = next->fetch_add(1); i < plan.merges.size(); i = next->fetch_add(1)) {
     const AttentionMerge& merge = plan.merges[i];
-    for (int32_t row = 0; row < merge.rows.queries * merge.rows.group; ++row) {
-      MergeRow(merge, partial + merge.partial_begin, row);
+    const AttentionTask rows = Locate(merge.rows, merge.place, params);
+    for (int32_t row = 0; row < rows.queries * rows.group; ++row) {
+      MergeRow(rows, merge.parts, partial + merge.partial_begin, row);
     }
   }
 }
@@ -128,20 +139,16 @@ int64_t KvPageBytes(DataType kv, int32_t kv_heads, int32_t head_dim) {
   return 2 * kv_heads * BlockBytes(kv, head_dim);
 }
 
-void Attention(const AttentionParams& params, const CpuAttentionOptions& options) {
-  SWAA_CHECK_LE(params.head_dim, kMaxHeadDim);
+void Attention(const AttentionPlan& plan, const AttentionParams& params,
+               const CpuAttentionOptions& options) {
   static thread_local Scratch scratch;
-  const AttentionKernels kernels =
-      options.kernels.prefill != nullptr
-          ? options.kernels
-          : DefaultAttentionKernels(options.instruction_set, options.kv);
-  const AttentionPlan& plan = scratch.plan;
-  PlanAttention(params, options, kernels.prefill->max_rows, &scratch.plan);
-
+  const AttentionKernels& kernels = options.kernels;
+  SWAA_CHECK_LE(plan.pages, params.page_table.max_pages);
   auto* partial = static_cast<float*>(scratch.partial.Reserve(plan.partial_floats * sizeof(float)));
+  const int32_t head_dim = plan.head_dim;
   const int64_t workspace_bytes =
-      std::max(kernels.prefill->workspace_bytes(plan.max_rows, params.head_dim),
-               kernels.decode->workspace_bytes(kMaxDecodeRows, params.head_dim));
+      std::max(kernels.prefill->workspace_bytes(plan.max_rows, head_dim),
+               kernels.decode->workspace_bytes(kMaxDecodeRows, head_dim));
   if (scratch.workspaces.size() < static_cast<size_t>(options.threads)) {
     scratch.workspaces.resize(options.threads);
   }
@@ -152,10 +159,10 @@ void Attention(const AttentionParams& params, const CpuAttentionOptions& options
   {
     const FlushDenormals flush;
     void* workspace = workspaces[omp_get_thread_num()].Reserve(workspace_bytes);
-    RunTasks(plan, kernels, partial, workspace, &next_task);
+    RunTasks(plan, params, kernels, partial, workspace, &next_task);
     if (!plan.merges.empty()) {
 #pragma omp barrier
-      RunMerges(plan, partial, &next_merge);
+      RunMerges(plan, params, partial, &next_merge);
     }
   }
 }

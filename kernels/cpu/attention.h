@@ -9,7 +9,6 @@
 #define SWAA_KERNELS_CPU_ATTENTION_H_
 
 #include <cstdint>
-#include <span>
 
 #include "kernels/cpu/attention_choice.h"
 #include "kernels/cpu/instruction_set.h"
@@ -17,20 +16,24 @@
 
 namespace swaa::kernels::cpu {
 
-// One call of Attention: any mix of spans, lengths and counts.
-struct AttentionParams {
-  const float* q = nullptr;  // row r at q + r * q_stride: [heads, head_dim]
-  int64_t q_stride = 0;      // elements
-  void* out = nullptr;       // [rows, heads * head_dim]
-  std::span<const SequenceRows> sequences;
-  const KeySpan* spans = nullptr;  // [sequences], of this layer
-  PageTableView page_table;
-  PagePoolView pages;
-  int32_t layer = 0;
+struct AttentionPlan;  // attention_plan.h
+
+// What all layers of a model have in common.
+struct AttentionShape {
   int32_t heads = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
+  int64_t q_stride = 0;  // elements from a row of q to the next
   float scale = 0;
+};
+
+// One layer.
+struct AttentionParams {
+  const float* q = nullptr;  // row r at q + r * q_stride: [heads, head_dim]
+  void* out = nullptr;       // [rows, heads * head_dim]
+  PageTableView page_table;
+  PagePoolView pages;
+  int32_t layer = 0;
 };
 
 struct CpuAttentionOptions {
@@ -38,14 +41,16 @@ struct CpuAttentionOptions {
   DataType kv = DataType::kBf16;   // of the pages
   DataType out = DataType::kBf16;  // of AttentionParams::out
   int32_t threads = 1;             // OpenMP threads
-  AttentionKernels kernels{};      // empty: DefaultAttentionKernels(instruction_set, kv)
+  AttentionKernels kernels{};      // of Attention
 };
 
 int64_t KvPageBytes(DataType kv, int32_t kv_heads, int32_t head_dim);
 
-// Softmax attention of all rows of all sequences, parallel over (KV head, rows) and, where there
-// are few rows, over keys. Enters a parallel region: call from the device thread only.
-void Attention(const AttentionParams& params, const CpuAttentionOptions& options);
+// Softmax attention of all rows of all sequences of the plan, parallel over (KV head, rows) and,
+// where there are few rows, over keys. `options` are those of the plan. Enters a parallel region:
+// call from the device thread only.
+void Attention(const AttentionPlan& plan, const AttentionParams& params,
+               const CpuAttentionOptions& options);
 
 // Where StoreKeyValue writes one row of one sequence.
 struct KeyValueRow {

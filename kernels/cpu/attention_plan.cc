@@ -1,4 +1,4 @@
-// Kernels, CPU backend: cuts one attention call into tasks.
+// Kernels, CPU backend: cuts the attention of a layer into tasks.
 
 #include "kernels/cpu/attention_plan.h"
 
@@ -44,18 +44,21 @@ void SetVisits(const KeySpan& span, AttentionTask* tile) {
 
 class Planner {
  public:
-  Planner(const AttentionParams& params, const CpuAttentionOptions& options, int32_t max_rows,
-          AttentionPlan* plan)
-      : params_(params), options_(options), max_rows_(max_rows), plan_(plan) {}
+  Planner(const AttentionShape& shape, const CpuAttentionOptions& options, AttentionPlan* plan)
+      : shape_(shape),
+        options_(options),
+        max_rows_(options.kernels.prefill->max_rows),
+        page_bytes_(KvPageBytes(options.kv, shape.kv_heads, shape.head_dim)),
+        plan_(plan) {}
 
-  void Run() {
+  void Run(std::span<const SequenceRows> sequences, std::span<const KeySpan> spans) {
     plan_->entries.clear();
     plan_->merges.clear();
     plan_->partial_floats = 0;
     plan_->max_rows = 0;
-    for (size_t s = 0; s < params_.sequences.size(); ++s) {
-      AddTiles(params_.sequences[s], params_.spans[s]);
-    }
+    plan_->head_dim = shape_.head_dim;
+    plan_->pages = 0;
+    for (size_t s = 0; s < sequences.size(); ++s) AddTiles(sequences[s], spans[s]);
     SplitTiles();
     std::sort(plan_->entries.begin(), plan_->entries.end(), [](const auto& a, const auto& b) {
       if (a.cost != b.cost) return a.cost > b.cost;
@@ -70,17 +73,16 @@ class Planner {
         << rows.query_count << " queries at " << rows.first_position;
     SWAA_CHECK(span.window > 0 && span.sinks >= 0)
         << "window " << span.window << ", sinks " << span.sinks;
-    SWAA_CHECK_LE(rows.first_position + rows.query_count,
-                  int64_t{params_.page_table.max_pages} * kPageTokens);
-    const int32_t group = params_.heads / params_.kv_heads;
+    const int32_t group = shape_.heads / shape_.kv_heads;
     int32_t most = std::clamp(max_rows_ / group, 1, kMaxTileQueries);
     if (most > kPageTokens) most -= most % kPageTokens;
     const int32_t end = rows.first_position + rows.query_count;
+    plan_->pages = std::max(plan_->pages, DivideUp(end, kPageTokens));
     for (int32_t begin = rows.first_position; begin < end;) {
       int32_t tile_end = std::min(begin + most, end);
       const int32_t aligned = tile_end - tile_end % kPageTokens;
       if (tile_end != end && aligned > begin) tile_end = aligned;
-      for (int32_t head = 0; head < params_.kv_heads; ++head) {
+      for (int32_t head = 0; head < shape_.kv_heads; ++head) {
         AddTile(rows, span, begin, tile_end - begin, head);
       }
       begin = tile_end;
@@ -90,27 +92,26 @@ class Planner {
   void AddTile(const SequenceRows& rows, const KeySpan& span, int32_t position, int32_t queries,
                int32_t kv_head) {
     const int64_t row = rows.first_row + position - rows.first_position;
+    const int64_t row_width = int64_t{shape_.heads} * shape_.head_dim;
     AttentionTask tile{};
-    tile.group = params_.heads / params_.kv_heads;
-    tile.head_dim = params_.head_dim;
-    const int64_t column = static_cast<int64_t>(kv_head) * tile.group * tile.head_dim;
-    tile.q = params_.q + row * params_.q_stride + column;
-    tile.q_stride = params_.q_stride;
-    tile.out_stride = static_cast<int64_t>(params_.heads) * params_.head_dim;
-    tile.out = static_cast<std::byte*>(params_.out) +
-               (row * tile.out_stride + column) * SizeOf(options_.out);
+    tile.group = shape_.heads / shape_.kv_heads;
+    tile.head_dim = shape_.head_dim;
+    tile.q_stride = shape_.q_stride;
+    tile.out_stride = row_width;
     tile.out_is_bf16 = options_.out == DataType::kBf16;
-    tile.pages = params_.page_table.Pages(rows.slot, params_.layer);
-    tile.pool = params_.pages.base;
-    tile.page_bytes = params_.pages.page_bytes;
-    tile.key_offset = KeyBlockOffset(options_.kv, params_.head_dim, kv_head);
-    tile.value_offset = ValueBlockOffset(options_.kv, params_.head_dim, params_.kv_heads, kv_head);
+    tile.page_bytes = page_bytes_;
+    tile.key_offset = KeyBlockOffset(options_.kv, shape_.head_dim, kv_head);
+    tile.value_offset = ValueBlockOffset(options_.kv, shape_.head_dim, shape_.kv_heads, kv_head);
     tile.queries = queries;
     tile.first_position = position;
-    tile.scale_log2 = params_.scale * std::numbers::log2e_v<float>;
+    tile.scale_log2 = shape_.scale * std::numbers::log2e_v<float>;
     SetVisits(span, &tile);
     plan_->max_rows = std::max(plan_->max_rows, queries * tile.group);
-    plan_->entries.push_back({tile, Cost(tile), -1});
+    const int64_t column = int64_t{kv_head} * tile.group * tile.head_dim;
+    const AttentionPlace place = {.slot = rows.slot,
+                                  .q_begin = row * shape_.q_stride + column,
+                                  .out_begin = (row * row_width + column) * SizeOf(options_.out)};
+    plan_->entries.push_back({tile, place, Cost(tile), -1});
   }
 
   void SplitTiles() {
@@ -132,13 +133,14 @@ class Planner {
 
   // Part 0 takes the tile's entry, the others are added.
   void SplitTile(size_t entry, const AttentionTask& tile, int32_t parts) {
-    plan_->merges.push_back({tile, plan_->partial_floats, parts});
+    const AttentionPlace place = plan_->entries[entry].place;
+    plan_->merges.push_back({tile, place, plan_->partial_floats, parts});
     const int64_t visits = Visits(tile);
     for (int32_t part = 0; part < parts; ++part) {
       AttentionTask task = tile;
       task.visit_begin = static_cast<int32_t>(visits * part / parts);
       task.visit_end = static_cast<int32_t>(visits * (part + 1) / parts);
-      const AttentionPlan::Entry added{task, Cost(task), plan_->partial_floats};
+      const AttentionPlan::Entry added{task, place, Cost(task), plan_->partial_floats};
       plan_->partial_floats += PartialFloats(task);
       if (part == 0) {
         plan_->entries[entry] = added;
@@ -148,9 +150,10 @@ class Planner {
     }
   }
 
-  const AttentionParams& params_;
+  const AttentionShape& shape_;
   const CpuAttentionOptions& options_;
   const int32_t max_rows_;
+  const int64_t page_bytes_;
   AttentionPlan* const plan_;
 };
 
@@ -161,13 +164,17 @@ int64_t PartialFloats(const AttentionTask& task) {
   return (rows * (task.head_dim + 2) + 15) / 16 * 16;
 }
 
-void PlanAttention(const AttentionParams& params, const CpuAttentionOptions& options,
-                   int32_t max_rows, AttentionPlan* plan) {
-  SWAA_CHECK(params.kv_heads > 0 && params.heads % params.kv_heads == 0)
-      << params.heads << " heads, " << params.kv_heads << " KV heads";
-  SWAA_CHECK(params.head_dim > 0 && params.head_dim % 32 == 0) << "head_dim " << params.head_dim;
+void PlanAttention(const AttentionShape& shape, std::span<const SequenceRows> sequences,
+                   std::span<const KeySpan> spans, const CpuAttentionOptions& options,
+                   AttentionPlan* plan) {
+  SWAA_CHECK(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0)
+      << shape.heads << " heads, " << shape.kv_heads << " KV heads";
+  SWAA_CHECK(shape.head_dim > 0 && shape.head_dim % 32 == 0 && shape.head_dim <= kMaxHeadDim)
+      << "head_dim " << shape.head_dim;
   SWAA_CHECK(options.threads > 0) << options.threads << " threads";
-  Planner(params, options, max_rows, plan).Run();
+  SWAA_CHECK(options.kernels.prefill != nullptr) << "no kernels";
+  SWAA_CHECK_EQ(sequences.size(), spans.size());
+  Planner(shape, options, plan).Run(sequences, spans);
 }
 
 }  // namespace swaa::kernels::cpu

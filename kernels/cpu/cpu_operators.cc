@@ -154,6 +154,13 @@ class CpuOperators : public Operators {
     }
     sampler_->SetUp(input.setups);
     step_.Take(input, *sampler_);
+    const ModelShape& model = capacity_.model;
+    step_.PlanAttention({.heads = model.heads,
+                         .kv_heads = model.kv_heads,
+                         .head_dim = model.head_dim,
+                         .q_stride = model.qkv_width(),
+                         .scale = model.attention_scale},
+                        attention_options());
     return &step_;
   }
 
@@ -217,20 +224,13 @@ class CpuOperators : public Operators {
 
   void Attention(const StagedStep& step, const kernels::AttentionParams& p) override {
     const CpuStep& staged = Cast(step);
-    const ModelShape& model = capacity_.model;
     PrepareOpenMpThreads(threads_);
-    cpu::Attention({.q = static_cast<const float*>(p.qkv),
-                    .q_stride = model.qkv_width(),
+    cpu::Attention(p.wanted_rows ? staged.wanted_plan : staged.plans[staged.layer_class[p.layer]],
+                   {.q = static_cast<const float*>(p.qkv),
                     .out = p.out,
-                    .sequences = p.wanted_rows ? staged.wanted.sequences : staged.sequences,
-                    .spans = p.wanted_rows ? staged.wanted.spans.data() : staged.SpansOf(p.layer),
                     .page_table = page_table(),
                     .pages = pages(),
-                    .layer = p.layer,
-                    .heads = model.heads,
-                    .kv_heads = model.kv_heads,
-                    .head_dim = model.head_dim,
-                    .scale = model.attention_scale},
+                    .layer = p.layer},
                    attention_options());
   }
 

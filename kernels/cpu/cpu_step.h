@@ -5,8 +5,10 @@
 
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <vector>
 
+#include "kernels/cpu/attention_plan.h"
 #include "kernels/cpu/sampler.h"
 #include "kernels/operators.h"
 #include "kernels/wanted_rows.h"
@@ -36,8 +38,18 @@ class CpuStep : public StagedStep {
     output = {.tokens = std::vector<ScoredToken>(logits.size())};
   }
 
-  const KeySpan* SpansOf(int32_t layer) const {
-    return spans.data() + layer_class[layer] * sequences.size();
+  // After Take: the attention of every class of layers, and of the wanted rows.
+  void PlanAttention(const AttentionShape& shape, const CpuAttentionOptions& options) {
+    const size_t classes = sequences.empty() ? 0 : spans.size() / sequences.size();
+    if (plans.size() < classes) plans.resize(classes);
+    for (size_t c = 0; c < classes; ++c) {
+      cpu::PlanAttention(shape, sequences,
+                         std::span(spans).subspan(c * sequences.size(), sequences.size()), options,
+                         &plans[c]);
+    }
+    if (!all_wanted()) {
+      cpu::PlanAttention(shape, wanted.sequences, wanted.spans, options, &wanted_plan);
+    }
   }
 
   std::chrono::steady_clock::time_point begin;
@@ -48,6 +60,8 @@ class CpuStep : public StagedStep {
   std::vector<KeySpan> spans;
   std::vector<LogitsRow> logits;
   WantedRows wanted;
+  std::vector<AttentionPlan> plans;  // [at least the classes]
+  AttentionPlan wanted_plan;
   StepOutput output;
 };
 

@@ -154,7 +154,7 @@ grpc::ServerUnaryReactor* ControlService::ListRecipes(grpc::CallbackServerContex
   for (const NamedRecipe& named : recipes->recipes()) {
     v1::NamedRecipe* out = response->add_named_recipes();
     out->set_name(named.name);
-    *out->mutable_recipe() = RecipeToProto(named.recipe);
+    *out->mutable_recipe() = RecipeToProto(named);
     out->set_description(named.description);
   }
   response->set_default_recipe_name(recipes->default_recipe().name);

@@ -65,13 +65,12 @@ absl::Status PrepareRequest(const v1::GenerateRequest& proto, const ServingConte
   SWAA_ASSIGN_OR_RETURN(ChosenRecipe recipe, serving.recipes.Get()->Choose(proto));
   admission->recipe_label = request->recipe_label = recipe.label;
   accepted.set_recipe_name(recipe.name);
-  *accepted.mutable_resolved_recipe() = RecipeToProto(recipe.recipe);
+  *accepted.mutable_resolved_recipe() = RecipeToProto(recipe);
   SWAA_ASSIGN_OR_RETURN(ValidRequest valid, ValidateRequest(proto, serving.model));
   admission->tokens_per_delta = valid.tokens_per_delta;
   SWAA_RETURN_IF_ERROR(still_wanted());
-  SWAA_ASSIGN_OR_RETURN(
-      std::vector<int32_t> prompt,
-      TokenizeInput(valid, serving.model, ThinkingSwitch(recipe.recipe.thinking_mode)));
+  SWAA_ASSIGN_OR_RETURN(std::vector<int32_t> prompt,
+                        TokenizeInput(valid, serving.model, ThinkingSwitch(recipe.thinking_mode)));
   request->prompt = std::make_shared<const std::vector<int32_t>>(std::move(prompt));
   accepted.set_prompt_tokens(static_cast<uint32_t>(request->prompt->size()));
   admission->recipe = recipe.recipe;

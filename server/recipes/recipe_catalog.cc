@@ -59,6 +59,34 @@ absl::Status RefuseThinking(const std::string& path, ThinkingMode mode, const st
 constexpr char kModelHasNoSwitch[] =
     "set, but the served model's chat template has no thinking switch; leave it unspecified";
 
+v1::Recipe ToProto(const Recipe& recipe, ThinkingMode thinking, const std::string& lora_name) {
+  v1::Recipe proto;
+  if (recipe.window.has_value()) {
+    proto.set_sliding_window_tokens(*recipe.window);
+    if (recipe.sinks > 0) proto.set_sink_tokens(recipe.sinks);
+    v1::LayerSet layers;
+    if (AddIndices(recipe.layer_full, &layers)) *proto.mutable_full_attention_layers() = layers;
+    v1::LayerSet decode;
+    if (AddIndices(recipe.decode_full, &decode)) *proto.mutable_full_attention_decode() = decode;
+  }
+  if (thinking == ThinkingMode::kEnabled) {
+    proto.set_thinking_mode(v1::THINKING_MODE_ENABLED);
+  } else if (thinking == ThinkingMode::kDisabled) {
+    proto.set_thinking_mode(v1::THINKING_MODE_DISABLED);
+  }
+  proto.set_lora_name(lora_name);
+  return proto;
+}
+
+ChosenRecipe Chosen(const NamedRecipe& named, bool from_request) {
+  return {.recipe = named.recipe,
+          .thinking_mode = named.thinking_mode,
+          .lora_name = named.lora_name,
+          .name = named.name,
+          .label = named.name,
+          .from_request = from_request};
+}
+
 }  // namespace
 
 absl::StatusOr<RecipeSpec> RecipeSpecFromProto(const v1::Recipe& proto, const std::string& path) {
@@ -92,23 +120,12 @@ absl::StatusOr<RecipeSpec> RecipeSpecFromProto(const v1::Recipe& proto, const st
   return spec;
 }
 
-v1::Recipe RecipeToProto(const Recipe& recipe) {
-  v1::Recipe proto;
-  if (recipe.window.has_value()) {
-    proto.set_sliding_window_tokens(*recipe.window);
-    if (recipe.sinks > 0) proto.set_sink_tokens(recipe.sinks);
-    v1::LayerSet layers;
-    if (AddIndices(recipe.layer_full, &layers)) *proto.mutable_full_attention_layers() = layers;
-    v1::LayerSet decode;
-    if (AddIndices(recipe.decode_full, &decode)) *proto.mutable_full_attention_decode() = decode;
-  }
-  if (recipe.thinking_mode == ThinkingMode::kEnabled) {
-    proto.set_thinking_mode(v1::THINKING_MODE_ENABLED);
-  } else if (recipe.thinking_mode == ThinkingMode::kDisabled) {
-    proto.set_thinking_mode(v1::THINKING_MODE_DISABLED);
-  }
-  proto.set_lora_name(recipe.lora_name);
-  return proto;
+v1::Recipe RecipeToProto(const NamedRecipe& named) {
+  return ToProto(named.recipe, named.thinking_mode, named.lora_name);
+}
+
+v1::Recipe RecipeToProto(const ChosenRecipe& chosen) {
+  return ToProto(chosen.recipe, chosen.thinking_mode, chosen.lora_name);
 }
 
 absl::StatusOr<RecipeCatalog> RecipeCatalog::Create(const std::vector<NamedRecipeSpec>& specs,
@@ -126,7 +143,8 @@ absl::StatusOr<RecipeCatalog> RecipeCatalog::Create(const std::vector<NamedRecip
     absl::StatusOr<Recipe> recipe = ResolveRecipe(named.spec, num_layers, path);
     if (!recipe.ok() && named.built_in && named.name != default_name) continue;
     if (!recipe.ok()) return recipe.status();
-    catalog.recipes_.push_back({named.name, *std::move(recipe), named.description});
+    catalog.recipes_.push_back({named.name, *std::move(recipe), named.spec.thinking_mode,
+                                named.spec.lora_name, named.description});
   }
   const NamedRecipe* chosen = catalog.Find(default_name);
   if (chosen == nullptr) {
@@ -154,7 +172,11 @@ absl::StatusOr<ChosenRecipe> RecipeCatalog::ChooseInFull(const v1::Recipe& proto
   SWAA_RETURN_IF_ERROR(CheckAdapter(spec.lora_name, "recipe"));
   absl::StatusOr<Recipe> recipe = ResolveRecipe(spec, num_layers_, "recipe");
   if (!recipe.ok()) return WithReason(recipe.status(), "invalid_recipe");
-  return ChosenRecipe{*std::move(recipe), "", kCustomRecipeLabel, /*from_request=*/true};
+  return ChosenRecipe{.recipe = *std::move(recipe),
+                      .thinking_mode = spec.thinking_mode,
+                      .lora_name = std::move(spec.lora_name),
+                      .label = kCustomRecipeLabel,
+                      .from_request = true};
 }
 
 absl::StatusOr<ChosenRecipe> RecipeCatalog::ChooseByName(const std::string& name) const {
@@ -164,7 +186,7 @@ absl::StatusOr<ChosenRecipe> RecipeCatalog::ChooseByName(const std::string& name
         absl::StatusCode::kNotFound, "recipe_not_found",
         absl::StrCat("recipe_name: there is no recipe ", Quoted(name), "; there are ", Names()));
   }
-  return ChosenRecipe{named->recipe, named->name, named->name, /*from_request=*/true};
+  return Chosen(*named, /*from_request=*/true);
 }
 
 absl::StatusOr<ChosenRecipe> RecipeCatalog::Choose(const v1::GenerateRequest& request) const {
@@ -179,12 +201,11 @@ absl::StatusOr<ChosenRecipe> RecipeCatalog::Choose(const v1::GenerateRequest& re
       break;
     }
     case v1::GenerateRequest::RECIPE_CHOICE_NOT_SET: {
-      const NamedRecipe& named = default_recipe();
-      chosen = {named.recipe, named.name, named.name, /*from_request=*/false};
+      chosen = Chosen(default_recipe(), /*from_request=*/false);
       break;
     }
   }
-  const ThinkingMode thinking = chosen.recipe.thinking_mode;
+  const ThinkingMode thinking = chosen.thinking_mode;
   if (thinking == ThinkingMode::kDefault) return chosen;
   if (!supports_thinking_) return RefuseThinking("recipe", thinking, kModelHasNoSwitch);
   if (request.has_chat()) return chosen;
@@ -192,7 +213,7 @@ absl::StatusOr<ChosenRecipe> RecipeCatalog::Choose(const v1::GenerateRequest& re
     return RefuseThinking("recipe", thinking,
                           "needs chat input; send chat, or leave it unspecified");
   }
-  chosen.recipe.thinking_mode = ThinkingMode::kDefault;
+  chosen.thinking_mode = ThinkingMode::kDefault;
   return chosen;
 }
 

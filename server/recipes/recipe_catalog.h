@@ -20,12 +20,16 @@ inline constexpr char kCustomRecipeLabel[] = "custom";
 struct NamedRecipe {
   std::string name;
   Recipe recipe;
+  ThinkingMode thinking_mode = ThinkingMode::kDefault;
+  std::string lora_name;  // empty: base model
   std::string description;
 };
 
 // The recipe of one request.
 struct ChosenRecipe {
   Recipe recipe;
+  ThinkingMode thinking_mode = ThinkingMode::kDefault;
+  std::string lora_name;      // empty: base model
   std::string name;           // empty for a recipe given in full
   std::string label;          // name, or "custom"
   bool from_request = false;  // named by the request itself, not by a default
@@ -35,7 +39,8 @@ struct ChosenRecipe {
 absl::StatusOr<RecipeSpec> RecipeSpecFromProto(const v1::Recipe& proto, const std::string& path);
 
 // The resolved form that clients see: layer sets as indices, neutral fields absent.
-v1::Recipe RecipeToProto(const Recipe& recipe);
+v1::Recipe RecipeToProto(const NamedRecipe& named);
+v1::Recipe RecipeToProto(const ChosenRecipe& chosen);
 
 // The registered recipes of one model. Immutable; any thread.
 class RecipeCatalog {

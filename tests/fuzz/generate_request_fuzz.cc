@@ -51,13 +51,15 @@ void CheckClientError(const absl::Status& status) {
 }
 
 // What clients are shown of a recipe is the recipe: sent back, it resolves to itself.
-void CheckRoundTrip(const Recipe& recipe) {
+void CheckRoundTrip(const server::ChosenRecipe& chosen) {
   const absl::StatusOr<RecipeSpec> spec =
-      server::RecipeSpecFromProto(server::RecipeToProto(recipe), "recipe");
+      server::RecipeSpecFromProto(server::RecipeToProto(chosen), "recipe");
   SWAA_CHECK(spec.ok()) << spec.status().ToString();
   const absl::StatusOr<Recipe> again = ResolveRecipe(*spec, kLayers);
   SWAA_CHECK(again.ok()) << again.status().ToString();
-  SWAA_CHECK(*again == recipe);
+  SWAA_CHECK(*again == chosen.recipe);
+  SWAA_CHECK(spec->thinking_mode == chosen.thinking_mode);
+  SWAA_CHECK(spec->lora_name == chosen.lora_name);
 }
 
 }  // namespace
@@ -68,7 +70,7 @@ void FuzzGenerateRequest(std::string_view input) {
   if (!request.ParseFromArray(input.data(), static_cast<int>(input.size()))) return;
   const absl::StatusOr<server::ChosenRecipe> recipe = small.catalog->Choose(request);
   if (recipe.ok()) {
-    CheckRoundTrip(recipe->recipe);
+    CheckRoundTrip(*recipe);
   } else {
     CheckClientError(recipe.status());
   }

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "base/check.h"
+#include "kernels/cpu/attention_plan.h"
 #include "kernels/reference/attention.h"
 
 namespace swaa::kernels {
@@ -152,20 +153,22 @@ std::vector<float> AttentionProblem::Run(const cpu::AttentionKernels& kernels,
   std::vector<Bf16> out_bf16(count, ToBf16(kNan));
   cpu::AttentionParams params;
   params.q = q_.data();
-  params.q_stride = q_stride_;
   params.out = options_.out == DataType::kF32 ? static_cast<void*>(out_f32.data())
                                               : static_cast<void*>(out_bf16.data());
-  params.sequences = rows_;
-  params.spans = spans_.data();
   params.page_table = {table_.data(), kLayers, max_pages_};
   params.pages = pool_;
   params.layer = kLayer;
-  params.heads = shape.heads;
-  params.kv_heads = shape.kv_heads;
-  params.head_dim = shape.head_dim;
-  params.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)));
-  cpu::Attention(params,
-                 {.kv = options_.kv, .out = options_.out, .threads = threads, .kernels = kernels});
+  const cpu::CpuAttentionOptions options = {
+      .kv = options_.kv, .out = options_.out, .threads = threads, .kernels = kernels};
+  cpu::AttentionPlan plan;
+  cpu::PlanAttention(
+      {.heads = shape.heads,
+       .kv_heads = shape.kv_heads,
+       .head_dim = shape.head_dim,
+       .q_stride = q_stride_,
+       .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)))},
+      rows_, spans_, options, &plan);
+  cpu::Attention(plan, params, options);
   if (options_.out == DataType::kBf16) {
     std::transform(out_bf16.begin(), out_bf16.end(), out_f32.begin(), ToFloat);
   }

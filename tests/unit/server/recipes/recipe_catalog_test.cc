@@ -66,8 +66,8 @@ TEST(RecipeCatalogTest, ThinkingOfARequestNeedsChatAndThatOfADefaultIsDropped) {
   v1::GenerateRequest chat;
   chat.mutable_chat()->add_messages()->set_content("x");
   const RecipeCatalog catalog = Thinking("thoughtful");
-  EXPECT_EQ(catalog.Choose(Raw())->recipe.thinking_mode, ThinkingMode::kDefault);
-  EXPECT_EQ(catalog.Choose(chat)->recipe.thinking_mode, ThinkingMode::kEnabled);
+  EXPECT_EQ(catalog.Choose(Raw())->thinking_mode, ThinkingMode::kDefault);
+  EXPECT_EQ(catalog.Choose(chat)->thinking_mode, ThinkingMode::kEnabled);
   v1::GenerateRequest named = Raw();
   named.set_recipe_name("thoughtful");
   v1::GenerateRequest in_full = Raw();
@@ -80,7 +80,7 @@ TEST(RecipeCatalogTest, ThinkingOfARequestNeedsChatAndThatOfADefaultIsDropped) {
     EXPECT_EQ(ErrorReason(status), "thinking_mode_not_supported");
   }
   *in_full.mutable_chat() = chat.chat();
-  EXPECT_EQ(catalog.Choose(in_full)->recipe.thinking_mode, ThinkingMode::kDisabled);
+  EXPECT_EQ(catalog.Choose(in_full)->thinking_mode, ThinkingMode::kDisabled);
 }
 
 TEST(RecipeCatalogTest, ModelWithoutTheSwitchRefusesItAtLoadAndInRequests) {
@@ -105,10 +105,16 @@ TEST(RecipeCatalogTest, UnknownDefaultNamesWhatThereIs) {
 TEST(RecipeCatalogTest, ResolvedRecipesResolveToThemselves) {
   const RecipeCatalog catalog = Thinking("full");
   for (const NamedRecipe& named : catalog.recipes()) {
-    const v1::Recipe proto = RecipeToProto(named.recipe);
-    const Recipe again = *ResolveRecipe(*RecipeSpecFromProto(proto, "recipe"), kLayers, "recipe");
-    EXPECT_EQ(again, named.recipe) << named.name;
-    EXPECT_TRUE(MessageDifferencer::Equals(RecipeToProto(again), proto)) << named.name;
+    const v1::Recipe proto = RecipeToProto(named);
+    const RecipeSpec spec = *RecipeSpecFromProto(proto, "recipe");
+    EXPECT_EQ(*ResolveRecipe(spec, kLayers, "recipe"), named.recipe) << named.name;
+    EXPECT_EQ(spec.thinking_mode, named.thinking_mode) << named.name;
+    EXPECT_EQ(spec.lora_name, named.lora_name) << named.name;
+    v1::GenerateRequest request;
+    request.mutable_chat()->add_messages()->set_content("x");
+    request.set_recipe_name(named.name);
+    EXPECT_TRUE(MessageDifferencer::Equals(RecipeToProto(*catalog.Choose(request)), proto))
+        << named.name;
   }
 }
 
