@@ -92,7 +92,7 @@ class Engine {
     request.stopping.ignore_eos = true;
     request.stopping.max_tokens = ask.output;
     std::string id = request.id;
-    scheduler_.Add(std::move(request), sink_, ask.output);
+    scheduler_.Add(std::move(request), sink_, ask.output, SteadyClock::now());
     return id;
   }
 
