@@ -1,0 +1,248 @@
+// The rows of a server's experiments, written and read.
+
+#include <limits>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "server/experiments/storage/experiment_file.h"
+
+namespace swaa::server {
+namespace {
+
+// What a query with `?1` and `?2` in this place reads: all revisions, or one.
+constexpr char kOfRevision[] = " WHERE (?1 OR revision = ?2)";
+
+absl::Status WriteSums(const Observations& observations, int64_t day, SqliteDatabase* database) {
+  SWAA_ASSIGN_OR_RETURN(
+      SqliteStatement add,
+      database->Prepare("INSERT INTO sums VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) "
+                        "ON CONFLICT DO UPDATE SET n = n + excluded.n, s = s + excluded.s"));
+  for (const auto& [key, sum] : observations.sums) {
+    SWAA_RETURN_IF_ERROR(add.Run(key.revision, key.arm, std::string_view(key.metric), key.triggered,
+                                 key.prompt_class, key.group, day, sum.count, sum.sum));
+  }
+  SWAA_ASSIGN_OR_RETURN(
+      SqliteStatement add_pair,
+      database->Prepare("INSERT INTO pair VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7) "
+                        "ON CONFLICT DO UPDATE SET n = n + excluded.n, s = s + excluded.s"));
+  for (const auto& [key, sum] : observations.pairs) {
+    SWAA_RETURN_IF_ERROR(add_pair.Run(key.revision, std::string_view(key.metric), key.pair, key.arm,
+                                      day, sum.count, sum.sum));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WriteSketches(const Observations& observations, int64_t day,
+                           SqliteDatabase* database) {
+  SWAA_ASSIGN_OR_RETURN(
+      SqliteStatement add,
+      database->Prepare("INSERT INTO sketch VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) "
+                        "ON CONFLICT DO UPDATE SET n = n + excluded.n"));
+  for (const auto& [key, bins] : observations.sketches) {
+    for (const auto& [bin, count] : bins) {
+      SWAA_RETURN_IF_ERROR(add.Run(key.revision, key.arm, std::string_view(key.metric),
+                                   key.prompt_class, key.group, bin, day, count));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// As Unite says.
+absl::Status WriteUnits(const Observations& observations, SqliteDatabase* database) {
+  SWAA_ASSIGN_OR_RETURN(
+      SqliteStatement unite,
+      database->Prepare("INSERT INTO unit VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET "
+                        "arm = CASE WHEN first_ms = excluded.first_ms THEN min(arm, excluded.arm) "
+                        "WHEN first_ms < excluded.first_ms THEN arm ELSE excluded.arm END, "
+                        "first_ms = min(first_ms, excluded.first_ms), "
+                        "trigger_ms = CASE WHEN trigger_ms = 0 OR excluded.trigger_ms = 0 "
+                        "THEN max(trigger_ms, excluded.trigger_ms) "
+                        "ELSE min(trigger_ms, excluded.trigger_ms) END, "
+                        "arms_seen = arms_seen | excluded.arms_seen"));
+  for (const auto& [key, unit] : observations.units) {
+    SWAA_RETURN_IF_ERROR(unite.Run(key.revision, key.unit_key, unit.arm, unit.first_ms,
+                                   unit.trigger_ms, unit.arms_seen));
+  }
+  return absl::OkStatus();
+}
+
+// Reads one database, each table in one pass.
+class Reader {
+ public:
+  Reader(std::optional<uint64_t> revision, const ArmCuts& cuts, SqliteDatabase* database,
+         ExperimentData* data)
+      : revision_(revision), cuts_(cuts), database_(*database), data_(*data) {}
+
+  absl::Status ReadRevisions();
+  absl::Status ReadStops();
+  absl::Status ReadUnits();
+  absl::Status ReadSums();
+  absl::Status ReadSketches();
+  absl::Status ReadPairs();
+  absl::Status ReadOutcomes();
+  absl::Status ReadDropped();
+
+ private:
+  // Calls `take` with the statement at each row of the wanted revision.
+  template <typename Take>
+  absl::Status ForEachRow(const std::string& select, const Take& take) {
+    SWAA_ASSIGN_OR_RETURN(SqliteStatement rows, database_.Prepare(select + kOfRevision));
+    rows.Bind(!revision_.has_value(), revision_.value_or(0));
+    for (;;) {
+      SWAA_ASSIGN_OR_RETURN(const bool row, rows.Step());
+      if (!row) return absl::OkStatus();
+      take(rows);
+    }
+  }
+  int64_t CutOf(uint64_t revision, int32_t arm) const {
+    const auto cut = cuts_.find({revision, arm});
+    return cut == cuts_.end() ? std::numeric_limits<int64_t>::max() : cut->second;
+  }
+  bool DayCounts(uint64_t revision, int32_t arm, int64_t day) const {
+    return day < CutOf(revision, arm) / kMillisecondsPerDay;
+  }
+
+  const std::optional<uint64_t> revision_;
+  const ArmCuts& cuts_;
+  SqliteDatabase& database_;
+  ExperimentData& data_;
+};
+
+absl::Status Reader::ReadRevisions() {
+  return ForEachRow(
+      "SELECT revision, experiment, config, started_ms, ended_ms, srm_min_log_p FROM revision",
+      [this](const SqliteStatement& row) {
+        data_.revisions[row.Unsigned(0)] = {.experiment_id = row.Text(1),
+                                            .config_json = row.Text(2),
+                                            .started_ms = row.Int(3),
+                                            .ended_ms = row.Int(4),
+                                            .min_log_sample_ratio_p = row.Real(5)};
+      });
+}
+
+absl::Status Reader::ReadStops() {
+  return ForEachRow("SELECT revision, arm, at_ms, reason FROM stop",
+                    [this](const SqliteStatement& row) {
+                      const StopKey key = {row.Unsigned(0), static_cast<int32_t>(row.Int(1))};
+                      data_.stops[key] = {.at_ms = row.Int(2), .reason = row.Text(3)};
+                    });
+}
+
+absl::Status Reader::ReadUnits() {
+  return ForEachRow("SELECT revision, unit_key, arm, first_ms, trigger_ms, arms_seen FROM unit",
+                    [this](const SqliteStatement& row) {
+                      const UnitRecord unit = {.arm = static_cast<int32_t>(row.Int(2)),
+                                               .first_ms = row.Int(3),
+                                               .trigger_ms = row.Int(4),
+                                               .arms_seen = row.Unsigned(5)};
+                      const UnitKey key = {row.Unsigned(0), row.Unsigned(1)};
+                      if (unit.first_ms >= CutOf(key.revision, unit.arm)) return;
+                      data_.observations.units.emplace_hint(data_.observations.units.end(), key,
+                                                            unit);
+                    });
+}
+
+absl::Status Reader::ReadSums() {
+  return ForEachRow("SELECT revision, arm, metric, triggered, class, grp, day, n, s FROM sums",
+                    [this](const SqliteStatement& row) {
+                      const SumKey key = {.revision = row.Unsigned(0),
+                                          .arm = static_cast<int32_t>(row.Int(1)),
+                                          .metric = row.Text(2),
+                                          .triggered = row.Int(3) != 0,
+                                          .prompt_class = static_cast<int32_t>(row.Int(4)),
+                                          .group = static_cast<int32_t>(row.Int(5))};
+                      if (!DayCounts(key.revision, key.arm, row.Int(6))) return;
+                      data_.observations.sums[key] += {.count = row.Int(7), .sum = row.Real(8)};
+                    });
+}
+
+absl::Status Reader::ReadSketches() {
+  return ForEachRow("SELECT revision, arm, metric, class, grp64, bin, day, n FROM sketch",
+                    [this](const SqliteStatement& row) {
+                      const SketchKey key = {.revision = row.Unsigned(0),
+                                             .arm = static_cast<int32_t>(row.Int(1)),
+                                             .metric = row.Text(2),
+                                             .prompt_class = static_cast<int32_t>(row.Int(3)),
+                                             .group = static_cast<int32_t>(row.Int(4))};
+                      if (!DayCounts(key.revision, key.arm, row.Int(6))) return;
+                      const auto bin = static_cast<int32_t>(row.Int(5));
+                      data_.observations.sketches[key][bin] += row.Int(7);
+                    });
+}
+
+absl::Status Reader::ReadPairs() {
+  return ForEachRow("SELECT revision, metric, pair, arm, day, n, s FROM pair",
+                    [this](const SqliteStatement& row) {
+                      const PairKey key = {.revision = row.Unsigned(0),
+                                           .metric = row.Text(1),
+                                           .pair = row.Int(2),
+                                           .arm = static_cast<int32_t>(row.Int(3))};
+                      if (!DayCounts(key.revision, key.arm, row.Int(4))) return;
+                      data_.observations.pairs[key] += {.count = row.Int(5), .sum = row.Real(6)};
+                    });
+}
+
+absl::Status Reader::ReadOutcomes() {
+  return ForEachRow(
+      "SELECT request_id, metric, value, revision, arm, grp, unit_key, end_ms, triggered, class, "
+      "at_ms FROM outcome",
+      [this](const SqliteStatement& row) {
+        const OutcomeScope scope = {.revision = row.Unsigned(3),
+                                    .arm = static_cast<int32_t>(row.Int(4)),
+                                    .group = static_cast<int32_t>(row.Int(5)),
+                                    .unit_key = row.Unsigned(6),
+                                    .end_ms = row.Int(7),
+                                    .triggered = row.Int(8) != 0,
+                                    .prompt_class = static_cast<int32_t>(row.Int(9))};
+        if (scope.end_ms >= CutOf(scope.revision, scope.arm)) return;
+        data_.outcomes.emplace_hint(
+            data_.outcomes.end(), OutcomeKey{row.Text(0), row.Text(1)},
+            OutcomeRecord{.value = row.Real(2), .scope = scope, .at_ms = row.Int(10)});
+      });
+}
+
+absl::Status Reader::ReadDropped() {
+  SWAA_ASSIGN_OR_RETURN(SqliteStatement row,
+                        database_.Prepare("SELECT v FROM meta WHERE k = 'dropped'"));
+  SWAA_ASSIGN_OR_RETURN(const bool found, row.Step());
+  if (found) data_.observations.dropped = row.Int(0);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status WriteObservations(const Observations& observations, int64_t now_ms,
+                               SqliteDatabase* database) {
+  const int64_t day = now_ms / kMillisecondsPerDay;
+  SWAA_RETURN_IF_ERROR(WriteSums(observations, day, database));
+  SWAA_RETURN_IF_ERROR(WriteSketches(observations, day, database));
+  SWAA_RETURN_IF_ERROR(WriteUnits(observations, database));
+  SWAA_ASSIGN_OR_RETURN(SqliteStatement drop,
+                        database->Prepare("UPDATE meta SET v = v + ?1 WHERE k = 'dropped'"));
+  return drop.Run(observations.dropped);
+}
+
+absl::StatusOr<ExperimentData> ReadExperimentData(std::optional<uint64_t> revision,
+                                                  const ArmCuts& cuts, SqliteDatabase* database) {
+  ExperimentData data;
+  Reader reader(revision, cuts, database, &data);
+  SWAA_RETURN_IF_ERROR(reader.ReadRevisions());
+  SWAA_RETURN_IF_ERROR(reader.ReadStops());
+  SWAA_RETURN_IF_ERROR(reader.ReadUnits());
+  SWAA_RETURN_IF_ERROR(reader.ReadSums());
+  SWAA_RETURN_IF_ERROR(reader.ReadSketches());
+  SWAA_RETURN_IF_ERROR(reader.ReadPairs());
+  SWAA_RETURN_IF_ERROR(reader.ReadOutcomes());
+  SWAA_RETURN_IF_ERROR(reader.ReadDropped());
+  return data;
+}
+
+absl::Status ReadRevisionsAndStops(std::optional<uint64_t> revision, SqliteDatabase* database,
+                                   ExperimentData* data) {
+  const ArmCuts no_cuts;
+  Reader reader(revision, no_cuts, database, data);
+  SWAA_RETURN_IF_ERROR(reader.ReadRevisions());
+  return reader.ReadStops();
+}
+
+}  // namespace swaa::server

@@ -1,0 +1,354 @@
+// What experiments saw, kept durably while requests run.
+
+#include "server/experiments/storage/experiment_store.h"
+
+#include <algorithm>
+#include <cmath>
+#include <latch>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status_macros.h"
+#include "server/experiments/storage/accumulate.h"
+
+namespace swaa::server {
+namespace {
+
+int64_t SystemMilliseconds() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+absl::Status SetPragma(SqliteDatabase* database, const std::string& pragma,
+                       const std::string& value, const std::string& expected) {
+  SWAA_ASSIGN_OR_RETURN(const std::string set,
+                        database->Value(absl::StrCat("PRAGMA ", pragma, " = ", value)));
+  if (set == expected) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(database->path(), ": SQLite sets ", pragma,
+                                                    " to '", set, "', not to ", expected,
+                                                    "; use a file system of this host alone"));
+}
+
+// Takes sums that are not finite out and counts them as dropped.
+Observations WithoutNonFinite(const Observations& observations) {
+  Observations finite = observations;
+  const auto drop = [&finite](const auto& entry) {
+    if (std::isfinite(entry.second.sum)) return false;
+    finite.dropped += entry.second.count;
+    return true;
+  };
+  std::erase_if(finite.sums, drop);
+  std::erase_if(finite.pairs, drop);
+  return finite;
+}
+
+bool AllFinite(const Observations& observations) {
+  const auto finite = [](const auto& entry) { return std::isfinite(entry.second.sum); };
+  return std::all_of(observations.sums.begin(), observations.sums.end(), finite) &&
+         std::all_of(observations.pairs.begin(), observations.pairs.end(), finite);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ExperimentStore>> ExperimentStore::Open(const Options& options) {
+  FileLock lock;
+  if (!options.path.empty()) {
+    SWAA_RETURN_IF_ERROR(CheckFileSystem(options.path));
+    SWAA_ASSIGN_OR_RETURN(lock, FileLock::Take(options.path));
+  }
+  SWAA_ASSIGN_OR_RETURN(
+      auto database,
+      SqliteDatabase::Open(options.path, SqliteDatabase::Mode::kCreate, options.vfs));
+  SWAA_RETURN_IF_ERROR(
+      database->Execute(absl::StrCat("PRAGMA synchronous = ", options.synchronous)));
+  SWAA_ASSIGN_OR_RETURN(const ExperimentFileIdentity identity,
+                        PrepareExperimentFile(options.key_fingerprint, database.get()));
+  SWAA_RETURN_IF_ERROR(
+      SetPragma(database.get(), "journal_mode", "WAL", options.path.empty() ? "memory" : "wal"));
+  SWAA_ASSIGN_OR_RETURN(const std::string dropped,
+                        database->Value("SELECT v FROM meta WHERE k = 'dropped'"));
+  return std::unique_ptr<ExperimentStore>(new ExperimentStore(
+      options, std::move(lock), std::move(database), identity, std::stoll(dropped)));
+}
+
+ExperimentStore::ExperimentStore(const Options& options, FileLock lock,
+                                 std::unique_ptr<SqliteDatabase> database,
+                                 ExperimentFileIdentity identity, int64_t dropped)
+    : options_(options),
+      lock_(std::move(lock)),
+      database_(std::move(database)),
+      identity_(std::move(identity)) {
+  stats_.dropped_observations = dropped;
+  writer_ = std::thread([this] { Write(); });
+}
+
+ExperimentStore::~ExperimentStore() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  writer_.join();
+}
+
+void ExperimentStore::RecordOutcomes(RequestOutcomes outcomes, OutcomeCallback done) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (outcomes_.size() < options_.max_waiting_outcomes) {
+      if (outcomes_.empty()) group_due_ = Clock::now() + options_.group_delay;
+      outcomes_.push_back({std::move(outcomes), std::move(done)});
+      // The writer sleeps until the group is due once it knows of one.
+      if (outcomes_.size() == 1 || outcomes_.size() >= static_cast<size_t>(options_.max_group)) {
+        changed_.notify_all();
+      }
+      return;
+    }
+  }
+  done(absl::ResourceExhaustedError(
+      absl::StrCat("outcomes of ", options_.max_waiting_outcomes,
+                   " requests wait to be written, the most that may; try again later")));
+}
+
+void ExperimentStore::Add(const Observations& observations) {
+  if (observations.empty()) return;
+  if (!AllFinite(observations)) return Add(WithoutNonFinite(observations));
+  const std::lock_guard lock(mutex_);
+  const bool was_empty = observations_.empty();
+  const size_t entries = NumEntries(observations);
+  // An upper bound so far: entries that were there already count again.
+  if (num_entries_ + entries > options_.max_waiting_entries) {
+    num_entries_ = NumEntries(observations_);
+  }
+  if (num_entries_ + entries > options_.max_waiting_entries) {
+    const int64_t dropped = NumObservations(observations) + observations.dropped;
+    observations_.dropped += dropped;
+    stats_.dropped_observations += dropped;
+  } else {
+    Accumulate(observations, &observations_);
+    num_entries_ += entries;
+    stats_.dropped_observations += observations.dropped;
+  }
+  if (was_empty) {
+    flush_due_ = Clock::now() + options_.flush_interval;
+    changed_.notify_all();
+  }
+}
+
+bool ExperimentStore::HasUrgentWork() const {
+  return stopping_ || !tasks_.empty() ||
+         outcomes_.size() >= static_cast<size_t>(options_.max_group);
+}
+
+ExperimentStore::Clock::time_point ExperimentStore::NextDue() const {
+  Clock::time_point due = Clock::time_point::max();
+  if (!outcomes_.empty()) due = group_due_;
+  if (!observations_.empty()) due = std::min(due, flush_due_);
+  return due;
+}
+
+void ExperimentStore::Write() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    while (!HasUrgentWork() && Clock::now() < NextDue()) {
+      const Clock::time_point due = NextDue();
+      if (due == Clock::time_point::max()) {
+        changed_.wait(lock);
+      } else {
+        changed_.wait_until(lock, due);
+      }
+    }
+    if (!tasks_.empty()) {
+      const std::function<void()> task = std::move(tasks_.front());
+      tasks_.pop_front();
+      lock.unlock();
+      task();
+    } else if (!observations_.empty() && Clock::now() >= flush_due_) {
+      lock.unlock();
+      WriteWaitingObservations().IgnoreError();  // noted; they are tried again
+    } else if (!outcomes_.empty()) {
+      std::vector<WaitingOutcomes> group = TakeGroup();
+      lock.unlock();
+      CommitGroup(std::move(group));
+    } else if (stopping_) {
+      lock.unlock();
+      WriteWaitingObservations().IgnoreError();  // noted; nobody is left to hear of it
+      return;
+    }
+    if (!lock.owns_lock()) lock.lock();
+  }
+}
+
+std::vector<ExperimentStore::WaitingOutcomes> ExperimentStore::TakeGroup() {
+  std::vector<WaitingOutcomes> group;
+  while (!outcomes_.empty() && group.size() < static_cast<size_t>(options_.max_group)) {
+    group.push_back(std::move(outcomes_.front()));
+    outcomes_.pop_front();
+  }
+  group_due_ = Clock::now();  // what is left has waited for this group already
+  return group;
+}
+
+void ExperimentStore::CommitGroup(std::vector<WaitingOutcomes> group) {
+  std::vector<absl::StatusOr<int32_t>> results;
+  const auto write = [&]() -> absl::Status {
+    SWAA_ASSIGN_OR_RETURN(auto transaction, SqliteTransaction::Begin(
+                                                database_.get(), SqliteTransaction::Kind::kWrite));
+    SWAA_ASSIGN_OR_RETURN(OutcomeWriter writer, OutcomeWriter::Create(database_.get()));
+    for (const WaitingOutcomes& waiting : group) {
+      results.push_back(writer.Write(waiting.outcomes));
+      const absl::Status& status = results.back().status();
+      if (!status.ok() && !OutcomeWriter::IsRefusal(status)) return status;
+    }
+    return transaction->Commit();
+  };
+  const absl::Status status = write();
+  NoteWrite(status);
+  for (size_t i = 0; i < group.size(); ++i) {
+    if (status.ok() && results[i].ok()) {
+      const std::lock_guard lock(mutex_);
+      stats_.recorded_outcomes += *results[i];
+    }
+    group[i].done(status.ok() ? results[i] : status);
+  }
+}
+
+absl::Status ExperimentStore::WriteWaitingObservations() {
+  Observations batch;
+  {
+    const std::lock_guard lock(mutex_);
+    std::swap(batch, observations_);
+    num_entries_ = 0;
+  }
+  if (batch.empty()) return absl::OkStatus();
+  const auto write = [&]() -> absl::Status {
+    SWAA_ASSIGN_OR_RETURN(auto transaction, SqliteTransaction::Begin(
+                                                database_.get(), SqliteTransaction::Kind::kWrite));
+    const int64_t now_ms = options_.now_ms ? options_.now_ms() : SystemMilliseconds();
+    SWAA_RETURN_IF_ERROR(WriteObservations(batch, now_ms, database_.get()));
+    return transaction->Commit();
+  };
+  const absl::Status status = write();
+  NoteWrite(status);
+  if (status.ok()) return status;
+  // Back to those that came meanwhile, to be tried again; Add sees to the bound.
+  const std::lock_guard lock(mutex_);
+  Accumulate(observations_, &batch);
+  observations_ = std::move(batch);
+  num_entries_ = NumEntries(observations_);
+  flush_due_ = Clock::now() + options_.flush_interval;
+  return status;
+}
+
+void ExperimentStore::NoteWrite(const absl::Status& status) {
+  const std::lock_guard lock(mutex_);
+  stats_.last_write = status;
+  if (!status.ok()) ++stats_.failed_writes;
+}
+
+absl::Status ExperimentStore::RunOnWriter(const std::function<absl::Status()>& work) {
+  absl::Status result;
+  std::latch done(1);
+  {
+    const std::lock_guard lock(mutex_);
+    SWAA_CHECK(!stopping_) << "a store is used while it goes away";
+    tasks_.push_back([&] {
+      result = work();
+      done.count_down();
+    });
+  }
+  changed_.notify_all();
+  done.wait();
+  return result;
+}
+
+template <typename... Values>
+absl::Status ExperimentStore::RunStatement(const char* sql, const Values&... values) {
+  return RunOnWriter([&]() -> absl::Status {
+    const auto write = [&]() -> absl::Status {
+      SWAA_ASSIGN_OR_RETURN(SqliteStatement statement, database_->Prepare(sql));
+      return statement.Run(values...);
+    };
+    const absl::Status status = write();
+    NoteWrite(status);
+    return status;
+  });
+}
+
+absl::Status ExperimentStore::RecordRevision(uint64_t revision, const RevisionRecord& record) {
+  return RunStatement(
+      "INSERT INTO revision VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET "
+      "config = excluded.config, started_ms = min(started_ms, excluded.started_ms), "
+      "ended_ms = excluded.ended_ms, "
+      "srm_min_log_p = min(srm_min_log_p, excluded.srm_min_log_p)",
+      revision, std::string_view(record.experiment_id), std::string_view(record.config_json),
+      record.started_ms, record.ended_ms, record.min_log_sample_ratio_p);
+}
+
+absl::Status ExperimentStore::RecordRevisionEnd(uint64_t revision, int64_t ended_ms) {
+  return RunStatement("UPDATE revision SET ended_ms = ?2 WHERE revision = ?1", revision, ended_ms);
+}
+
+absl::Status ExperimentStore::RecordStop(const StopKey& key, const StopRecord& record) {
+  return RunStatement("INSERT INTO stop VALUES(?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+                      key.revision, key.arm, record.at_ms, std::string_view(record.reason));
+}
+
+absl::Status ExperimentStore::RemoveStops(uint64_t revision) {
+  return RunStatement("DELETE FROM stop WHERE revision = ?1", revision);
+}
+
+absl::Status ExperimentStore::RecordSampleRatio(uint64_t revision, double log_p) {
+  return RunStatement(
+      "UPDATE revision SET srm_min_log_p = min(srm_min_log_p, ?2) WHERE revision = ?1", revision,
+      log_p);
+}
+
+absl::Status ExperimentStore::Read(const std::function<absl::Status(SqliteDatabase*)>& work) {
+  const auto read = [&work](SqliteDatabase* database) -> absl::Status {
+    SWAA_ASSIGN_OR_RETURN(const auto transaction,
+                          SqliteTransaction::Begin(database, SqliteTransaction::Kind::kRead));
+    return work(database);
+  };
+  if (options_.path.empty()) return RunOnWriter([&] { return read(database_.get()); });
+  SWAA_ASSIGN_OR_RETURN(
+      const auto database,
+      SqliteDatabase::Open(options_.path, SqliteDatabase::Mode::kReadOnly, options_.vfs));
+  return read(database.get());
+}
+
+absl::StatusOr<ExperimentData> ExperimentStore::Snapshot(std::optional<uint64_t> revision) {
+  const absl::Status flushed = Flush();
+  ExperimentData data;
+  SWAA_RETURN_IF_ERROR(Read([&](SqliteDatabase* database) -> absl::Status {
+    SWAA_ASSIGN_OR_RETURN(data, ReadExperimentData(revision, {}, database));
+    return absl::OkStatus();
+  }));
+  data.instance_ids = {identity_.instance_id};
+  if (!flushed.ok()) {
+    data.warnings.push_back(absl::StrCat(
+        "the newest observations are missing, as they cannot be written: ", flushed.message()));
+  }
+  const std::lock_guard lock(mutex_);
+  data.observations.dropped = stats_.dropped_observations;
+  return data;
+}
+
+absl::Status ExperimentStore::Export(const std::string& path) {
+  if (const absl::Status flushed = Flush(); !flushed.ok()) return flushed;
+  return Read([&](SqliteDatabase* database) { return ExportExperiments(database, path); });
+}
+
+absl::Status ExperimentStore::Flush() {
+  return RunOnWriter([this] { return WriteWaitingObservations(); });
+}
+
+ExperimentStore::Stats ExperimentStore::stats() const {
+  const std::lock_guard lock(mutex_);
+  Stats stats = stats_;
+  stats.waiting_outcomes = static_cast<int64_t>(outcomes_.size());
+  return stats;
+}
+
+}  // namespace swaa::server
