@@ -30,7 +30,7 @@ class Values {
   void Latency(const std::string& metric, double seconds) {
     if (seconds <= 0) return;
     Plain(metric, std::log(seconds));
-    ++Bins(metric)[QuantileSketch::BinOf(seconds)];
+    ++Bins(metric)[SketchBin(seconds)];
   }
   void Log(const std::string& metric, double value) {
     if (value > 0) Plain(metric, std::log(value));

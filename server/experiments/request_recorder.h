@@ -37,7 +37,7 @@ struct ShadowComparison {
 // Thread-safe; no call waits for anything but other calls. What it returns is to be stored.
 class RequestRecorder {
  public:
-  // Takes what a store has, before the first request.
+  // Takes what a store has of revisions that are about to be in force.
   void Load(const ExperimentData& data);
   // Forgets all revisions but these.
   void Keep(const std::set<uint64_t>& revisions);
