@@ -63,8 +63,8 @@ class Engine {
   //   ALREADY_EXISTS      a live request has this id
   //   OUT_OF_RANGE        prompt beyond the context
   //   RESOURCE_EXHAUSTED  queue full, or the pool can never hold it (IsNeverFits tells)
-  // A shadow takes no place in the queue: who submits shadows bounds them.
   //   UNAVAILABLE         draining, or the device is lost (IsDeviceLost tells)
+  // A shadow takes no place in the queue: who submits shadows bounds them.
   virtual absl::Status Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) = 0;
 
   // The client has gone: OnFailed(CANCELLED) at the next step boundary. Ignored unless the live

@@ -104,6 +104,8 @@ class Planner {
   // Where the next chunk of a request ends, by phase, budget and alignment.
   int32_t ChunkEnd(const RequestView& request, int32_t submitted) const {
     const bool prefill = submitted < request.prompt_tokens;
+    // Its answer is known and could be computed at once, but its time is to be that of decoding.
+    if (request.rank.shadow && !prefill) return submitted + 1;
     const int32_t phase_end =
         prefill ? std::min(request.prompt_tokens, request.target) : request.target;
     const int32_t end = std::min<int64_t>(phase_end, int64_t{submitted} + budget_);

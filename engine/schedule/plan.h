@@ -84,7 +84,8 @@ struct StepPlan {
 // preempted while what settles suffices: then the first that waits for it has what is free kept for
 // it. The highest-ranked therefore always moves on, and nobody is overtaken by a lower rank.
 //
-// A shadow keeps what it has while others are computed, until one of them needs it.
+// A shadow keeps what it has while others are computed, until one of them needs it. It decodes a
+// position at a time, though it knows its output.
 StepPlan PlanStep(const PlanInput& input, PlanQueue* queue);
 
 }  // namespace swaa

@@ -51,9 +51,33 @@ void TakeOptions(ValidRequest valid, GenerationRequest* request) {
   request->cache_salt = std::move(valid.cache_salt);
 }
 
+// By the request itself, else by its experiment, else the default. An arm counts from here on,
+// whatever becomes of the request: arms whose requests are refused more often must not look better.
+absl::StatusOr<ChosenRecipe> ChooseRecipe(const v1::GenerateRequest& proto,
+                                          const std::string& unit_metadata,
+                                          const ServingContext& serving, Admission* admission) {
+  const std::string& unit =
+      proto.experiment_unit_id().empty() ? unit_metadata : proto.experiment_unit_id();
+  if (proto.recipe_choice_case() != v1::GenerateRequest::RECIPE_CHOICE_NOT_SET) {
+    if (!unit.empty()) serving.experiments->CountExplicitRecipe();
+    return serving.recipes.Get()->Choose(proto);
+  }
+  v1::Accepted& accepted = admission->accepted;
+  Experiments::Choice choice = serving.experiments->Choose(unit, accepted.request_id());
+  if (choice.tag.has_value()) {
+    accepted.set_experiment_id(choice.tag->experiment_id());
+    accepted.set_experiment_arm(choice.tag->arm_name());
+    accepted.set_experiment_revision(choice.tag->experiment->revision);
+  }
+  admission->experiment = std::move(choice.tag);
+  return serving.recipes.Get()->Choose(
+      proto, choice.recipe_name.has_value() ? &*choice.recipe_name : nullptr);
+}
+
 }  // namespace
 
-absl::Status PrepareRequest(const v1::GenerateRequest& proto, const ServingContext& serving,
+absl::Status PrepareRequest(const v1::GenerateRequest& proto, const std::string& unit_metadata,
+                            const ServingContext& serving,
                             absl::FunctionRef<absl::Status()> still_wanted, Admission* admission,
                             GenerationRequest* request) {
   SWAA_RETURN_IF_ERROR(ValidateRequestId(proto.request_id()));
@@ -62,7 +86,8 @@ absl::Status PrepareRequest(const v1::GenerateRequest& proto, const ServingConte
   accepted.set_request_id(request->id);
   accepted.set_model(serving.model.served_name);
   SWAA_RETURN_IF_ERROR(still_wanted());
-  SWAA_ASSIGN_OR_RETURN(ChosenRecipe recipe, serving.recipes.Get()->Choose(proto));
+  SWAA_ASSIGN_OR_RETURN(ChosenRecipe recipe,
+                        ChooseRecipe(proto, unit_metadata, serving, admission));
   admission->recipe_label = request->recipe_label = recipe.label;
   accepted.set_recipe_name(recipe.name);
   *accepted.mutable_resolved_recipe() = RecipeToProto(recipe);
@@ -76,6 +101,8 @@ absl::Status PrepareRequest(const v1::GenerateRequest& proto, const ServingConte
   admission->recipe = recipe.recipe;
   request->recipe = std::move(recipe.recipe);
   TakeOptions(std::move(valid), request);
+  const ExperimentTag* tag = admission->experiment.has_value() ? &*admission->experiment : nullptr;
+  if (serving.shadows->Wants(request->id, tag)) admission->shadow_prompt = request->prompt;
   return CheckForcedLength(*request, serving.engine_options.max_context_tokens);
 }
 

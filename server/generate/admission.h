@@ -4,11 +4,15 @@
 #define SWAA_SERVER_GENERATE_ADMISSION_H_
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "engine/generation.h"
+#include "server/experiments/experiment_tag.h"
 #include "server/generate/serving_context.h"
 #include "server/observation/request_log.h"
 #include "swaa/v1/generation.pb.h"
@@ -21,13 +25,18 @@ struct Admission {
   std::string recipe_label = kNoRecipeLabel;
   uint32_t tokens_per_delta = 1;
   Recipe recipe;
+  std::optional<ExperimentTag> experiment;
+  // Set if the request is to be computed again when it is finished.
+  std::shared_ptr<const std::vector<int32_t>> shadow_prompt;
 };
 
 // Validates, chooses the recipe, tokenises. Fills `admission` as far as it gets, for the log, and
 // all of `request` but its times. The status is what the client is told. `still_wanted` is asked
 // before each part that takes long; what it says ends the work. For workers: takes time in
-// proportion to the prompt.
-absl::Status PrepareRequest(const v1::GenerateRequest& proto, const ServingContext& serving,
+// proportion to the prompt. `unit_metadata`: x-swaa-experiment-unit, which the request's own field
+// overrides.
+absl::Status PrepareRequest(const v1::GenerateRequest& proto, const std::string& unit_metadata,
+                            const ServingContext& serving,
                             absl::FunctionRef<absl::Status()> still_wanted, Admission* admission,
                             GenerationRequest* request);
 

@@ -40,6 +40,12 @@ absl::Duration DeadlineGranularity(absl::Duration timeout) {
   return std::min(timeout / 2, absl::Milliseconds(100) + timeout / 100);
 }
 
+std::string UnitOf(const grpc::CallbackServerContext& call) {
+  const auto& metadata = call.client_metadata();
+  const auto found = metadata.find("x-swaa-experiment-unit");
+  return found == metadata.end() ? "" : std::string(found->second.data(), found->second.size());
+}
+
 }  // namespace
 
 GenerateStream* GenerateStream::Start(ServingContext* serving, grpc::CallbackServerContext* call,
@@ -66,6 +72,7 @@ GenerateStream::GenerateStream(ServingContext* serving, grpc::CallbackServerCont
       call_(call),
       deadline_(DeadlineOf(*call, arrival_)),
       has_message_(request.Valid()),
+      experiment_unit_(UnitOf(*call)),
       request_bytes_(request) {}
 
 // ---- what happens, noted by other threads ----
@@ -276,8 +283,15 @@ void GenerateStream::HandleResult(const GenerationResult& result,
               result.stats, std::nullopt);
     return;
   }
-  messages->push_back(FinishedEvent(result));
+  v1::GenerateResponse& response = messages->emplace_back(FinishedEvent(result));
+  if (admission_.experiment.has_value()) {
+    const Experiments::Finish finish = serving_->experiments->FinishOf(
+        *admission_.experiment, admission_.accepted.request_id(), result.stats);
+    response.mutable_finished()->mutable_stats()->set_triggered(finish.triggered);
+    response.mutable_finished()->set_outcome_token(finish.outcome_token);
+  }
   HandleEnd(absl::OkStatus(), result.stats, result.reason);
+  if (result.reason != FinishReason::kCancelled) OfferShadow(result);
 }
 
 void GenerateStream::HandleTokens(const TokensEvent& event) {
@@ -286,6 +300,9 @@ void GenerateStream::HandleTokens(const TokensEvent& event) {
   }
   last_tokens_ = event.at;
   CountTokens(event);
+  if (admission_.shadow_prompt != nullptr) {
+    for (const OutputToken& token : event.tokens) shadow_answer_.push_back(token.scored.token);
+  }
   std::vector<v1::GenerateResponse> messages;
   deltas_->Add(event.tokens, &messages);
   Serialize(&messages);
@@ -368,7 +385,20 @@ void GenerateStream::HandleEnd(absl::Status status, const GenerationStats& stats
 
 void GenerateStream::Record(const RequestRecord& record) {
   serving_->metrics->OnRequestEnd(record);
+  serving_->experiments->OnRequestEnd(
+      admission_.experiment.has_value() ? &*admission_.experiment : nullptr, record);
   LogRequest(record, serving_->log_format);
+}
+
+void GenerateStream::OfferShadow(const GenerationResult& result) {
+  if (admission_.shadow_prompt == nullptr || shadow_answer_.empty()) return;
+  serving_->shadows->Offer({.request_id = admission_.accepted.request_id(),
+                            .prompt = std::move(admission_.shadow_prompt),
+                            .answer = std::move(shadow_answer_),
+                            .recipe = admission_.recipe,
+                            .recipe_label = admission_.recipe_label,
+                            .tag = admission_.experiment,
+                            .stats = result.stats});
 }
 
 void GenerateStream::Serialize(std::vector<v1::GenerateResponse>* messages) {

@@ -118,6 +118,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // The reader will not get what is still to come.
   bool EventsWereDropped() const;
   void Record(const RequestRecord& record);
+  void OfferShadow(const GenerationResult& result);
   // What the client is told when the engine says CANCELLED.
   absl::Status WhyCancelled(const absl::Status& status) const;
   void Serialize(std::vector<v1::GenerateResponse>* messages);
@@ -129,6 +130,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   const absl::Time arrival_ = SteadyNow();
   const absl::Time deadline_;
   const bool has_message_;
+  const std::string experiment_unit_;  // as the metadata names it
 
   // Written by Admit before the engine knows the request; then read by the pump.
   Admission admission_;
@@ -139,6 +141,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   grpc::ByteBuffer writing_;
   bool accepted_ = false;
   LiveCounts counted_;
+  std::vector<int32_t> shadow_answer_;  // all output, if it is to be computed again
   absl::Time last_tokens_ = absl::InfinitePast();
   std::optional<absl::Status> end_;           // set: nothing more comes from the engine
   bool finished_ = false;                     // Finish was called

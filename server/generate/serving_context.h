@@ -10,6 +10,8 @@
 
 #include "engine/device/device.h"
 #include "engine/engine.h"
+#include "server/experiments/experiments.h"
+#include "server/experiments/shadows.h"
 #include "server/generate/drain_rate.h"
 #include "server/generate/live_count.h"
 #include "server/generate/pending_admissions.h"
@@ -40,6 +42,8 @@ struct ServingContext {
   Engine* engine = nullptr;
   WorkerPool* workers = nullptr;
   Metrics* metrics = nullptr;
+  Experiments* experiments = nullptr;
+  Shadows* shadows = nullptr;
   SlowReaderWatch* slow_readers = nullptr;
   ConnectionGuard* connections = nullptr;  // null: nobody watches them
 

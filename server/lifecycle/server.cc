@@ -63,6 +63,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   SWAA_RETURN_IF_ERROR(server->LoadModel());
   SWAA_ASSIGN_OR_RETURN(RecipeCatalog recipes, server->MakeRecipes(options));
   server->serving_.recipes.Set(std::move(recipes));
+  SWAA_RETURN_IF_ERROR(server->StartExperiments());
   SWAA_RETURN_IF_ERROR(server->StartEngine());
   SWAA_RETURN_IF_ERROR(server->StartMetrics());
   SWAA_RETURN_IF_ERROR(server->Listen());
@@ -75,6 +76,8 @@ Server::~Server() {
   self_check_.reset();
   StopListening(absl::ZeroDuration());
   exposer_.reset();
+  engine_->StartDrain();  // what a shadow waits for
+  shadows_.reset();
   engine_.reset();
   workers_.reset();
 }
@@ -146,6 +149,39 @@ absl::StatusOr<RecipeCatalog> Server::MakeRecipes(const ServerOptions& options) 
       absl::StrCat(options.config_path, ": ", std::string(catalog.status().message())));
 }
 
+absl::StatusOr<ExperimentSet> Server::MakeExperiments(const ServerOptions& options,
+                                                      const RecipeCatalog& recipes) const {
+  if (recipes.Find(options.shadow.baseline_recipe) == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.config_path, ": shadow.baseline_recipe: there is no recipe ",
+                     Quoted(options.shadow.baseline_recipe), "; there are ", recipes.Names()));
+  }
+  const RecipeView view{
+      [&recipes](const std::string& name) -> std::optional<ArmRecipe> {
+        const NamedRecipe* named = recipes.Find(name);
+        if (named == nullptr) return std::nullopt;
+        return ArmRecipe{named->recipe, named->thinking_mode, named->lora_name};
+      },
+      recipes.Names()};
+  absl::StatusOr<ExperimentSet> set = experiments_->Check(options.experiments, view);
+  if (set.ok() || options.config_path.empty()) return set;
+  return absl::Status(
+      set.status().code(),
+      absl::StrCat(options.config_path, ": ", std::string(set.status().message())));
+}
+
+absl::Status Server::StartExperiments() {
+  SWAA_ASSIGN_OR_RETURN(experiments_, Experiments::Create(options_.experiment_storage));
+  serving_.experiments = experiments_.get();
+  SWAA_ASSIGN_OR_RETURN(ExperimentSet set, MakeExperiments(options_, *serving_.recipes.Get()));
+  if (!set.experiments().empty() && options_.experiment_storage.path.empty()) {
+    LogWarning(
+        "experiments are kept in memory and are gone when the server ends; set "
+        "experiment_storage.path");
+  }
+  return experiments_->Adopt(std::move(set));
+}
+
 absl::Status Server::StartEngine() {
   serving_.version = SWAA_VERSION;
   serving_.instance_id = RandomId();
@@ -177,6 +213,9 @@ absl::Status Server::StartEngine() {
        .on_device_lost =
            [this](const absl::Status& status) { Fail(std::string(status.message())); }});
   serving_.engine = engine_.get();
+  shadows_ = std::make_unique<Shadows>(options_.shadow, engine_.get(), &serving_.recipes,
+                                       experiments_.get(), metrics_.get());
+  serving_.shadows = shadows_.get();
   absl::Status warm = WarmUp(engine_.get(), recipes->default_recipe().recipe);
   if (warm.ok()) return warm;
   return absl::Status(warm.code(), absl::StrCat("the model cannot answer a first request: ",
@@ -214,6 +253,7 @@ absl::Status Server::StartMetrics() {
   exposer_->RegisterCollectable(load_collector_);
   exposer_->RegisterCollectable(device_collector_);
   exposer_->RegisterCollectable(process_collector_);
+  exposer_->RegisterCollectable(experiments_->metrics());
   metrics_port_ = exposer_->GetListeningPorts().at(0);
   return absl::OkStatus();
 }

@@ -18,6 +18,9 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/engine.h"
 #include "server/control/control_service.h"
+#include "server/control/experiment_service.h"
+#include "server/experiments/experiments.h"
+#include "server/experiments/shadows.h"
 #include "server/generate/inference_service.h"
 #include "server/generate/serving_context.h"
 #include "server/lifecycle/connection_guard.h"
@@ -63,6 +66,10 @@ class Server {
   absl::Status TakeAddresses();
   absl::Status LoadModel();
   absl::StatusOr<RecipeCatalog> MakeRecipes(const ServerOptions& options) const;
+  // The experiments that the options configure, checked against these recipes.
+  absl::StatusOr<ExperimentSet> MakeExperiments(const ServerOptions& options,
+                                                const RecipeCatalog& recipes) const;
+  absl::Status StartExperiments();
   absl::Status StartEngine();
   absl::Status StartMetrics();
   absl::Status Listen();
@@ -82,15 +89,18 @@ class Server {
   std::unique_ptr<ChatFormat> chat_format_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Metrics> metrics_;
+  std::unique_ptr<Experiments> experiments_;
   std::shared_ptr<LoadCollector> load_collector_;
   std::shared_ptr<DeviceCollector> device_collector_;
   std::shared_ptr<ProcessCollector> process_collector_;
   std::unique_ptr<WorkerPool> workers_;
   std::unique_ptr<SlowReaderWatch> slow_readers_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Shadows> shadows_;
   std::unique_ptr<prometheus::Exposer> exposer_;
   std::unique_ptr<InferenceService> inference_service_;
   std::unique_ptr<ControlService> control_service_;
+  std::unique_ptr<ExperimentService> experiment_service_;
   std::unique_ptr<Listener> listener_;
   std::unique_ptr<ConnectionGuard> connection_guard_;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;

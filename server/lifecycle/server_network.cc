@@ -63,10 +63,12 @@ absl::Status Server::Listen() {
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   inference_service_ = std::make_unique<InferenceService>(&serving_);
   control_service_ = std::make_unique<ControlService>(&serving_);
+  experiment_service_ = std::make_unique<ExperimentService>(&serving_);
   grpc::ServerBuilder builder;
   BoundClients(options_, &builder);
   builder.RegisterService(inference_service_.get());
   builder.RegisterService(control_service_.get());
+  builder.RegisterService(experiment_service_.get());
   acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
       grpc::InsecureServerCredentials());

@@ -39,11 +39,16 @@ absl::Status Server::TryReload() {
   SWAA_ASSIGN_OR_RETURN(ServerOptions options,
                         MakeServerOptions(options_.config_path, file, options_.from_flags));
   SWAA_ASSIGN_OR_RETURN(RecipeCatalog recipes, MakeRecipes(options));
+  SWAA_ASSIGN_OR_RETURN(ExperimentSet experiments, MakeExperiments(options, recipes));
   // Series first: no request may end under a name that has none.
   metrics_->SetRecipes(recipes);
   const std::string names = recipes.Names();
   const std::string default_name = recipes.default_recipe().name;
+  // Recipes before the experiments that name them. Should the storage not take those, the old ones
+  // stay, with recipes of their own.
   serving_.recipes.Set(std::move(recipes));
+  SWAA_RETURN_IF_ERROR(experiments_->Adopt(std::move(experiments)));
+  shadows_->SetOptions(options.shadow);
   LogInfo(absl::StrCat("recipes are now ", names, "; the default is ", default_name));
   const std::vector<std::string> fixed = ChangedFixedSettings(options_.from_file, file);
   if (!fixed.empty()) {

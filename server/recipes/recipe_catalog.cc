@@ -189,7 +189,8 @@ absl::StatusOr<ChosenRecipe> RecipeCatalog::ChooseByName(const std::string& name
   return Chosen(*named, /*from_request=*/true);
 }
 
-absl::StatusOr<ChosenRecipe> RecipeCatalog::Choose(const v1::GenerateRequest& request) const {
+absl::StatusOr<ChosenRecipe> RecipeCatalog::Choose(const v1::GenerateRequest& request,
+                                                   const std::string* by_experiment) const {
   ChosenRecipe chosen;
   switch (request.recipe_choice_case()) {
     case v1::GenerateRequest::kRecipe: {
@@ -201,7 +202,9 @@ absl::StatusOr<ChosenRecipe> RecipeCatalog::Choose(const v1::GenerateRequest& re
       break;
     }
     case v1::GenerateRequest::RECIPE_CHOICE_NOT_SET: {
-      chosen = Chosen(default_recipe(), /*from_request=*/false);
+      // A reload may have taken the experiment's recipe away a moment ago.
+      const NamedRecipe* named = by_experiment == nullptr ? nullptr : Find(*by_experiment);
+      chosen = Chosen(named == nullptr ? default_recipe() : *named, /*from_request=*/false);
       break;
     }
   }

@@ -10,6 +10,8 @@
 #include "absl/time/time.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/recipe/recipe.h"
+#include "server/experiments/experiments.h"
+#include "server/experiments/shadows.h"
 #include "server/generate/drain_rate.h"
 #include "server/observation/metrics_edges.h"
 #include "server/observation/request_log.h"
@@ -55,6 +57,9 @@ struct ServerOptions {
   absl::Duration min_client_ping_interval = absl::Seconds(10);
   DrainRate::Bounds retry;
   MetricsEdges metrics_edges;
+  google::protobuf::RepeatedPtrField<v1::Experiment> experiments;
+  Experiments::Options experiment_storage;
+  Shadows::Options shadow;
 
   int processors = 1;  // that the process may use
 
