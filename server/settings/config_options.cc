@@ -19,6 +19,7 @@ namespace {
 
 constexpr size_t kMostRecipes = 200;
 constexpr size_t kMostRecipeNameBytes = 64;
+constexpr size_t kMostDescriptionBytes = 1024;
 constexpr int kMostEdges = 100;
 // Beyond these a number is a slip of the hand.
 constexpr int64_t kMostThreads = 1024;
@@ -337,6 +338,11 @@ absl::Status TakeRecipes(const Checker& check, const v1::ServerConfig& config, S
     }
     if (!names.insert(name).second) {
       return check.Bad(key, Quoted(name), "is there twice; names differ");
+    }
+    if (named.description().size() > kMostDescriptionBytes) {
+      return check.Bad(absl::StrCat(kRecipesKey, "[", i, "].description"),
+                       absl::StrCat(named.description().size()),
+                       absl::StrCat("bytes; at most ", kMostDescriptionBytes));
     }
     SWAA_ASSIGN_OR_RETURN(RecipeSpec spec,
                           RecipeSpecFromProto(named.recipe(), absl::StrCat("recipes[", name, "]")));

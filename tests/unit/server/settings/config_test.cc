@@ -221,6 +221,15 @@ TEST(ConfigTest, BadFilesAreRefusedWithPathValueAndWayOut) {
       EXPECT_THAT(std::string(status.message()), HasSubstr(word)) << bad.yaml;
     }
   }
+  EXPECT_THAT(
+      std::string(Options("recipes: [{name: a, description: " + std::string(1025, 'x') + "}]")
+                      .status()
+                      .message()),
+      HasSubstr("f.yaml: recipes[0].description: 1025 bytes; at most 1024"));
+  std::string many = "recipes:\n";
+  for (int i = 0; i < 201; ++i) many += "- name: r" + std::to_string(i) + "\n";
+  EXPECT_THAT(std::string(Options(many).status().message()),
+              HasSubstr("f.yaml: recipes: 201 recipes; at most 200"));
   // Nothing is thrown, however deep.
   EXPECT_FALSE(Options(std::string(100000, '[')).ok());
   EXPECT_FALSE(Options(std::string(3, '\xff')).ok());
