@@ -58,7 +58,7 @@ class Server {
   const ServingContext& serving() const { return serving_; }
 
  private:
-  explicit Server(const ServerOptions& options) : options_(options) {}
+  explicit Server(const ServerOptions& options) : options_(options), config_(options_.config) {}
 
   absl::Status TakeAddresses();
   absl::Status LoadModel();
@@ -75,6 +75,7 @@ class Server {
   absl::Status TryReload();
 
   const ServerOptions options_;
+  const v1::ServerConfig& config_;  // of the options
   ServingContext serving_;
   // In order of making; each outlives what comes after it.
   Checkpoint checkpoint_;
