@@ -21,6 +21,7 @@
 #include "base/check.h"
 #include "kernels/cpu/threads.h"
 #include "server/lifecycle/server.h"
+#include "server/settings/config.h"
 #include "swaa/v1/inference_service.grpc.pb.h"
 
 namespace swaa {
@@ -166,10 +167,12 @@ void Compare(server::Server* server, int clients) {
 
 void Main(const std::string& model) {
   SWAA_CHECK(server::ConfigureLogging(server::LogFormat::kText, "error").ok());
-  server::ServerOptions options;
-  options.model_path = model;
-  options.listen_address = "127.0.0.1:0";
-  auto server = server::Server::Start(options);
+  v1::ServerConfig config;
+  config.mutable_model()->set_path(model);
+  config.mutable_network()->set_listen_address("127.0.0.1:0");
+  const absl::StatusOr<server::ServerOptions> options = server::MakeServerOptions("", {}, config);
+  SWAA_CHECK(options.ok()) << options.status().ToString();
+  auto server = server::Server::Start(*options);
   SWAA_CHECK(server.ok()) << server.status().ToString();
   std::printf(
       "Prompts of %d tokens, %d generated, %d requests a client one by one; medians of %d "

@@ -14,39 +14,53 @@
 namespace swaa::tools {
 namespace {
 
-std::string Dashed(const std::string& name) { return absl::StrReplaceAll(name, {{"_", "-"}}); }
+// A flag, whoever has declared it.
+struct Flag : MadeFlag {
+  bool is_bool = false;
+};
 
-// The flag that is declared for a name of the command's list.
-absl::CommandLineFlag* Declared(const std::string& name, const CommandHelp& command) {
-  absl::CommandLineFlag* own = absl::FindCommandLineFlag(command.flag_prefix + name);
-  return own != nullptr ? own : absl::FindCommandLineFlag(name);
-}
-
-// The command's flag of this name, or null.
-absl::CommandLineFlag* FindFlag(const std::string& dashed, const CommandHelp& command) {
-  const std::string name = absl::StrReplaceAll(dashed, {{"-", "_"}});
-  const auto& names = command.flag_names;
-  if (std::find(names.begin(), names.end(), name) == names.end()) return nullptr;
-  return Declared(name, command);
-}
-
-absl::Status UnknownFlag(const std::string& name, const CommandHelp& command) {
-  const std::string known =
-      absl::StrJoin(command.flag_names, " ",
-                    [](std::string* out, auto& flag) { absl::StrAppend(out, "--", Dashed(flag)); });
-  return absl::InvalidArgumentError(
-      absl::StrCat("--", name, ": no such flag here; there are ", known));
-}
-
-absl::Status SetFlag(const std::string& name, absl::CommandLineFlag* flag,
-                     const std::string& value) {
+absl::Status ParseDeclared(absl::CommandLineFlag* flag, const std::string& name,
+                           const std::string& value) {
   std::string error;
   if (flag->ParseFrom(value, &error)) return absl::OkStatus();
   const bool says_how = error.find("; ") != std::string::npos;
   return absl::InvalidArgumentError(
-      absl::StrCat("--", Dashed(name), ": \"", value, "\" is not understood; ",
+      absl::StrCat("--", name, ": \"", value, "\" is not understood; ",
                    says_how ? error.substr(error.find("; ") + 2)
                             : absl::StrCat("it is ", std::string(flag->Help()))));
+}
+
+// All flags of the command, as help lists them.
+std::vector<Flag> FlagsOf(const CommandHelp& command) {
+  std::vector<Flag> flags;
+  for (const MadeFlag& made : command.made_flags) flags.push_back({made});
+  for (const std::string& name : command.flag_names) {
+    absl::CommandLineFlag* declared = absl::FindCommandLineFlag(command.flag_prefix + name);
+    if (declared == nullptr) declared = absl::FindCommandLineFlag(name);
+    const std::string dashed = absl::StrReplaceAll(name, {{"_", "-"}});
+    flags.push_back({{dashed, std::string(declared->Help()), declared->DefaultValue(),
+                      [declared, dashed](const std::string& value) {
+                        return ParseDeclared(declared, dashed, value);
+                      }},
+                     declared->IsOfType<bool>()});
+  }
+  return flags;
+}
+
+// The one of this name, or null.
+const Flag* FindFlag(const std::string& name, const std::vector<Flag>& flags) {
+  const std::string dashed = absl::StrReplaceAll(name, {{"_", "-"}});
+  const auto found = std::find_if(flags.begin(), flags.end(),
+                                  [&](const Flag& flag) { return flag.name == dashed; });
+  return found == flags.end() ? nullptr : &*found;
+}
+
+absl::Status UnknownFlag(const std::string& name, const std::vector<Flag>& flags) {
+  const std::string known = absl::StrJoin(flags, " ", [](std::string* out, const Flag& flag) {
+    absl::StrAppend(out, "--", flag.name);
+  });
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", name, ": no such flag here; there are ", known));
 }
 
 struct Token {
@@ -65,6 +79,7 @@ Token Split(const std::string& argument) {
 
 absl::StatusOr<std::vector<std::string>> ParseFlags(const std::vector<std::string>& arguments,
                                                     const CommandHelp& command) {
+  const std::vector<Flag> flags = FlagsOf(command);
   std::vector<std::string> rest;
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
@@ -77,22 +92,22 @@ absl::StatusOr<std::vector<std::string>> ParseFlags(const std::vector<std::strin
       continue;
     }
     Token token = Split(argument);
-    absl::CommandLineFlag* flag = FindFlag(token.name, command);
+    const Flag* flag = FindFlag(token.name, flags);
     if (flag == nullptr && !token.has_value && token.name.rfind("no", 0) == 0) {
-      flag = FindFlag(token.name.substr(2), command);
-      if (flag != nullptr && flag->IsOfType<bool>()) token = {token.name.substr(2), true, "false"};
+      flag = FindFlag(token.name.substr(2), flags);
+      if (flag != nullptr && flag->is_bool) token = {token.name.substr(2), true, "false"};
     }
-    if (flag == nullptr) return UnknownFlag(token.name, command);
-    if (!token.has_value && flag->IsOfType<bool>()) {
+    if (flag == nullptr) return UnknownFlag(token.name, flags);
+    if (!token.has_value && flag->is_bool) {
       token.value = "true";
     } else if (!token.has_value) {
       if (i + 1 == arguments.size()) {
         return absl::InvalidArgumentError(
-            absl::StrCat("--", token.name, ": wants a value; it is ", std::string(flag->Help())));
+            absl::StrCat("--", token.name, ": wants a value; it is ", flag->help));
       }
       token.value = arguments[++i];
     }
-    SWAA_RETURN_IF_ERROR(SetFlag(token.name, flag, token.value));
+    SWAA_RETURN_IF_ERROR(flag->set(token.value));
   }
   return rest;
 }
@@ -107,11 +122,10 @@ bool WantsHelp(const std::vector<std::string>& arguments) {
 
 std::string HelpText(const CommandHelp& command) {
   std::string text = absl::StrCat("usage: ", command.usage, "\n\n", command.summary, "\n\n");
-  for (const std::string& name : command.flag_names) {
-    const absl::CommandLineFlag* flag = Declared(name, command);
-    const std::string value = flag->DefaultValue();
-    absl::StrAppend(&text, "  --", Dashed(name), "\n      ", std::string(flag->Help()),
-                    value.empty() ? "" : absl::StrCat(" [", value, "]"), "\n");
+  for (const Flag& flag : FlagsOf(command)) {
+    absl::StrAppend(&text, "  --", flag.name, "\n      ", flag.help,
+                    flag.default_value.empty() ? "" : absl::StrCat(" [", flag.default_value, "]"),
+                    "\n");
   }
   return text;
 }

@@ -5,21 +5,55 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
+#include "base/status_macros.h"
 #include "kernels/cpu/threads.h"
 #include "server/lifecycle/server.h"
-#include "server/settings/flags.h"
+#include "server/settings/config.h"
+#include "server/settings/setting_table.h"
 #include "tools/commands.h"
 
+ABSL_FLAG(
+    std::string, config, "",
+    "a YAML file with settings and recipes, see docs/configuration.md; flags override it, and "
+    "its recipes are read again when it changes and on SIGHUP");
+ABSL_FLAG(std::string, port_file, "",
+          "a file to write the gRPC port to once the server is ready; the metrics port goes to the "
+          "same name with .metrics");
 ABSL_FLAG(bool, check_config, false,
           "say whether flags and configuration are in order for the model, and end");
 
 namespace swaa::tools {
 namespace {
 
-std::vector<std::string> FlagNames() {
-  std::vector<std::string> names = server::ServeFlagNames();
-  names.push_back("check_config");
-  return names;
+// What the command line sets.
+v1::ServerConfig& FromFlags() {
+  static auto* const kConfig = new v1::ServerConfig;
+  return *kConfig;
+}
+
+// One for each setting that has a flag.
+std::vector<MadeFlag> SettingFlags() {
+  std::vector<MadeFlag> flags;
+  for (const server::SettingEntry& entry : server::AllSettings()) {
+    if (entry.setting.flag().empty()) continue;
+    flags.push_back({entry.setting.flag(), entry.setting.help(), entry.setting.default_value(),
+                     [&entry](const std::string& text) {
+                       return server::SetByFlag(entry, text, &FromFlags());
+                     }});
+  }
+  return flags;
+}
+
+absl::StatusOr<server::ServerOptions> OptionsFromFlags() {
+  const std::string path = absl::GetFlag(FLAGS_config);
+  v1::ServerConfig file;
+  if (!path.empty()) {
+    SWAA_ASSIGN_OR_RETURN(file, server::ReadConfigFile(path));
+  }
+  SWAA_ASSIGN_OR_RETURN(server::ServerOptions options,
+                        server::MakeServerOptions(path, file, FromFlags()));
+  options.port_file = absl::GetFlag(FLAGS_port_file);
+  return options;
 }
 
 int Refuse(const absl::Status& status) {
@@ -32,19 +66,21 @@ int Serve(const std::vector<std::string>& arguments) {
     return Refuse(absl::InvalidArgumentError("\"" + arguments[0] +
                                              "\" is no flag; the model is given by --model"));
   }
-  absl::StatusOr<server::ServerOptions> options = server::ServerOptionsFromFlags();
+  absl::StatusOr<server::ServerOptions> options = OptionsFromFlags();
   if (!options.ok()) return Refuse(options.status());
   if (absl::GetFlag(FLAGS_check_config)) {
     if (absl::Status status = server::CheckServerOptions(*options); !status.ok()) {
       return Refuse(status);
     }
     std::printf("the configuration is in order: %zu recipes, the default is %s\n",
-                options->recipes.size(), options->default_recipe.c_str());
+                options->recipes.size(), options->config.default_recipe().c_str());
     return 0;
   }
   // Before the first thread: it may execute the program again.
-  kernels::cpu::ConfigureOpenMp(options->threads);
-  if (absl::Status status = server::ConfigureLogging(options->log_format, options->log_level);
+  kernels::cpu::ConfigureOpenMp(static_cast<int>(options->config.device().threads()));
+  const v1::LoggingConfig& logging = options->config.logging();
+  if (absl::Status status =
+          server::ConfigureLogging(server::LogFormatOf(logging.format()), logging.level());
       !status.ok()) {
     return Refuse(status);
   }
@@ -58,7 +94,8 @@ Command ServeCommand() {
   return {"serve",
           {.usage = "swaa serve --model FILE.gguf|FOLDER [flags]",
            .summary = "Serves a model over gRPC; every request chooses its own attention recipe.",
-           .flag_names = FlagNames()},
+           .flag_names = {"config", "port_file", "check_config"},
+           .made_flags = SettingFlags()},
           &Serve};
 }
 

@@ -18,6 +18,11 @@ absl::StatusOr<std::vector<bool>> ResolveIndices(const std::vector<uint32_t>& in
     return Invalid(absl::StrCat(field, ".layers"),
                    "selects no layer; name at least one, or leave the field out");
   }
+  if (indices.size() > static_cast<size_t>(num_layers)) {
+    return Invalid(absl::StrCat(field, ".layers"),
+                   absl::StrCat("names ", indices.size(), " layers; the model has ", num_layers,
+                                ", name each once"));
+  }
   std::vector<bool> layers(num_layers);
   for (uint32_t index : indices) {
     if (index >= static_cast<uint32_t>(num_layers)) {

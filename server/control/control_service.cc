@@ -2,20 +2,50 @@
 
 #include "server/control/control_service.h"
 
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 #include "kernels/device_state.h"
 #include "kernels/types.h"
 #include "server/generate/errors.h"
+#include "server/generate/request_bytes.h"
 #include "server/generate/request_validation.h"
 
 namespace swaa::server {
 namespace {
 
-// Ends the call with `status` and its trailers.
-grpc::ServerUnaryReactor* End(grpc::CallbackServerContext* call, const absl::Status& status) {
+// A request has names at most.
+constexpr size_t kMostRequestBytes = 64 << 10;
+
+template <typename Request>
+absl::StatusOr<Request> Parse(grpc::ByteBuffer bytes) {
+  if (bytes.Length() > kMostRequestBytes) {
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, "limit_exceeded",
+        absl::StrCat("request: ", bytes.Length(), " bytes; at most ", kMostRequestBytes));
+  }
+  Request request;
+  if (grpc::SerializationTraits<Request>::Deserialize(&bytes, &request).ok()) return request;
+  return MalformedRequest(Request::descriptor()->full_name());
+}
+
+// Parses the request, has it handled, and ends the call with what comes of it.
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* Answer(
+    grpc::CallbackServerContext* call, const grpc::ByteBuffer& bytes, grpc::ByteBuffer* answer,
+    absl::FunctionRef<absl::Status(const Request&, Response*)> handle) {
+  Response response;
+  const absl::StatusOr<Request> request = Parse<Request>(bytes);
+  absl::Status status = request.ok() ? handle(*request, &response) : request.status();
+  grpc::Status ended = ToGrpcStatus(status);
+  if (ended.ok()) {
+    bool own = false;
+    ended = grpc::SerializationTraits<Response>::Serialize(response, answer, &own);
+  }
   AddErrorTrailers(status, call);
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  reactor->Finish(ToGrpcStatus(status));
+  reactor->Finish(ended);
   return reactor;
 }
 
@@ -40,9 +70,8 @@ absl::Status AbortOne(ServingContext* serving, const std::string& id) {
 
 }  // namespace
 
-grpc::ServerUnaryReactor* ControlService::GetServerInfo(grpc::CallbackServerContext* call,
-                                                        const v1::GetServerInfoRequest*,
-                                                        v1::GetServerInfoResponse* response) {
+absl::Status ControlService::FillServerInfo(const v1::GetServerInfoRequest&,
+                                            v1::GetServerInfoResponse* response) {
   const EngineLoad load = serving_->engine->Load();
   response->set_version(serving_->version);
   response->set_instance_id(serving_->instance_id);
@@ -56,16 +85,14 @@ grpc::ServerUnaryReactor* ControlService::GetServerInfo(grpc::CallbackServerCont
   response->set_max_batch_tokens(serving_->engine_options.max_batch_tokens);
   response->set_max_loras(0);
   FillFacts(serving_->device_facts(), response);
-  return End(call, absl::OkStatus());
+  return absl::OkStatus();
 }
 
-grpc::ServerUnaryReactor* ControlService::GetModelInfo(grpc::CallbackServerContext* call,
-                                                       const v1::GetModelInfoRequest* request,
-                                                       v1::GetModelInfoResponse* response) {
+absl::Status ControlService::FillModelInfo(const v1::GetModelInfoRequest& request,
+                                           v1::GetModelInfoResponse* response) {
   const ServingModel& model = serving_->model;
-  if (absl::Status status = ValidateModelName(request->model(), model); !status.ok()) {
-    return End(call, status);
-  }
+  SWAA_RETURN_IF_ERROR(CheckBytes("model", request.model(), kMaxNameBytes));
+  SWAA_RETURN_IF_ERROR(ValidateModelName(request.model(), model));
   response->set_served_model_name(model.served_name);
   response->set_architecture(model.config.architecture);
   response->set_max_context_tokens(serving_->engine_options.max_context_tokens);
@@ -79,12 +106,10 @@ grpc::ServerUnaryReactor* ControlService::GetModelInfo(grpc::CallbackServerConte
   }
   response->set_supports_chat(model.chat_format != nullptr);
   response->set_supports_thinking(model.supports_thinking());
-  return End(call, absl::OkStatus());
+  return absl::OkStatus();
 }
 
-grpc::ServerUnaryReactor* ControlService::GetLoad(grpc::CallbackServerContext* call,
-                                                  const v1::GetLoadRequest*,
-                                                  v1::GetLoadResponse* response) {
+absl::Status ControlService::FillLoad(const v1::GetLoadRequest&, v1::GetLoadResponse* response) {
   const EngineLoad load = serving_->engine->Load();
   const AdmissionLoad admissions = serving_->workers->admission_load();
   response->set_running_requests(load.running);
@@ -102,54 +127,50 @@ grpc::ServerUnaryReactor* ControlService::GetLoad(grpc::CallbackServerContext* c
     out->set_kv_cache_bytes(recipe.kv_bytes);
     out->set_full_attention_kv_cache_bytes(recipe.full_attention_kv_bytes);
   }
-  return End(call, absl::OkStatus());
+  return absl::OkStatus();
 }
 
-grpc::ServerUnaryReactor* ControlService::Abort(grpc::CallbackServerContext* call,
-                                                const v1::AbortRequest* request,
-                                                v1::AbortResponse* response) {
-  if (request->target_case() == v1::AbortRequest::kRequestId) {
-    absl::Status status = AbortOne(serving_, request->request_id());
-    if (status.ok()) response->set_aborted_requests(1);
-    return End(call, status);
+absl::Status ControlService::AbortTarget(const v1::AbortRequest& request,
+                                         v1::AbortResponse* response) {
+  if (request.target_case() == v1::AbortRequest::kRequestId) {
+    SWAA_RETURN_IF_ERROR(ValidateRequestId(request.request_id()));
+    SWAA_RETURN_IF_ERROR(AbortOne(serving_, request.request_id()));
+    response->set_aborted_requests(1);
+    return absl::OkStatus();
   }
-  if (request->target_case() == v1::AbortRequest::kAllRequests && request->all_requests()) {
+  if (request.target_case() == v1::AbortRequest::kAllRequests && request.all_requests()) {
     // Those first that would otherwise reach the engine in between.
     const int32_t unread = serving_->pending.AbortAll();
     response->set_aborted_requests(unread + serving_->engine->AbortAll());
-    return End(call, absl::OkStatus());
+    return absl::OkStatus();
   }
-  return End(call, MakeError(absl::StatusCode::kInvalidArgument, "no_target",
-                             "target: not set, or all_requests false; name a request_id or set "
-                             "all_requests to true"));
+  return MakeError(absl::StatusCode::kInvalidArgument, "no_target",
+                   "target: not set, or all_requests false; name a request_id or set "
+                   "all_requests to true");
 }
 
-grpc::ServerUnaryReactor* ControlService::LoadLora(grpc::CallbackServerContext* call,
-                                                   const v1::LoadLoraRequest* request,
-                                                   v1::LoadLoraResponse*) {
-  return End(call, MakeError(absl::StatusCode::kUnimplemented, "lora_not_supported",
-                             absl::StrCat("lora_name: ", Quoted(request->lora_name()),
-                                          " cannot be loaded; this build serves the base model "
-                                          "alone (max_loras is 0)")));
+absl::Status ControlService::RefuseLora(const v1::LoadLoraRequest& request, v1::LoadLoraResponse*) {
+  SWAA_RETURN_IF_ERROR(CheckBytes("lora_name", request.lora_name(), kMaxNameBytes));
+  return MakeError(absl::StatusCode::kUnimplemented, "lora_not_supported",
+                   absl::StrCat("lora_name: ", Quoted(request.lora_name()),
+                                " cannot be loaded; this build serves the base model "
+                                "alone (max_loras is 0)"));
 }
 
-grpc::ServerUnaryReactor* ControlService::UnloadLora(grpc::CallbackServerContext* call,
-                                                     const v1::UnloadLoraRequest* request,
-                                                     v1::UnloadLoraResponse*) {
-  return End(call, MakeError(absl::StatusCode::kNotFound, "lora_not_found",
-                             absl::StrCat("lora_name: no adapter ", Quoted(request->lora_name()),
-                                          " is loaded, and none else is")));
+absl::Status ControlService::FindNoLora(const v1::UnloadLoraRequest& request,
+                                        v1::UnloadLoraResponse*) {
+  SWAA_RETURN_IF_ERROR(CheckBytes("lora_name", request.lora_name(), kMaxNameBytes));
+  return MakeError(absl::StatusCode::kNotFound, "lora_not_found",
+                   absl::StrCat("lora_name: no adapter ", Quoted(request.lora_name()),
+                                " is loaded, and none else is"));
 }
 
-grpc::ServerUnaryReactor* ControlService::ListLoras(grpc::CallbackServerContext* call,
-                                                    const v1::ListLorasRequest*,
-                                                    v1::ListLorasResponse*) {
-  return End(call, absl::OkStatus());
+absl::Status ControlService::FillLoras(const v1::ListLorasRequest&, v1::ListLorasResponse*) {
+  return absl::OkStatus();
 }
 
-grpc::ServerUnaryReactor* ControlService::ListRecipes(grpc::CallbackServerContext* call,
-                                                      const v1::ListRecipesRequest*,
-                                                      v1::ListRecipesResponse* response) {
+absl::Status ControlService::FillRecipes(const v1::ListRecipesRequest&,
+                                         v1::ListRecipesResponse* response) {
   const auto recipes = serving_->recipes.Get();
   for (const NamedRecipe& named : recipes->recipes()) {
     v1::NamedRecipe* out = response->add_named_recipes();
@@ -158,7 +179,65 @@ grpc::ServerUnaryReactor* ControlService::ListRecipes(grpc::CallbackServerContex
     out->set_description(named.description);
   }
   response->set_default_recipe_name(recipes->default_recipe().name);
-  return End(call, absl::OkStatus());
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* ControlService::GetServerInfo(grpc::CallbackServerContext* call,
+                                                        const grpc::ByteBuffer* request,
+                                                        grpc::ByteBuffer* response) {
+  return Answer<v1::GetServerInfoRequest, v1::GetServerInfoResponse>(
+      call, *request, response,
+      [this](const auto& in, auto* out) { return FillServerInfo(in, out); });
+}
+
+grpc::ServerUnaryReactor* ControlService::GetModelInfo(grpc::CallbackServerContext* call,
+                                                       const grpc::ByteBuffer* request,
+                                                       grpc::ByteBuffer* response) {
+  return Answer<v1::GetModelInfoRequest, v1::GetModelInfoResponse>(
+      call, *request, response,
+      [this](const auto& in, auto* out) { return FillModelInfo(in, out); });
+}
+
+grpc::ServerUnaryReactor* ControlService::GetLoad(grpc::CallbackServerContext* call,
+                                                  const grpc::ByteBuffer* request,
+                                                  grpc::ByteBuffer* response) {
+  return Answer<v1::GetLoadRequest, v1::GetLoadResponse>(
+      call, *request, response, [this](const auto& in, auto* out) { return FillLoad(in, out); });
+}
+
+grpc::ServerUnaryReactor* ControlService::Abort(grpc::CallbackServerContext* call,
+                                                const grpc::ByteBuffer* request,
+                                                grpc::ByteBuffer* response) {
+  return Answer<v1::AbortRequest, v1::AbortResponse>(
+      call, *request, response, [this](const auto& in, auto* out) { return AbortTarget(in, out); });
+}
+
+grpc::ServerUnaryReactor* ControlService::LoadLora(grpc::CallbackServerContext* call,
+                                                   const grpc::ByteBuffer* request,
+                                                   grpc::ByteBuffer* response) {
+  return Answer<v1::LoadLoraRequest, v1::LoadLoraResponse>(
+      call, *request, response, [this](const auto& in, auto* out) { return RefuseLora(in, out); });
+}
+
+grpc::ServerUnaryReactor* ControlService::UnloadLora(grpc::CallbackServerContext* call,
+                                                     const grpc::ByteBuffer* request,
+                                                     grpc::ByteBuffer* response) {
+  return Answer<v1::UnloadLoraRequest, v1::UnloadLoraResponse>(
+      call, *request, response, [this](const auto& in, auto* out) { return FindNoLora(in, out); });
+}
+
+grpc::ServerUnaryReactor* ControlService::ListLoras(grpc::CallbackServerContext* call,
+                                                    const grpc::ByteBuffer* request,
+                                                    grpc::ByteBuffer* response) {
+  return Answer<v1::ListLorasRequest, v1::ListLorasResponse>(
+      call, *request, response, [this](const auto& in, auto* out) { return FillLoras(in, out); });
+}
+
+grpc::ServerUnaryReactor* ControlService::ListRecipes(grpc::CallbackServerContext* call,
+                                                      const grpc::ByteBuffer* request,
+                                                      grpc::ByteBuffer* response) {
+  return Answer<v1::ListRecipesRequest, v1::ListRecipesResponse>(
+      call, *request, response, [this](const auto& in, auto* out) { return FillRecipes(in, out); });
 }
 
 }  // namespace swaa::server

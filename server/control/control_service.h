@@ -5,46 +5,72 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include "absl/status/status.h"
 #include "server/generate/serving_context.h"
 #include "swaa/v1/control_service.grpc.pb.h"
 
 namespace swaa::server {
 
-// Every method answers from memory, on gRPC's callback threads. Thread-safe.
-class ControlService final : public v1::ControlService::CallbackService {
+// Every method takes and gives raw bytes: with messages of its own, gRPC would answer one that does
+// not parse with UNIMPLEMENTED and no word.
+template <typename Service>
+using AllRaw = v1::ControlService::WithRawCallbackMethod_GetServerInfo<
+    v1::ControlService::WithRawCallbackMethod_GetModelInfo<
+        v1::ControlService::WithRawCallbackMethod_GetLoad<
+            v1::ControlService::WithRawCallbackMethod_Abort<
+                v1::ControlService::WithRawCallbackMethod_LoadLora<
+                    v1::ControlService::WithRawCallbackMethod_UnloadLora<
+                        v1::ControlService::WithRawCallbackMethod_ListLoras<
+                            v1::ControlService::WithRawCallbackMethod_ListRecipes<Service>>>>>>>>;
+
+// Every method answers from memory, on gRPC's callback threads. INVALID_ARGUMENT with the field,
+// the value and the limit for what is malformed or too long. Thread-safe.
+class ControlService final : public AllRaw<v1::ControlService::Service> {
  public:
   // `serving` outlives the service.
   explicit ControlService(ServingContext* serving) : serving_(serving) {}
 
   grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* call,
-                                          const v1::GetServerInfoRequest* request,
-                                          v1::GetServerInfoResponse* response) override;
+                                          const grpc::ByteBuffer* request,
+                                          grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* call,
-                                         const v1::GetModelInfoRequest* request,
-                                         v1::GetModelInfoResponse* response) override;
+                                         const grpc::ByteBuffer* request,
+                                         grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* GetLoad(grpc::CallbackServerContext* call,
-                                    const v1::GetLoadRequest* request,
-                                    v1::GetLoadResponse* response) override;
-  // NOT_FOUND for an id that is not live; INVALID_ARGUMENT without a target.
+                                    const grpc::ByteBuffer* request,
+                                    grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* call,
-                                  const v1::AbortRequest* request,
-                                  v1::AbortResponse* response) override;
-  // UNIMPLEMENTED: this build serves the base model alone.
+                                  const grpc::ByteBuffer* request,
+                                  grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* LoadLora(grpc::CallbackServerContext* call,
-                                     const v1::LoadLoraRequest* request,
-                                     v1::LoadLoraResponse* response) override;
-  // NOT_FOUND, as none is loaded.
+                                     const grpc::ByteBuffer* request,
+                                     grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* UnloadLora(grpc::CallbackServerContext* call,
-                                       const v1::UnloadLoraRequest* request,
-                                       v1::UnloadLoraResponse* response) override;
+                                       const grpc::ByteBuffer* request,
+                                       grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* ListLoras(grpc::CallbackServerContext* call,
-                                      const v1::ListLorasRequest* request,
-                                      v1::ListLorasResponse* response) override;
+                                      const grpc::ByteBuffer* request,
+                                      grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* ListRecipes(grpc::CallbackServerContext* call,
-                                        const v1::ListRecipesRequest* request,
-                                        v1::ListRecipesResponse* response) override;
+                                        const grpc::ByteBuffer* request,
+                                        grpc::ByteBuffer* response) override;
 
  private:
+  absl::Status FillServerInfo(const v1::GetServerInfoRequest& request,
+                              v1::GetServerInfoResponse* response);
+  absl::Status FillModelInfo(const v1::GetModelInfoRequest& request,
+                             v1::GetModelInfoResponse* response);
+  absl::Status FillLoad(const v1::GetLoadRequest& request, v1::GetLoadResponse* response);
+  // NOT_FOUND for an id that is not live; INVALID_ARGUMENT without a target.
+  absl::Status AbortTarget(const v1::AbortRequest& request, v1::AbortResponse* response);
+  // UNIMPLEMENTED: this build serves the base model alone.
+  absl::Status RefuseLora(const v1::LoadLoraRequest& request, v1::LoadLoraResponse* response);
+  // NOT_FOUND, as none is loaded.
+  absl::Status FindNoLora(const v1::UnloadLoraRequest& request, v1::UnloadLoraResponse* response);
+  absl::Status FillLoras(const v1::ListLorasRequest& request, v1::ListLorasResponse* response);
+  absl::Status FillRecipes(const v1::ListRecipesRequest& request,
+                           v1::ListRecipesResponse* response);
+
   ServingContext* const serving_;
 };
 

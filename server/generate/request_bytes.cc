@@ -100,9 +100,14 @@ absl::Status ParseRequest(grpc::ByteBuffer* bytes, v1::GenerateRequest* request)
       grpc::SerializationTraits<v1::GenerateRequest>::Deserialize(bytes, request);
   bytes->Clear();
   if (parsed.ok()) return absl::OkStatus();
+  return MalformedRequest(request->GetDescriptor()->full_name());
+}
+
+absl::Status MalformedRequest(const std::string& type) {
   return MakeError(absl::StatusCode::kInvalidArgument, "malformed_request",
-                   "request: the bytes are no swaa.v1.GenerateRequest, or a string in them is not "
-                   "UTF-8; send a message serialised from the published proto");
+                   absl::StrCat("request: the bytes are no ", type,
+                                ", or a string in them is not UTF-8; send a message serialised "
+                                "from the published proto"));
 }
 
 }  // namespace swaa::server

@@ -21,6 +21,9 @@ std::string PeekRequestId(const grpc::ByteBuffer& bytes);
 // take many times its bytes (an empty chat message has two bytes on the wire). Empties `bytes`.
 absl::Status ParseRequest(grpc::ByteBuffer* bytes, v1::GenerateRequest* request);
 
+// INVALID_ARGUMENT for bytes that are no message of this type.
+absl::Status MalformedRequest(const std::string& type);
+
 }  // namespace swaa::server
 
 #endif  // SWAA_SERVER_GENERATE_REQUEST_BYTES_H_

@@ -26,11 +26,6 @@ absl::Status CheckCount(const std::string& field, int count, int most, const std
                  absl::StrCat(field, ": ", count, " ", what, "; at most ", most, way_out));
 }
 
-absl::Status CheckBytes(const std::string& field, const std::string& value, int most) {
-  return CheckCount(field, static_cast<int>(value.size()), most, "bytes",
-                    absl::StrCat("; it begins ", Quoted(value.substr(0, 32))));
-}
-
 // What has no other bound than the message's.
 absl::Status CheckNames(const v1::GenerateRequest& request) {
   SWAA_RETURN_IF_ERROR(CheckBytes("model", request.model(), kMaxNameBytes));
@@ -231,6 +226,11 @@ absl::Status ReadForcedOutput(const v1::GenerateRequest& request, const ServingM
 }
 
 }  // namespace
+
+absl::Status CheckBytes(const std::string& field, const std::string& value, int most) {
+  return CheckCount(field, static_cast<int>(value.size()), most, "bytes",
+                    absl::StrCat("; it begins ", Quoted(value.substr(0, 32))));
+}
 
 absl::Status ValidateRequestId(const std::string& id) {
   if (id.size() > kMaxRequestIdBytes) {

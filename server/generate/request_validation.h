@@ -45,6 +45,9 @@ struct ValidRequest {
   std::string cache_salt;
 };
 
+// INVALID_ARGUMENT for a text of more than `most` bytes.
+absl::Status CheckBytes(const std::string& field, const std::string& value, int most);
+
 // INVALID_ARGUMENT for an id over 128 bytes or with bytes that are not printable ASCII.
 absl::Status ValidateRequestId(const std::string& id);
 

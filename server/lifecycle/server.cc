@@ -20,6 +20,7 @@
 #include "server/lifecycle/listen_check.h"
 #include "server/lifecycle/shutdown_signals.h"
 #include "server/lifecycle/warm_up.h"
+#include "server/settings/config.h"
 
 namespace swaa::server {
 namespace {
@@ -55,6 +56,21 @@ std::vector<std::string> RecipeNames(const RecipeCatalog& recipes) {
 
 std::string MiB(int64_t bytes) { return absl::StrFormat("%.0f MiB", bytes / 1048576.0); }
 
+absl::StatusOr<Checkpoint> ReadCheckpoint(const v1::ModelConfig& model) {
+  return LoadCheckpoint(model.path(),
+                        model.load_format() == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto);
+}
+
+MetricsEdges EdgesOf(const v1::MetricsConfig& config) {
+  MetricsEdges edges;
+  for (const auto& [given, taken] : {std::pair{&config.seconds_edges(), &edges.seconds},
+                                     {&config.ratio_edges(), &edges.ratio},
+                                     {&config.batch_tokens_edges(), &edges.batch_tokens}}) {
+    if (!given->empty()) taken->assign(given->begin(), given->end());
+  }
+  return edges;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
@@ -85,14 +101,15 @@ Server::~Server() {
 // Before the model is loaded, which takes its time.
 absl::Status Server::TakeAddresses() {
   SWAA_ASSIGN_OR_RETURN(open_file_limit_, RaiseOpenFileLimit());
-  SWAA_ASSIGN_OR_RETURN(listener_, Listener::Bind("--listen-address", options_.listen_address));
-  if (options_.metrics_address.empty()) return absl::OkStatus();
-  return CheckCanListen("--metrics-address", options_.metrics_address);
+  SWAA_ASSIGN_OR_RETURN(listener_,
+                        Listener::Bind("--listen-address", config_.network().listen_address()));
+  if (config_.network().metrics_address().empty()) return absl::OkStatus();
+  return CheckCanListen("--metrics-address", config_.network().metrics_address());
 }
 
 absl::Status Server::LoadModel() {
-  LogInfo(absl::StrCat("loading ", options_.model_path));
-  SWAA_ASSIGN_OR_RETURN(checkpoint_, LoadCheckpoint(options_.model_path, options_.load_format));
+  LogInfo(absl::StrCat("loading ", config_.model().path()));
+  SWAA_ASSIGN_OR_RETURN(checkpoint_, ReadCheckpoint(config_.model()));
   for (const std::string& warning : checkpoint_.warnings) LogWarning(warning);
   SWAA_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::Create(checkpoint_.tokenizer));
   absl::StatusOr<std::unique_ptr<ChatFormat>> chat = ChatFormat::Create(*tokenizer_);
@@ -103,31 +120,32 @@ absl::Status Server::LoadModel() {
     model.no_chat_reason = std::string(chat.status().message());
     LogWarning(absl::StrCat("chat is not served: ", model.no_chat_reason));
   }
-  model.served_name = options_.served_model_name.empty() ? NameFromPath(options_.model_path)
-                                                         : options_.served_model_name;
+  model.served_name = config_.model().served_name().empty() ? NameFromPath(config_.model().path())
+                                                            : config_.model().served_name();
   model.config = checkpoint_.config;
   model.defaults = checkpoint_.generation;
   model.tokenizer = tokenizer_.get();
   model.chat_format = chat_format_.get();
   model.prompt_bound = PromptBound(*tokenizer_, checkpoint_.config.max_context_tokens);
-  model.max_priority = options_.max_priority;
+  model.max_priority = static_cast<int32_t>(config_.scheduling().max_priority());
 
   ModelDeviceOptions device;
-  device.operators.device = options_.device;
-  device.operators.gpu_memory_utilization = options_.gpu_memory_utilization;
-  device.operators.dtype = options_.dtype;
-  device.operators.threads = options_.threads;
-  device.operators.instruction_set = options_.instruction_set;
-  device.kv_cache_bytes = options_.kv_cache_bytes;
-  device.max_step_tokens = options_.max_batch_tokens;
-  device.num_slots = options_.max_running_requests;
+  device.operators.device = config_.device().device();
+  device.operators.gpu_memory_utilization = config_.device().gpu_memory_utilization();
+  device.operators.dtype = config_.device().dtype();
+  device.operators.threads = static_cast<int>(config_.device().threads());
+  device.operators.instruction_set = config_.device().instruction_set();
+  // Zero, where nobody has set it: as suits the device.
+  device.kv_cache_bytes = static_cast<int64_t>(config_.device().kv_cache_bytes());
+  device.max_step_tokens = static_cast<int32_t>(config_.scheduling().max_batch_tokens());
+  device.num_slots = static_cast<int32_t>(config_.scheduling().max_running_requests());
   device.on_progress = ProgressLogger();
   absl::StatusOr<std::unique_ptr<Device>> made = CreateModelDevice(checkpoint_, device);
   if (absl::IsResourceExhausted(made.status())) {
     return absl::ResourceExhaustedError(absl::StrCat(
         std::string(made.status().message()), "; what takes memory beside the weights: ",
-        "--kv-cache-bytes ", options_.kv_cache_bytes, ", --max-batch-tokens ",
-        options_.max_batch_tokens, ", --max-running-requests ", options_.max_running_requests));
+        "--kv-cache-bytes ", device.kv_cache_bytes, ", --max-batch-tokens ", device.max_step_tokens,
+        ", --max-running-requests ", device.num_slots));
   }
   SWAA_RETURN_IF_ERROR(made.status());
   device_ = *std::move(made);
@@ -142,19 +160,43 @@ absl::Status Server::LoadModel() {
 absl::StatusOr<RecipeCatalog> Server::MakeRecipes(const ServerOptions& options) const {
   absl::StatusOr<RecipeCatalog> catalog =
       RecipeCatalog::Create(options.recipes, checkpoint_.config.num_layers,
-                            serving_.model.supports_thinking(), options.default_recipe);
+                            serving_.model.supports_thinking(), options.config.default_recipe());
   if (catalog.ok() || options.config_path.empty()) return catalog;
   return absl::Status(
       catalog.status().code(),
       absl::StrCat(options.config_path, ": ", std::string(catalog.status().message())));
 }
 
+namespace {
+
+Experiments::Options ExperimentsOptions(const v1::ServerConfig& config) {
+  const v1::ExperimentStorageConfig& storage = config.experiment_storage();
+  const v1::ExperimentGuardrailConfig& guardrail = config.experiment_guardrail();
+  Experiments::Options options{.path = storage.path(),
+                               .key_file = storage.key_file(),
+                               .exposure_log = storage.exposure_log(),
+                               .outcome_window = ToDuration(storage.outcome_window()),
+                               .check_interval = ToDuration(guardrail.check_interval())};
+  const absl::Duration limit = ToDuration(guardrail.max_time_to_first_token_p95());
+  if (limit > absl::ZeroDuration()) options.max_time_to_first_token_p95 = limit;
+  return options;
+}
+
+}  // namespace
+
+Shadows::Options ShadowOptions(const v1::ServerConfig& config) {
+  return {.share = config.shadow().share(),
+          .baseline_recipe = config.shadow().baseline_recipe(),
+          .max_waiting = config.shadow().max_waiting()};
+}
+
 absl::StatusOr<ExperimentSet> Server::MakeExperiments(const ServerOptions& options,
                                                       const RecipeCatalog& recipes) const {
-  if (recipes.Find(options.shadow.baseline_recipe) == nullptr) {
+  const std::string& baseline = options.config.shadow().baseline_recipe();
+  if (recipes.Find(baseline) == nullptr) {
     return absl::InvalidArgumentError(
         absl::StrCat(options.config_path, ": shadow.baseline_recipe: there is no recipe ",
-                     Quoted(options.shadow.baseline_recipe), "; there are ", recipes.Names()));
+                     Quoted(baseline), "; there are ", recipes.Names()));
   }
   const RecipeView view{
       [&recipes](const std::string& name) -> std::optional<ArmRecipe> {
@@ -163,7 +205,7 @@ absl::StatusOr<ExperimentSet> Server::MakeExperiments(const ServerOptions& optio
         return ArmRecipe{named->recipe, named->thinking_mode, named->lora_name};
       },
       recipes.Names()};
-  absl::StatusOr<ExperimentSet> set = experiments_->Check(options.experiments, view);
+  absl::StatusOr<ExperimentSet> set = experiments_->Check(options.config.experiments(), view);
   if (set.ok() || options.config_path.empty()) return set;
   return absl::Status(
       set.status().code(),
@@ -171,10 +213,10 @@ absl::StatusOr<ExperimentSet> Server::MakeExperiments(const ServerOptions& optio
 }
 
 absl::Status Server::StartExperiments() {
-  SWAA_ASSIGN_OR_RETURN(experiments_, Experiments::Create(options_.experiment_storage));
+  SWAA_ASSIGN_OR_RETURN(experiments_, Experiments::Create(ExperimentsOptions(options_.config)));
   serving_.experiments = experiments_.get();
   SWAA_ASSIGN_OR_RETURN(ExperimentSet set, MakeExperiments(options_, *serving_.recipes.Get()));
-  if (!set.experiments().empty() && options_.experiment_storage.path.empty()) {
+  if (!set.experiments().empty() && options_.config.experiment_storage().path().empty()) {
     LogWarning(
         "experiments are kept in memory and are gone when the server ends; set "
         "experiment_storage.path");
@@ -185,35 +227,42 @@ absl::Status Server::StartExperiments() {
 absl::Status Server::StartEngine() {
   serving_.version = SWAA_VERSION;
   serving_.instance_id = RandomId();
-  serving_.log_format = options_.log_format;
-  serving_.stream_buffer_bytes = static_cast<size_t>(options_.stream_buffer_bytes);
+  serving_.log_format = LogFormatOf(config_.logging().format());
+  serving_.stream_buffer_bytes = static_cast<size_t>(config_.streaming().buffer_bytes());
   const auto recipes = serving_.recipes.Get();
   metrics_ = std::make_unique<Metrics>(*recipes, serving_.version, serving_.model.served_name,
-                                       serving_.device.backend, options_.metrics_edges);
+                                       serving_.device.backend, EdgesOf(config_.metrics()));
   serving_.metrics = metrics_.get();
   // Three at least, one each for streams, small and large prompts; tokenising and serialising are
   // light beside the model.
   workers_ = std::make_unique<WorkerPool>(WorkerPool::Options{
       .threads = std::clamp(options_.processors / 4, 3, 8),
-      .max_queued_admissions = static_cast<size_t>(options_.max_queued_requests),
-      .max_admission_bytes = options_.max_unread_bytes});
+      .max_queued_admissions = config_.scheduling().max_queued_requests(),
+      .max_admission_bytes = static_cast<int64_t>(config_.scheduling().max_unread_bytes())});
   serving_.workers = workers_.get();
-  slow_readers_ = std::make_unique<SlowReaderWatch>(options_.slow_reader_timeout);
+  slow_readers_ =
+      std::make_unique<SlowReaderWatch>(ToDuration(config_.streaming().slow_reader_timeout()));
   serving_.slow_readers = slow_readers_.get();
-  serving_.drain_rate.set_bounds(options_.retry);
+  serving_.drain_rate.set_bounds({.initial = ToDuration(config_.retry().initial_pushback()),
+                                  .shortest = ToDuration(config_.retry().min_pushback()),
+                                  .longest = ToDuration(config_.retry().max_pushback())});
 
   serving_.engine_options.max_batch_tokens = serving_.device.max_step_tokens;
-  serving_.engine_options.max_running_requests = options_.max_running_requests;
-  serving_.engine_options.max_queued_requests = options_.max_queued_requests;
+  serving_.engine_options.max_running_requests =
+      static_cast<int32_t>(config_.scheduling().max_running_requests());
+  serving_.engine_options.max_queued_requests =
+      static_cast<int32_t>(config_.scheduling().max_queued_requests());
   serving_.engine_options.max_context_tokens = checkpoint_.config.max_context_tokens;
-  serving_.engine_options.prefix_cache = options_.prefix_cache;
+  serving_.engine_options.prefix_cache = config_.scheduling().prefix_cache();
+  serving_.engine_options.priority_aging =
+      absl::ToChronoNanoseconds(ToDuration(config_.scheduling().priority_aging()));
   engine_ = Engine::Create(
       serving_.engine_options, device_.get(), tokenizer_.get(),
       {.on_step = [metrics = metrics_.get()](const StepRecord& step) { metrics->OnStep(step); },
        .on_device_lost =
            [this](const absl::Status& status) { Fail(std::string(status.message())); }});
   serving_.engine = engine_.get();
-  shadows_ = std::make_unique<Shadows>(options_.shadow, engine_.get(), &serving_.recipes,
+  shadows_ = std::make_unique<Shadows>(ShadowOptions(options_.config), engine_.get(), &serving_.recipes,
                                        experiments_.get(), metrics_.get());
   serving_.shadows = shadows_.get();
   absl::Status warm = WarmUp(engine_.get(), recipes->default_recipe().recipe);
@@ -238,16 +287,16 @@ absl::Status Server::StartMetrics() {
         .open = connection_guard_ == nullptr ? 0 : connection_guard_->open(),
         .cut_off = connection_guard_ == nullptr ? 0 : connection_guard_->cut_off()};
   });
-  if (options_.metrics_address.empty()) return absl::OkStatus();
+  if (config_.network().metrics_address().empty()) return absl::OkStatus();
   try {
     // A connection that says nothing holds a thread until the timeout.
-    exposer_ = std::make_unique<prometheus::Exposer>(
-        std::vector<std::string>{"listening_ports", options_.metrics_address, "num_threads", "16",
-                                 "request_timeout_ms", "2000", "keep_alive_timeout_ms", "2000"});
+    exposer_ = std::make_unique<prometheus::Exposer>(std::vector<std::string>{
+        "listening_ports", config_.network().metrics_address(), "num_threads", "16",
+        "request_timeout_ms", "2000", "keep_alive_timeout_ms", "2000"});
   } catch (const std::exception& error) {
-    return absl::UnavailableError(
-        absl::StrCat("--metrics-address: cannot listen on ", Quoted(options_.metrics_address), ": ",
-                     error.what(), "; is the port taken, or the address not this machine's?"));
+    return absl::UnavailableError(absl::StrCat(
+        "--metrics-address: cannot listen on ", Quoted(config_.network().metrics_address()), ": ",
+        error.what(), "; is the port taken, or the address not this machine's?"));
   }
   exposer_->RegisterCollectable(metrics_->registry());
   exposer_->RegisterCollectable(load_collector_);
@@ -277,14 +326,15 @@ bool Server::failed() const {
 }
 
 void Server::Drain() {
-  const absl::Time until = SteadyNow() + options_.drain_grace;
+  const absl::Duration grace = ToDuration(config_.network().drain_grace());
+  const absl::Time until = SteadyNow() + grace;
   serving_.draining.store(true);
   SetReady();
   engine_->StartDrain();
-  if (!engine_->AwaitIdle(options_.drain_grace)) {
+  if (!engine_->AwaitIdle(grace)) {
     serving_.grace_over.store(true);
-    LogWarning(absl::StrCat("requests still ran after ", absl::FormatDuration(options_.drain_grace),
-                            "; aborting ", engine_->AbortAll()));
+    LogWarning(absl::StrCat("requests still ran after ", absl::FormatDuration(grace), "; aborting ",
+                            engine_->AbortAll()));
     engine_->AwaitIdle(kLastWords);
   }
   serving_.live_streams.AwaitNone(std::max(until - SteadyNow(), kLastWords));
@@ -366,13 +416,13 @@ int RunServer(const ServerOptions& options) {
 }
 
 absl::Status CheckServerOptions(const ServerOptions& options) {
-  SWAA_ASSIGN_OR_RETURN(Checkpoint checkpoint,
-                        LoadCheckpoint(options.model_path, options.load_format));
+  SWAA_ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(options.config.model()));
   SWAA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Create(checkpoint.tokenizer));
   const absl::StatusOr<std::unique_ptr<ChatFormat>> chat = ChatFormat::Create(*tokenizer);
   return RecipeCatalog::Create(options.recipes, checkpoint.config.num_layers,
-                               chat.ok() && (*chat)->supports_thinking(), options.default_recipe)
+                               chat.ok() && (*chat)->supports_thinking(),
+                               options.config.default_recipe())
       .status();
 }
 

@@ -61,7 +61,7 @@ class Server {
   const ServingContext& serving() const { return serving_; }
 
  private:
-  explicit Server(const ServerOptions& options) : options_(options) {}
+  explicit Server(const ServerOptions& options) : options_(options), config_(options_.config) {}
 
   absl::Status TakeAddresses();
   absl::Status LoadModel();
@@ -82,6 +82,7 @@ class Server {
   absl::Status TryReload();
 
   const ServerOptions options_;
+  const v1::ServerConfig& config_;  // of the options
   ServingContext serving_;
   // In order of making; each outlives what comes after it.
   Checkpoint checkpoint_;
@@ -114,6 +115,9 @@ class Server {
   int64_t open_file_limit_ = 0;
   std::atomic<bool> reached_{true};  // by new clients, as the self-check has it
 };
+
+// What a configuration says of shadows.
+Shadows::Options ShadowOptions(const v1::ServerConfig& config);
 
 // `swaa serve`: starts, says so, waits for SIGTERM or SIGINT, drains. The process's exit code.
 int RunServer(const ServerOptions& options);

@@ -13,6 +13,7 @@
 #include "base/status_macros.h"
 #include "server/generate/errors.h"
 #include "server/lifecycle/server.h"
+#include "server/settings/config.h"
 
 namespace swaa::server {
 namespace {
@@ -28,30 +29,33 @@ constexpr absl::Duration kProbeTimeout = absl::Seconds(3);
 // such.
 void IgnoreProtobufLog(google::protobuf::LogLevel, const char*, int, const std::string&) {}
 
-void SetDuration(const char* argument, absl::Duration duration, grpc::ServerBuilder* builder) {
-  if (duration == absl::InfiniteDuration()) return;
-  builder->AddChannelArgument(argument, static_cast<int>(absl::ToInt64Milliseconds(duration)));
+void SetDuration(const char* argument, const google::protobuf::Duration& duration,
+                 grpc::ServerBuilder* builder) {
+  builder->AddChannelArgument(argument,
+                              static_cast<int>(absl::ToInt64Milliseconds(ToDuration(duration))));
 }
 
 // What a client may cost before it has sent a request.
-void BoundClients(const ServerOptions& options, grpc::ServerBuilder* builder) {
+void BoundClients(const v1::NetworkConfig& network, grpc::ServerBuilder* builder) {
   builder->SetMaxReceiveMessageSize(kMaxReceiveBytes);
   builder->SetMaxSendMessageSize(kMaxSendBytes);
   // A few bytes may inflate to any number before their size is looked at.
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
   grpc::ResourceQuota quota("swaa");
-  quota.Resize(static_cast<size_t>(options.grpc_memory_bytes));
+  quota.Resize(static_cast<size_t>(network.grpc_memory_bytes()));
   builder->SetResourceQuota(quota);
-  SetDuration(GRPC_ARG_KEEPALIVE_TIME_MS, options.keepalive_interval, builder);
-  SetDuration(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, options.keepalive_timeout, builder);
+  SetDuration(GRPC_ARG_KEEPALIVE_TIME_MS, network.keepalive_interval(), builder);
+  SetDuration(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, network.keepalive_timeout(), builder);
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   SetDuration(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-              options.min_client_ping_interval, builder);
-  SetDuration(GRPC_ARG_MAX_CONNECTION_AGE_MS, options.max_connection_age, builder);
-  SetDuration(GRPC_ARG_MAX_CONNECTION_IDLE_MS, options.max_connection_idle, builder);
+              network.min_client_ping_interval(), builder);
+  if (const auto& age = network.max_connection_age(); ToDuration(age) > absl::ZeroDuration()) {
+    SetDuration(GRPC_ARG_MAX_CONNECTION_AGE_MS, age, builder);
+  }
+  SetDuration(GRPC_ARG_MAX_CONNECTION_IDLE_MS, network.max_connection_idle(), builder);
   // For the client's first words, not for TLS alone.
-  SetDuration(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, options.handshake_timeout, builder);
+  SetDuration(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, network.handshake_timeout(), builder);
 }
 
 }  // namespace
@@ -65,7 +69,7 @@ absl::Status Server::Listen() {
   control_service_ = std::make_unique<ControlService>(&serving_);
   experiment_service_ = std::make_unique<ExperimentService>(&serving_);
   grpc::ServerBuilder builder;
-  BoundClients(options_, &builder);
+  BoundClients(config_.network(), &builder);
   builder.RegisterService(inference_service_.get());
   builder.RegisterService(control_service_.get());
   builder.RegisterService(experiment_service_.get());
@@ -76,13 +80,14 @@ absl::Status Server::Listen() {
   if (grpc_server_ == nullptr) return absl::InternalError("gRPC did not start");
   // Two descriptors each: gRPC's and the guard's.
   const int64_t possible = std::max<int64_t>((open_file_limit_ - kOtherOpenFiles) / 2, 1);
-  if (possible < options_.max_connections) {
+  if (possible < config_.network().max_connections()) {
     LogWarning(absl::StrCat("the limit of open files, ", open_file_limit_, ", allows ", possible,
-                            " connections instead of ", options_.max_connections));
+                            " connections instead of ", config_.network().max_connections()));
   }
   connection_guard_ = std::make_unique<ConnectionGuard>(ConnectionGuard::Options{
-      .max_connections = static_cast<int>(std::min<int64_t>(options_.max_connections, possible)),
-      .max_debt_bytes = options_.grpc_memory_bytes});
+      .max_connections =
+          static_cast<int>(std::min<int64_t>(config_.network().max_connections(), possible)),
+      .max_debt_bytes = static_cast<int64_t>(config_.network().grpc_memory_bytes())});
   serving_.connections = connection_guard_.get();
   SWAA_RETURN_IF_ERROR(listener_->Start([this](int fd) {
     if (!connection_guard_->Add(fd)) return false;
@@ -93,8 +98,8 @@ absl::Status Server::Listen() {
   }));
   SetReady();
   self_check_ = std::make_unique<SelfCheck>(
-      SelfCheck::Options{.interval = options_.self_check_interval,
-                         .dead_after = options_.self_check_dead_after},
+      SelfCheck::Options{.interval = ToDuration(config_.network().self_check_interval()),
+                         .dead_after = ToDuration(config_.network().self_check_dead_after())},
       [this] { return listener_->Probe(kProbeTimeout); },
       [this](bool reached) {
         reached_.store(reached);

@@ -48,7 +48,7 @@ absl::Status Server::TryReload() {
   // stay, with recipes of their own.
   serving_.recipes.Set(std::move(recipes));
   SWAA_RETURN_IF_ERROR(experiments_->Adopt(std::move(experiments)));
-  shadows_->SetOptions(options.shadow);
+  shadows_->SetOptions(ShadowOptions(options.config));
   LogInfo(absl::StrCat("recipes are now ", names, "; the default is ", default_name));
   const std::vector<std::string> fixed = ChangedFixedSettings(options_.from_file, file);
   if (!fixed.empty()) {

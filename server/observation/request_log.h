@@ -39,6 +39,11 @@ struct RequestRecord {
 
 enum class LogFormat { kText, kJson };
 
+// By its name in the configuration, text or json.
+inline LogFormat LogFormatOf(const std::string& name) {
+  return name == "json" ? LogFormat::kJson : LogFormat::kText;
+}
+
 // "stop", "length", "cancelled"; "none" where absent.
 std::string FinishReasonName(const std::optional<FinishReason>& reason);
 

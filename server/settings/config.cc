@@ -5,7 +5,6 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
-#include <map>
 #include <memory>
 #include <set>
 #include <unistd.h>
@@ -29,34 +28,6 @@ using google::protobuf::Reflection;
 
 // The largest file that is read; a real one has a few KiB.
 constexpr size_t kMostFileBytes = size_t{4} << 20;
-
-const std::map<std::string, std::string>& FlagsByKey() {
-  static const auto* const kFlags = new std::map<std::string, std::string>{
-      {"model.path", "model"},
-      {"model.served_name", "served_model_name"},
-      {"model.load_format", "load_format"},
-      {"device.kv_cache_bytes", "kv_cache_bytes"},
-      {"device.threads", "threads"},
-      {"device.dtype", "dtype"},
-      {"device.instruction_set", "instruction_set"},
-      {"device.device", "device"},
-      {"device.gpu_memory_utilization", "gpu_memory_utilization"},
-      {"scheduling.max_batch_tokens", "max_batch_tokens"},
-      {"scheduling.max_running_requests", "max_running_requests"},
-      {"scheduling.max_queued_requests", "max_queued_requests"},
-      {"scheduling.prefix_cache", "prefix_cache"},
-      {"network.listen_address", "listen_address"},
-      {"network.metrics_address", "metrics_address"},
-      {"network.drain_grace", "drain_grace_seconds"},
-      {"network.max_connection_age", "max_connection_age_seconds"},
-      {"streaming.buffer_bytes", "stream_buffer_bytes"},
-      {"streaming.slow_reader_timeout", "slow_reader_timeout_seconds"},
-      {"logging.format", "log_format"},
-      {"logging.level", "log_level"},
-      {"default_recipe", "default_recipe"},
-  };
-  return *kFlags;
-}
 
 std::vector<const FieldDescriptor*> SetFields(const Message& message) {
   std::vector<const FieldDescriptor*> fields;
@@ -147,11 +118,6 @@ bool IsBlank(const std::string& text) {
 
 }  // namespace
 
-std::string FlagOfKey(const std::string& key) {
-  auto found = FlagsByKey().find(key);
-  return found == FlagsByKey().end() ? "" : found->second;
-}
-
 std::set<std::string> KeysOf(const v1::ServerConfig& config) {
   std::set<std::string> keys;
   CollectKeys(config, "", &keys);
@@ -179,7 +145,8 @@ std::vector<std::string> ChangedFixedSettings(const v1::ServerConfig& before,
   std::vector<std::string> changed;
   for (const std::string& key : keys) {
     const size_t dot = key.find('.');
-    if (dot == std::string::npos) continue;  // recipes and the default: they reload
+    // Recipes, experiments and shadows reload.
+    if (dot == std::string::npos || key.starts_with("shadow.")) continue;
     const FieldDescriptor* section =
         v1::ServerConfig::descriptor()->FindFieldByName(key.substr(0, dot));
     const FieldDescriptor* setting = section->message_type()->FindFieldByName(key.substr(dot + 1));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "engine/recipe/recipe.h"
 #include "server/settings/options.h"
 #include "swaa/v1/config.pb.h"
@@ -26,9 +27,7 @@ absl::StatusOr<ServerOptions> MakeServerOptions(const std::string& config_path,
                                                 const v1::ServerConfig& from_file,
                                                 const v1::ServerConfig& from_flags);
 
-// The flag that stands for a key ("scheduling.max_batch_tokens" -> "max_batch_tokens"); empty if
-// none does.
-std::string FlagOfKey(const std::string& key);
+absl::Duration ToDuration(const google::protobuf::Duration& proto);
 
 // The keys that are set: "scheduling.max_batch_tokens", "recipes".
 std::set<std::string> KeysOf(const v1::ServerConfig& config);

@@ -3,61 +3,38 @@
 #include "server/settings/yaml_message.h"
 
 #include <algorithm>
-#include <cctype>
-#include <cmath>
 #include <exception>
-#include <limits>
 #include <set>
 #include <sstream>
 #include <vector>
 
 #include <google/protobuf/descriptor.h>
-#include <google/protobuf/duration.pb.h>
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "engine/tokenizer/utf8.h"
 #include "server/generate/errors.h"
+#include "server/settings/field_text.h"
 #include "server/settings/values.h"
 
 namespace swaa::server {
 namespace {
 
 using google::protobuf::Descriptor;
-using google::protobuf::EnumDescriptor;
-using google::protobuf::EnumValueDescriptor;
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::Reflection;
 
-constexpr char kDurationType[] = "google.protobuf.Duration";
 // Anchors can make a small file a deep or cyclic tree; no message here is as deep.
 constexpr int kMostDepth = 32;
-// google.protobuf.Duration's own limit is 10,000 years; a century is forever to a server.
-constexpr absl::Duration kLongest = absl::Hours(24 * 365 * 100);
 
 std::vector<std::string> FieldNames(const Descriptor& type) {
   std::vector<std::string> names;
   for (int i = 0; i < type.field_count(); ++i) names.push_back(type.field(i)->name());
   return names;
-}
-
-// THINKING_MODE_ENABLED without the enum's prefix, in small letters.
-std::string ShortName(const EnumValueDescriptor& value) {
-  std::string prefix;
-  for (const char c : value.type()->name()) {
-    if (std::isupper(static_cast<unsigned char>(c)) && !prefix.empty()) prefix += '_';
-    prefix += absl::ascii_toupper(static_cast<unsigned char>(c));
-  }
-  prefix += '_';
-  const std::string& name = value.name();
-  return absl::AsciiStrToLower(name.rfind(prefix, 0) == 0 ? name.substr(prefix.size()) : name);
 }
 
 class Reader {
@@ -151,127 +128,15 @@ class Reader {
   // Sets the field, or appends to it.
   absl::Status ReadOne(const YAML::Node& node, const std::string& path, int depth,
                        const FieldDescriptor& field, Message* message) const {
-    const Reflection& reflection = *message->GetReflection();
-    if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-      if (field.message_type()->full_name() == kDurationType) {
-        return ReadDuration(node, path, reflection.MutableMessage(message, &field));
-      }
+    if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE && !IsDuration(field) &&
+        !IsTimestamp(field)) {
+      const Reflection& reflection = *message->GetReflection();
       return ReadMessage(node, path, depth + 1,
                          field.is_repeated() ? reflection.AddMessage(message, &field)
                                              : reflection.MutableMessage(message, &field));
     }
-    switch (field.cpp_type()) {
-      case FieldDescriptor::CPPTYPE_STRING:
-        return ReadString(node, path, field, message);
-      case FieldDescriptor::CPPTYPE_BOOL:
-        return ReadBool(node, path, field, message);
-      case FieldDescriptor::CPPTYPE_DOUBLE:
-        return ReadDouble(node, path, field, message);
-      case FieldDescriptor::CPPTYPE_UINT32:
-      case FieldDescriptor::CPPTYPE_UINT64:
-        return ReadUnsigned(node, path, field, message);
-      case FieldDescriptor::CPPTYPE_ENUM:
-        return ReadEnum(node, path, field, message);
-      default:
-        return Wrong(node, path, absl::StrCat("a ", field.cpp_type_name(), " cannot be read"));
-    }
-  }
-
-  absl::Status ReadString(const YAML::Node& node, const std::string& path,
-                          const FieldDescriptor& field, Message* message) const {
-    // yaml-cpp turns some escapes into single bytes.
-    if (!node.IsScalar() || ValidUtf8Prefix(node.Scalar()) < node.Scalar().size()) {
-      return Expected(node, path, "UTF-8 text");
-    }
-    const Reflection& reflection = *message->GetReflection();
-    if (field.is_repeated()) {
-      reflection.AddString(message, &field, node.Scalar());
-    } else {
-      reflection.SetString(message, &field, node.Scalar());
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status ReadBool(const YAML::Node& node, const std::string& path,
-                        const FieldDescriptor& field, Message* message) const {
-    bool value = false;
-    if (!node.IsScalar() || !YAML::convert<bool>::decode(node, value)) {
-      return Expected(node, path, "true or false");
-    }
-    message->GetReflection()->SetBool(message, &field, value);
-    return absl::OkStatus();
-  }
-
-  absl::Status ReadDouble(const YAML::Node& node, const std::string& path,
-                          const FieldDescriptor& field, Message* message) const {
-    double value = 0;
-    if (!node.IsScalar() || !absl::SimpleAtod(node.Scalar(), &value) || !std::isfinite(value)) {
-      return Expected(node, path, "a number");
-    }
-    const Reflection& reflection = *message->GetReflection();
-    if (field.is_repeated()) {
-      reflection.AddDouble(message, &field, value);
-    } else {
-      reflection.SetDouble(message, &field, value);
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status ReadUnsigned(const YAML::Node& node, const std::string& path,
-                            const FieldDescriptor& field, Message* message) const {
-    const Reflection& reflection = *message->GetReflection();
-    if (field.cpp_type() == FieldDescriptor::CPPTYPE_UINT64) {
-      const std::optional<int64_t> bytes =
-          node.IsScalar() ? ParseByteSize(node.Scalar()) : std::nullopt;
-      if (!bytes.has_value()) {
-        return Expected(node, path,
-                        "a whole number of bytes, or one with KiB, MiB or GiB, such as 2GiB");
-      }
-      reflection.SetUInt64(message, &field, static_cast<uint64_t>(*bytes));
-      return absl::OkStatus();
-    }
-    int64_t value = 0;
-    if (!node.IsScalar() || !absl::SimpleAtoi(node.Scalar(), &value) || value < 0 ||
-        value > std::numeric_limits<int32_t>::max()) {
-      return Expected(node, path, "a whole number from 0 to 2147483647");
-    }
-    if (field.is_repeated()) {
-      reflection.AddUInt32(message, &field, static_cast<uint32_t>(value));
-    } else {
-      reflection.SetUInt32(message, &field, static_cast<uint32_t>(value));
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status ReadEnum(const YAML::Node& node, const std::string& path,
-                        const FieldDescriptor& field, Message* message) const {
-    const EnumDescriptor& type = *field.enum_type();
-    std::vector<std::string> names;
-    for (int i = 0; i < type.value_count(); ++i) {
-      const EnumValueDescriptor& value = *type.value(i);
-      names.push_back(ShortName(value));
-      if (!node.IsScalar() || (node.Scalar() != value.name() && node.Scalar() != names.back())) {
-        continue;
-      }
-      message->GetReflection()->SetEnum(message, &field, &value);
-      return absl::OkStatus();
-    }
-    return Expected(node, path, absl::StrCat("one of ", absl::StrJoin(names, ", ")));
-  }
-
-  absl::Status ReadDuration(const YAML::Node& node, const std::string& path,
-                            Message* message) const {
-    absl::Duration duration;
-    if (!node.IsScalar() || !absl::ParseDuration(node.Scalar(), &duration) ||
-        duration < absl::ZeroDuration() || duration > kLongest) {
-      return Expected(node, path, "a duration with its unit, such as 30s, 1m30s or 500ms");
-    }
-    // Through the interface: the message may be of another pool than the generated one.
-    google::protobuf::Duration proto;
-    proto.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
-    proto.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
-    message->CopyFrom(proto);
-    return absl::OkStatus();
+    if (node.IsScalar() && SetFieldFromText(node.Scalar(), field, message)) return absl::OkStatus();
+    return Expected(node, path, TextThatFieldTakes(field));
   }
 
   const std::string& file_;

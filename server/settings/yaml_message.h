@@ -12,10 +12,8 @@
 namespace swaa::server {
 
 // Fills `message` from one YAML document whose keys are its field names. Empty text is an empty
-// message. Besides YAML's own numbers and truth values:
-//   * an integer field that ends in _bytes takes a unit: 2GiB, 512MiB, 64KiB;
-//   * a google.protobuf.Duration is written as 30s, 1m30s, 500ms; it is never negative;
-//   * an enum takes a value's name with or without its prefix: THINKING_MODE_ENABLED, enabled.
+// message. Single values are
+// written as SetFieldFromText takes them.
 // INVALID_ARGUMENT begins with `FILE:LINE: path.of.key:` and says what was expected; for an unknown
 // key it names the one that is nearest in spelling. `file` is for these messages alone. Throws
 // nothing.

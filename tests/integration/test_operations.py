@@ -344,7 +344,7 @@ def test_without_a_server_it_says_how_to_start_one(command):
     ([], ["--model"]),
     (["--model", "x", "--kv-cache-bytes", "2GB"], ["--kv-cache-bytes", "2GB", "2GiB"]),
     (["--model", "x", "--threads", "many"], ["--threads", "many"]),
-    (["--model", "x", "--threads", "-1"], ["--threads", "-1", "at least 0"]),
+    (["--model", "x", "--threads", "-1"], ["--threads", "-1", "from 0"]),
     (["--model", "x", "--listen-address", "nowhere"], ["--listen-address", "nowhere", "HOST:PORT"]),
     (["--model", "x", "--load-format", "fast"], ["--load-format", "fast", "dummy"]),
     (["--model", "x", "--log-format", "xml"], ["--log-format", "xml", "json"]),

@@ -87,6 +87,12 @@ CASES = [
      "invalid_recipe", ["recipe.full_attention_layers", "no layer"]),
     ("an empty selection", with_recipe(**W, full_attention_layers=layers()), INVALID,
      "invalid_recipe", ["recipe.full_attention_layers", "selects nothing"]),
+    ("a long list of layers", with_recipe(**W, full_attention_layers=indices(*[1] * 31)), INVALID,
+     "invalid_recipe", ["recipe.full_attention_layers.layers", "31", "30"]),
+    ("a long recipe name", request("x", recipe="r" * 100000), NOT_FOUND, "recipe_not_found",
+     ["recipe_name", "rrr", "balanced"]),
+    ("a long adapter name", with_recipe(lora_name="l" * 100000), NOT_FOUND, "lora_not_found",
+     ["recipe.lora_name", "lll"]),
     ("an unknown thinking mode", with_recipe(thinking_mode=7), INVALID, "unknown_enum_value",
      ["recipe.thinking_mode", "7"]),
     ("thinking on a model without it", with_recipe(thinking_mode=1), INVALID,
@@ -227,6 +233,77 @@ def test_bytes_that_do_not_parse(server, payload):
     assert caught.value.code() == INVALID, caught.value.details()
     assert trailer(caught.value, "swaa-error-reason") == "malformed_request"
     assert "GenerateRequest" in caught.value.details()
+
+
+CONTROL = "/swaa.v1.ControlService/"
+GARBAGE = b"\xff\xff\xff\xff"
+LIMIT = "limit_exceeded"
+
+
+def text(number, size):
+    """Field `number` of a message, a string of so many letters."""
+    message = bytes([number << 3 | 2])
+    count = size
+    while count >= 0x80:
+        message, count = message + bytes([count & 0x7f | 0x80]), count >> 7
+    return message + bytes([count]) + b"x" * size
+
+
+@pytest.mark.parametrize("method,payload,code,reason,words", [
+    ("GetServerInfo", GARBAGE, INVALID, "malformed_request", ["GetServerInfoRequest"]),
+    ("GetModelInfo", GARBAGE, INVALID, "malformed_request", ["GetModelInfoRequest"]),
+    ("GetModelInfo", b"\x0a\x02\xff\xfe", INVALID, "malformed_request", ["UTF-8"]),
+    ("GetModelInfo", text(1, 257), INVALID, LIMIT, ["model: 257 bytes; at most 256", "xxx"]),
+    ("GetModelInfo", text(1, 5), NOT_FOUND, "model_not_found", ["xxxxx", "smollm2-135m-instruct"]),
+    ("GetLoad", GARBAGE, INVALID, "malformed_request", ["GetLoadRequest"]),
+    ("GetLoad", text(9, 1 << 17), INVALID, LIMIT, ["request: 131076 bytes; at most 65536"]),
+    ("Abort", b"\x0a\x02\xff\xfe", INVALID, "malformed_request", ["AbortRequest", "UTF-8"]),
+    ("Abort", text(1, 129), INVALID, "invalid_request_id", ["request_id", "129", "at most 128"]),
+    ("Abort", text(1, 1 << 20), INVALID, LIMIT, ["request: 1048580 bytes; at most 65536"]),
+    ("Abort", b"\x0a\x01\n", INVALID, "invalid_request_id", ["request_id", "\\n", "printable"]),
+    ("Abort", b"", INVALID, "no_target", ["target"]),
+    ("LoadLora", b"\x12\x02\xff\xfe", INVALID, "malformed_request", ["LoadLoraRequest"]),
+    ("LoadLora", text(1, 300), INVALID, LIMIT, ["lora_name: 300 bytes; at most 256"]),
+    ("LoadLora", text(1, 3), grpc.StatusCode.UNIMPLEMENTED, "lora_not_supported", ["xxx"]),
+    ("UnloadLora", b"\x0a\x02\xff\xfe", INVALID, "malformed_request", ["UnloadLoraRequest"]),
+    ("UnloadLora", text(1, 300), INVALID, LIMIT, ["lora_name: 300 bytes; at most 256"]),
+    ("ListLoras", GARBAGE, INVALID, "malformed_request", ["ListLorasRequest"]),
+    ("ListRecipes", GARBAGE, INVALID, "malformed_request", ["ListRecipesRequest"]),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_control_refusals(server, method, payload, code, reason, words):
+    with pytest.raises(grpc.RpcError) as caught:
+        server.channel.unary_unary(CONTROL + method)(payload, timeout=20)
+    error = caught.value
+    assert error.code() == code, error.details()
+    assert trailer(error, "swaa-error-reason") == reason
+    for word in words:
+        assert word in error.details(), error.details()
+
+
+@pytest.mark.parametrize("method", [
+    "GetServerInfo", "GetModelInfo", "GetLoad", "ListLoras", "ListRecipes"])
+def test_control_ignores_fields_of_later_versions(server, method):
+    server.channel.unary_unary(CONTROL + method)(text(15, 3), timeout=20)
+
+
+@pytest.mark.parametrize("payload,code", [
+    (text(1, 1 << 20), INVALID), (GARBAGE, INVALID), (text(1, 9), NOT_FOUND),
+], ids=["a long name", "garbage", "an unknown service"])
+def test_health_refuses(server, payload, code):
+    with pytest.raises(grpc.RpcError) as caught:
+        server.channel.unary_unary("/grpc.health.v1.Health/Check")(payload, timeout=20)
+    assert caught.value.code() == code, caught.value
+
+
+def test_reflection_answers_nonsense(server):
+    path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+    def ask(payload):
+        return list(server.channel.stream_stream(path)(iter([payload]), timeout=20))
+
+    assert not ask(GARBAGE), "it ends the stream"
+    answers = ask(text(4, 1 << 20))  # a symbol of a megabyte
+    assert len(answers) == 1 and b"not found" in answers[0].lower()
 
 
 def test_a_message_beyond_16_mib_is_refused(stub):

@@ -3,10 +3,15 @@
 #include "server/settings/config.h"
 
 #include <fstream>
+#include <set>
 
 #include <gmock/gmock.h>
+#include <google/protobuf/duration.pb.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
+#include "server/settings/field_text.h"
+#include "server/settings/setting_table.h"
 #include "server/settings/yaml_message.h"
 
 namespace swaa::server {
@@ -20,6 +25,31 @@ absl::StatusOr<ServerOptions> Options(const std::string& yaml, const v1::ServerC
   if (absl::Status status = ReadYamlMessage(yaml, "f.yaml", &file); !status.ok()) return status;
   if (!file.model().has_path()) file.mutable_model()->set_path("m.gguf");
   return MakeServerOptions("f.yaml", file, flags);
+}
+
+// The value as text; empty: it is not there.
+std::string ValueOf(const SettingEntry& entry, const v1::ServerConfig& config) {
+  const google::protobuf::Message* section = &config;
+  if (entry.section != nullptr) {
+    section = &config.GetReflection()->GetMessage(config, entry.section);
+  }
+  const google::protobuf::Reflection& reflection = *section->GetReflection();
+  if (!reflection.HasField(*section, entry.field)) return "";
+  if (IsDuration(*entry.field)) {
+    google::protobuf::Duration duration;
+    duration.CopyFrom(reflection.GetMessage(*section, entry.field));
+    return absl::FormatDuration(ToDuration(duration));
+  }
+  switch (entry.field->cpp_type()) {
+    case google::protobuf::FieldDescriptor::CPPTYPE_STRING:
+      return reflection.GetString(*section, entry.field);
+    case google::protobuf::FieldDescriptor::CPPTYPE_BOOL:
+      return absl::StrCat(static_cast<int>(reflection.GetBool(*section, entry.field)));
+    case google::protobuf::FieldDescriptor::CPPTYPE_DOUBLE:
+      return absl::StrCat(MagnitudeOf(*entry.field, *section));
+    default:
+      return absl::StrCat(static_cast<int64_t>(MagnitudeOf(*entry.field, *section)));
+  }
 }
 
 const NamedRecipeSpec* Find(const ServerOptions& options, const std::string& name) {
@@ -36,8 +66,10 @@ device:
   threads: 5
   dtype: f32
   instruction_set: avx2
+  device: cpu
+  gpu_memory_utilization: 0.25
 scheduling: {max_batch_tokens: 256, max_running_requests: 7, max_queued_requests: 9,
-             prefix_cache: off}
+             prefix_cache: off, max_unread_bytes: 1MiB, max_priority: 3, priority_aging: 2500ms}
 network:
   listen_address: "[::]:1"
   metrics_address: 0.0.0.0:0
@@ -46,6 +78,12 @@ network:
   keepalive_interval: 5s
   keepalive_timeout: 2500ms
   min_client_ping_interval: 0s
+  max_connection_idle: 1m
+  handshake_timeout: 1s
+  max_connections: 99
+  grpc_memory_bytes: 64MiB
+  self_check_interval: 1s
+  self_check_dead_after: 9s
 streaming: {buffer_bytes: 65536, slow_reader_timeout: 3s}
 retry: {initial_pushback: 2s, min_pushback: 50ms, max_pushback: 1m}
 metrics:
@@ -66,41 +104,96 @@ recipes:
              thinking_mode: THINKING_MODE_ENABLED}
 )";
 
+// Every setting that the table knows, as text of the whole file above, away from its default.
 TEST(ConfigTest, EverySettingArrives) {
   const absl::StatusOr<ServerOptions> options = Options(kWhole);
   ASSERT_TRUE(options.ok()) << options.status();
-  EXPECT_EQ(options->model_path, "/models/x.gguf");
-  EXPECT_EQ(options->served_model_name, "x");
-  EXPECT_EQ(options->load_format, LoadFormat::kDummy);
-  EXPECT_EQ(options->kv_cache_bytes, int64_t{3} << 30);
-  EXPECT_EQ(options->threads, 5);
-  EXPECT_EQ(options->dtype, "f32");
-  EXPECT_EQ(options->instruction_set, "avx2");
-  EXPECT_EQ(options->max_batch_tokens, 256);
-  EXPECT_EQ(options->max_running_requests, 7);
-  EXPECT_EQ(options->max_queued_requests, 9);
-  EXPECT_FALSE(options->prefix_cache);
-  EXPECT_EQ(options->listen_address, "[::]:1");
-  EXPECT_EQ(options->metrics_address, "0.0.0.0:0");
-  EXPECT_EQ(options->drain_grace, absl::Seconds(90));
-  EXPECT_EQ(options->max_connection_age, absl::Hours(2));
-  EXPECT_EQ(options->keepalive_interval, absl::Seconds(5));
-  EXPECT_EQ(options->keepalive_timeout, absl::Milliseconds(2500));
-  EXPECT_EQ(options->min_client_ping_interval, absl::ZeroDuration());
-  EXPECT_EQ(options->stream_buffer_bytes, 65536);
-  EXPECT_EQ(options->slow_reader_timeout, absl::Seconds(3));
-  EXPECT_EQ(options->retry.initial, absl::Seconds(2));
-  EXPECT_EQ(options->retry.shortest, absl::Milliseconds(50));
-  EXPECT_EQ(options->retry.longest, absl::Minutes(1));
-  EXPECT_THAT(options->metrics_edges.seconds, ElementsAre(0.5, 1, 20));
-  EXPECT_EQ(options->metrics_edges.ratio, MetricsEdges().ratio);
-  EXPECT_EQ(options->log_format, LogFormat::kJson);
-  EXPECT_EQ(options->log_level, "debug");
+  const v1::ServerConfig& config = options->config;
+  EXPECT_EQ(config.model().path(), "/models/x.gguf");
+  EXPECT_EQ(config.model().load_format(), "dummy");
+  EXPECT_EQ(config.device().kv_cache_bytes(), uint64_t{3} << 30);
+  EXPECT_EQ(config.device().threads(), 5u);
+  EXPECT_EQ(config.scheduling().max_batch_tokens(), 256u);
+  EXPECT_FALSE(config.scheduling().prefix_cache());
+  EXPECT_EQ(ToDuration(config.scheduling().priority_aging()), absl::Milliseconds(2500));
+  EXPECT_EQ(config.network().listen_address(), "[::]:1");
+  EXPECT_EQ(ToDuration(config.network().drain_grace()), absl::Seconds(90));
+  EXPECT_EQ(ToDuration(config.network().keepalive_timeout()), absl::Milliseconds(2500));
+  EXPECT_EQ(ToDuration(config.network().min_client_ping_interval()), absl::ZeroDuration());
+  EXPECT_THAT(config.metrics().seconds_edges(), ElementsAre(0.5, 1, 20));
+  EXPECT_EQ(config.logging().format(), "json");
+  v1::ServerConfig defaults;
+  FillDefaults(&defaults);
+  for (const SettingEntry& entry : AllSettings()) {
+    EXPECT_NE(ValueOf(entry, config), "") << entry.key;
+    EXPECT_NE(ValueOf(entry, config), ValueOf(entry, defaults)) << entry.key;
+  }
+}
+
+TEST(ConfigTest, TheTableIsInOrder) {
+  std::set<std::string> flags;
+  v1::ServerConfig defaults;
+  defaults.mutable_model()->set_path("m.gguf");
+  FillDefaults(&defaults);
+  EXPECT_EQ(CheckSettings(defaults, [](const std::string& key) { return key; }), absl::OkStatus());
+  for (const SettingEntry& entry : AllSettings()) {
+    EXPECT_FALSE(entry.setting.help().empty()) << entry.key;
+    if (const std::string& flag = entry.setting.flag(); !flag.empty()) {
+      EXPECT_TRUE(flags.insert(flag).second) << flag;
+      EXPECT_EQ(FlagOfKey(entry.key), flag);
+    }
+    // Bounds are what the field takes; a default is within them.
+    for (const std::string& bound : {entry.setting.least(), entry.setting.most()}) {
+      v1::ServerConfig config;
+      if (bound.empty()) continue;
+      EXPECT_EQ(SetByFlag(entry, bound, &config), absl::OkStatus());
+    }
+  }
+  EXPECT_TRUE(flags.contains("max-batch-tokens"));
+  EXPECT_EQ(FlagOfKey("scheduling.max_priority"), "");
+}
+
+const SettingEntry& Entry(const std::string& key) {
+  for (const SettingEntry& entry : AllSettings()) {
+    if (entry.key == key) return entry;
+  }
+  ADD_FAILURE() << key;
+  return AllSettings().front();
+}
+
+TEST(ConfigTest, FlagsTakeWhatTheFileTakes) {
+  const struct {
+    const char* key;
+    const char* text;
+    const char* becomes;  // or what the refusal says
+    bool good;
+  } cases[] = {
+      {"device.kv_cache_bytes", "2GiB", "2147483648", true},
+      {"device.kv_cache_bytes", "2GB", "--kv-cache-bytes: expected a whole number of bytes", false},
+      {"device.threads", "-1", "--threads: expected a whole number from 0", false},
+      {"device.gpu_memory_utilization", "0.5", "0.5", true},
+      {"device.gpu_memory_utilization", "nan", "expected a number", false},
+      {"scheduling.prefix_cache", "off", "0", true},
+      {"scheduling.prefix_cache", "maybe", "--prefix-cache: expected true or false, on or", false},
+      {"network.drain_grace", "30", "30s", true},
+      {"network.drain_grace", "500ms", "500ms", true},
+      {"network.drain_grace", "-3", "--drain-grace-seconds: expected a duration", false},
+      {"network.drain_grace", "", "--drain-grace-seconds: expected a duration", false},
+      {"model.path", "a: [b", "a: [b", true},
+      {"model.path", "\xff", "--model: expected UTF-8 text", false},
+  };
+  for (const auto& c : cases) {
+    v1::ServerConfig config;
+    const absl::Status status = SetByFlag(Entry(c.key), c.text, &config);
+    EXPECT_EQ(status.ok(), c.good) << c.key << " " << c.text;
+    EXPECT_THAT(status.ok() ? ValueOf(Entry(c.key), config) : std::string(status.message()),
+                HasSubstr(c.becomes));
+  }
 }
 
 TEST(ConfigTest, RecipesAreAddedToTheBuiltInOnesAndReplaceThem) {
   const ServerOptions options = *Options(kWhole);
-  EXPECT_EQ(options.default_recipe, "mine");
+  EXPECT_EQ(options.config.default_recipe(), "mine");
   EXPECT_EQ(options.recipes.size(), BuiltInRecipes().size() + 1);
   const NamedRecipeSpec* mine = Find(options, "mine");
   ASSERT_NE(mine, nullptr);
@@ -118,9 +211,9 @@ TEST(ConfigTest, NothingIsTheDefaults) {
   for (const char* yaml : {"", "# a remark\n", "---\n", "device:\nrecipes:\n"}) {
     const absl::StatusOr<ServerOptions> options = Options(yaml);
     ASSERT_TRUE(options.ok()) << options.status();
-    EXPECT_EQ(options->kv_cache_bytes, 0);  // as suits the device
-    EXPECT_EQ(options->device, "auto");
-    EXPECT_TRUE(options->prefix_cache);
+    EXPECT_FALSE(options->config.device().has_kv_cache_bytes());  // as suits the device
+    EXPECT_EQ(options->config.device().device(), "auto");
+    EXPECT_TRUE(options->config.scheduling().prefix_cache());
     EXPECT_EQ(options->recipes.size(), BuiltInRecipes().size());
   }
 }
@@ -132,18 +225,20 @@ TEST(ConfigTest, FlagsOverrideTheFile) {
   flags.mutable_network()->mutable_drain_grace()->set_seconds(4);
   flags.set_default_recipe("fast");
   const ServerOptions options = *Options(std::string(kWhole) + "# \n", flags);
-  EXPECT_EQ(options.max_batch_tokens, 33);
-  EXPECT_EQ(options.max_running_requests, 7);
-  EXPECT_TRUE(options.prefix_cache);
-  EXPECT_EQ(options.drain_grace, absl::Seconds(4));
-  EXPECT_EQ(options.default_recipe, "fast");
+  EXPECT_EQ(options.config.scheduling().max_batch_tokens(), 33u);
+  EXPECT_EQ(options.config.scheduling().max_running_requests(), 7u);
+  EXPECT_TRUE(options.config.scheduling().prefix_cache());
+  EXPECT_EQ(ToDuration(options.config.network().drain_grace()), absl::Seconds(4));
+  EXPECT_EQ(options.config.default_recipe(), "fast");
   flags.mutable_scheduling()->set_max_batch_tokens(0);
   EXPECT_THAT(std::string(Options(kWhole, flags).status().message()),
               HasSubstr("--max-batch-tokens: \"0\" is too small; at least 1"));
   // Whole seconds of a flag keep no fraction of the file's.
   v1::ServerConfig zero;
   zero.mutable_network()->mutable_drain_grace();
-  EXPECT_EQ(Options("network: {drain_grace: 1500ms}", zero)->drain_grace, absl::ZeroDuration());
+  EXPECT_EQ(
+      ToDuration(Options("network: {drain_grace: 1500ms}", zero)->config.network().drain_grace()),
+      absl::ZeroDuration());
 }
 
 struct Bad {
@@ -176,11 +271,14 @@ TEST(ConfigTest, BadFilesAreRefusedWithPathValueAndWayOut) {
       {"network: {drain_grace: 30}", {"network.drain_grace: expected a duration", "\"30\"", "30s"}},
       {"network: {drain_grace: -3s}", {"network.drain_grace: expected a duration"}},
       {"network: {drain_grace: inf}", {"network.drain_grace: expected a duration"}},
-      {"network: {max_connection_age: 9000h}", {"network.max_connection_age", "out of range"}},
-      {"network: {keepalive_interval: 1ms}", {"network.keepalive_interval: 1ms is out of range"}},
+      {"network: {max_connection_age: 9000h}",
+       {"network.max_connection_age: \"9000h\" is too large; at most 576h"}},
+      {"network: {keepalive_interval: 1ms}",
+       {"network.keepalive_interval: \"1ms\" is too small; at least 1s"}},
       {"network: {listen_address: nowhere}", {"network.listen_address: \"nowhere\"", "HOST:PORT"}},
       {"streaming: {buffer_bytes: 10}", {"streaming.buffer_bytes", "at least 1024"}},
-      {"streaming: {slow_reader_timeout: 0s}", {"streaming.slow_reader_timeout: 0 is out of"}},
+      {"streaming: {slow_reader_timeout: 0s}",
+       {"streaming.slow_reader_timeout: \"0\" is too small; at least 100ms"}},
       {"retry: {min_pushback: 2m}", {"retry.min_pushback: 2m is above retry.max_pushback, 30s"}},
       {"metrics: {seconds_edges: 5}", {"metrics.seconds_edges: expected a list"}},
       {"metrics: {seconds_edges: [1, x]}", {"metrics.seconds_edges[1]: expected a number"}},
@@ -221,6 +319,15 @@ TEST(ConfigTest, BadFilesAreRefusedWithPathValueAndWayOut) {
       EXPECT_THAT(std::string(status.message()), HasSubstr(word)) << bad.yaml;
     }
   }
+  EXPECT_THAT(
+      std::string(Options("recipes: [{name: a, description: " + std::string(1025, 'x') + "}]")
+                      .status()
+                      .message()),
+      HasSubstr("f.yaml: recipes[0].description: 1025 bytes; at most 1024"));
+  std::string many = "recipes:\n";
+  for (int i = 0; i < 201; ++i) many += "- name: r" + std::to_string(i) + "\n";
+  EXPECT_THAT(std::string(Options(many).status().message()),
+              HasSubstr("f.yaml: recipes: 201 recipes; at most 200"));
   // Nothing is thrown, however deep.
   EXPECT_FALSE(Options(std::string(100000, '[')).ok());
   EXPECT_FALSE(Options(std::string(3, '\xff')).ok());
@@ -234,16 +341,24 @@ TEST(ConfigTest, DocumentedExampleIsInOrder) {
   const size_t end = page.find("```", begin + 8);
   const absl::StatusOr<ServerOptions> options = Options(page.substr(begin + 8, end - begin - 8));
   ASSERT_TRUE(options.ok()) << options.status();
-  EXPECT_EQ(options->default_recipe, "support");
-  // What it shows as defaults are the defaults.
-  const ServerOptions defaults;
-  EXPECT_EQ(options->slow_reader_timeout, defaults.slow_reader_timeout);
-  EXPECT_EQ(options->stream_buffer_bytes, defaults.stream_buffer_bytes);
-  EXPECT_EQ(options->max_queued_requests, defaults.max_queued_requests);
-  EXPECT_EQ(options->drain_grace, defaults.drain_grace);
-  EXPECT_EQ(options->keepalive_interval, defaults.keepalive_interval);
-  EXPECT_EQ(options->retry.initial, defaults.retry.initial);
-  EXPECT_EQ(options->retry.longest, defaults.retry.longest);
+  EXPECT_EQ(options->config.default_recipe(), "support");
+  // What it shows as defaults are the defaults, and each setting is there with its flag.
+  const std::set<std::string> own = {"model.path", "model.served_name", "default_recipe"};
+  for (const SettingEntry& entry : AllSettings()) {
+    const std::string& value = entry.setting.default_value();
+    v1::ServerConfig defaults;
+    if (!value.empty() && !own.contains(entry.key)) {
+      EXPECT_EQ(SetByFlag(entry, value, &defaults), absl::OkStatus());
+      EXPECT_EQ(ValueOf(entry, options->config), ValueOf(entry, defaults)) << entry.key;
+    }
+    const std::string name =
+        absl::StrCat("\n", entry.section == nullptr ? "" : "  ", entry.field->name(), ": ");
+    const size_t line = page.find(name, begin);
+    ASSERT_LT(line, end) << entry.key;
+    const std::string text = page.substr(line + 1, page.find('\n', line + 1) - line - 1);
+    if (entry.setting.flag().empty()) continue;
+    EXPECT_THAT(text, HasSubstr("--" + entry.setting.flag()));
+  }
 }
 
 TEST(ConfigTest, MissingModelAndMissingFile) {
