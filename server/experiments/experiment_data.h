@@ -85,9 +85,10 @@ struct RevisionRecord {
   double min_log_sample_ratio_p = 0;  // the least ln p of the sample ratio so far
 };
 
+inline constexpr int32_t kAllArms = -1;  // of a stop: the whole revision
 struct StopKey {
   uint64_t revision = 0;
-  int32_t arm = 0;
+  int32_t arm = 0;  // or kAllArms
   auto operator<=>(const StopKey&) const = default;
 };
 struct StopRecord {

@@ -50,7 +50,8 @@ absl::Status ExportExperiments(SqliteDatabase* database, const std::string& path
 absl::Status WriteObservations(const Observations& observations, int64_t now_ms,
                                SqliteDatabase* database);
 
-// Up to which moment an arm's data count; an arm that is not there counts to its end.
+// Up to which moment an arm's data count, or with kAllArms a revision's; what is not there counts
+// to its end.
 using ArmCuts = std::map<StopKey, int64_t>;  // Unix milliseconds
 
 // Reads all, or one revision's; of arms that are cut, the days that ended before the cut and the

@@ -1,5 +1,6 @@
 // The rows of a server's experiments, written and read.
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -95,8 +96,12 @@ class Reader {
     }
   }
   int64_t CutOf(uint64_t revision, int32_t arm) const {
-    const auto cut = cuts_.find({revision, arm});
-    return cut == cuts_.end() ? std::numeric_limits<int64_t>::max() : cut->second;
+    int64_t earliest = std::numeric_limits<int64_t>::max();
+    for (const int32_t which : {arm, kAllArms}) {
+      const auto cut = cuts_.find({revision, which});
+      if (cut != cuts_.end()) earliest = std::min(earliest, cut->second);
+    }
+    return earliest;
   }
   bool DayCounts(uint64_t revision, int32_t arm, int64_t day) const {
     return day < CutOf(revision, arm) / kMillisecondsPerDay;

@@ -264,11 +264,13 @@ absl::Status ExperimentStore::RunOnWriter(const std::function<absl::Status()>& w
 }
 
 template <typename... Values>
-absl::Status ExperimentStore::RunStatement(const char* sql, const Values&... values) {
+absl::Status ExperimentStore::RunStatement(int* changes, const char* sql, const Values&... values) {
   return RunOnWriter([&]() -> absl::Status {
     const auto write = [&]() -> absl::Status {
       SWAA_ASSIGN_OR_RETURN(SqliteStatement statement, database_->Prepare(sql));
-      return statement.Run(values...);
+      SWAA_RETURN_IF_ERROR(statement.Run(values...));
+      if (changes != nullptr) *changes = database_->changes();
+      return absl::OkStatus();
     };
     const absl::Status status = write();
     NoteWrite(status);
@@ -276,8 +278,19 @@ absl::Status ExperimentStore::RunStatement(const char* sql, const Values&... val
   });
 }
 
+template <typename... Values>
+absl::Status ExperimentStore::UpdateRevision(uint64_t revision, const char* sql,
+                                             const Values&... values) {
+  int changes = 0;
+  SWAA_RETURN_IF_ERROR(RunStatement(&changes, sql, revision, values...));
+  if (changes > 0) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat("revision ", absl::Hex(revision, absl::kZeroPad16),
+                                          " is not recorded; record it first"));
+}
+
 absl::Status ExperimentStore::RecordRevision(uint64_t revision, const RevisionRecord& record) {
   return RunStatement(
+      nullptr,
       "INSERT INTO revision VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET "
       "config = excluded.config, started_ms = min(started_ms, excluded.started_ms), "
       "ended_ms = excluded.ended_ms, "
@@ -287,21 +300,22 @@ absl::Status ExperimentStore::RecordRevision(uint64_t revision, const RevisionRe
 }
 
 absl::Status ExperimentStore::RecordRevisionEnd(uint64_t revision, int64_t ended_ms) {
-  return RunStatement("UPDATE revision SET ended_ms = ?2 WHERE revision = ?1", revision, ended_ms);
+  return UpdateRevision(revision, "UPDATE revision SET ended_ms = ?2 WHERE revision = ?1",
+                        ended_ms);
 }
 
 absl::Status ExperimentStore::RecordStop(const StopKey& key, const StopRecord& record) {
-  return RunStatement("INSERT INTO stop VALUES(?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+  return RunStatement(nullptr, "INSERT INTO stop VALUES(?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
                       key.revision, key.arm, record.at_ms, std::string_view(record.reason));
 }
 
 absl::Status ExperimentStore::RemoveStops(uint64_t revision) {
-  return RunStatement("DELETE FROM stop WHERE revision = ?1", revision);
+  return RunStatement(nullptr, "DELETE FROM stop WHERE revision = ?1", revision);
 }
 
 absl::Status ExperimentStore::RecordSampleRatio(uint64_t revision, double log_p) {
-  return RunStatement(
-      "UPDATE revision SET srm_min_log_p = min(srm_min_log_p, ?2) WHERE revision = ?1", revision,
+  return UpdateRevision(
+      revision, "UPDATE revision SET srm_min_log_p = min(srm_min_log_p, ?2) WHERE revision = ?1",
       log_p);
 }
 

@@ -94,12 +94,13 @@ class ExperimentStore {
   // A revision that is there already stays as old as it is, has its configuration replaced and is
   // in force again.
   absl::Status RecordRevision(uint64_t revision, const RevisionRecord& record);
+  // NOT_FOUND for a revision that is not recorded.
   absl::Status RecordRevisionEnd(uint64_t revision, int64_t ended_ms);
   // The first stop of an arm stays, as its report is frozen there.
   absl::Status RecordStop(const StopKey& key, const StopRecord& record);
   // Takes a revision's stops back, as an operator starts it again.
   absl::Status RemoveStops(uint64_t revision);
-  // Keeps the least.
+  // Keeps the least. NOT_FOUND for a revision that is not recorded.
   absl::Status RecordSampleRatio(uint64_t revision, double log_p);
 
   // All that is kept, or one revision's, as it is at one moment: what was added before the call is
@@ -137,9 +138,13 @@ class ExperimentStore {
 
   // Runs it on the writer's thread, before outcomes that wait, and returns what it returns.
   absl::Status RunOnWriter(const std::function<absl::Status()>& work);
-  // Runs one statement in a transaction of its own on the writer's thread.
+  // Runs one statement in a transaction of its own on the writer's thread. `changes`, which may be
+  // null: how many rows it changed.
   template <typename... Values>
-  absl::Status RunStatement(const char* sql, const Values&... values);
+  absl::Status RunStatement(int* changes, const char* sql, const Values&... values);
+  // The same for a statement whose ?1 is a revision, which must be there.
+  template <typename... Values>
+  absl::Status UpdateRevision(uint64_t revision, const char* sql, const Values&... values);
   // Runs it with a connection that sees one moment: another one, or in memory the writer's.
   absl::Status Read(const std::function<absl::Status(SqliteDatabase*)>& work);
 

@@ -119,6 +119,8 @@ TEST_P(ExperimentStoreTest, OutcomesAreRecordedOnce) {
 TEST_P(ExperimentStoreTest, RevisionsAndStops) {
   const auto store = OpenStore(Options());
   ASSERT_TRUE(store->RecordRevision(kRevision, {"exp", "{1}", 100, 0, -1}).ok());
+  EXPECT_EQ(store->RecordSampleRatio(kRevision + 1, -3).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store->RecordRevisionEnd(kRevision + 1, 200).code(), absl::StatusCode::kNotFound);
   ASSERT_TRUE(store->RecordSampleRatio(kRevision, -3).ok());
   ASSERT_TRUE(store->RecordSampleRatio(kRevision, -2).ok());
   ASSERT_TRUE(store->RecordRevisionEnd(kRevision, 200).ok());
