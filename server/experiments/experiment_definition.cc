@@ -77,12 +77,12 @@ absl::Status DefineArms(const RecipeView& recipes, const std::string& path,
       return Invalid(absl::StrCat(at, ".weight"),
                      "0 gives the arm no units; set at least 1, or drop the arm");
     }
-    const Recipe* recipe = recipes.find(arm.recipe_name());
-    if (recipe == nullptr) {
+    std::optional<ArmRecipe> recipe = recipes.find(arm.recipe_name());
+    if (!recipe.has_value()) {
       return Invalid(absl::StrCat(at, ".recipe_name"), "there is no recipe ",
                      QuotedValue(arm.recipe_name()), "; there are ", recipes.names);
     }
-    definition->recipes.push_back(*recipe);
+    definition->recipes.push_back(*std::move(recipe));
   }
   return absl::OkStatus();
 }
@@ -301,15 +301,13 @@ Recipe Canonical(const Recipe& recipe) {
 }
 
 // A recipe of {W, K, F, D} sees everything from every position below W + K.
-std::optional<int64_t> TriggerPositions(const std::vector<Recipe>& recipes) {
-  const Recipe first = Canonical(recipes[0]);
+std::optional<int64_t> TriggerPositions(const std::vector<ArmRecipe>& arms) {
+  const Recipe first = Canonical(arms[0].recipe);
   std::optional<int64_t> least;
   bool all_equal = true;
-  for (const Recipe& recipe : recipes) {
-    const Recipe canonical = Canonical(recipe);
-    if (canonical.lora_name != first.lora_name || canonical.thinking_mode != first.thinking_mode) {
-      return 0;
-    }
+  for (const ArmRecipe& arm : arms) {
+    if (arm.lora_name != arms[0].lora_name || arm.thinking_mode != arms[0].thinking_mode) return 0;
+    const Recipe canonical = Canonical(arm.recipe);
     all_equal = all_equal && canonical == first;
     if (!canonical.window.has_value()) continue;
     const int64_t same = int64_t{*canonical.window} + canonical.sinks;
@@ -326,7 +324,8 @@ std::vector<int> Indices(const std::vector<bool>& layers) {
   return indices;
 }
 
-nlohmann::json ToJson(const Recipe& recipe) {
+nlohmann::json ToJson(const ArmRecipe& arm) {
+  const Recipe& recipe = arm.recipe;
   nlohmann::json json = {{"num_layers", recipe.num_layers()}};
   if (recipe.window.has_value()) {
     json["sliding_window_tokens"] = *recipe.window;
@@ -334,8 +333,8 @@ nlohmann::json ToJson(const Recipe& recipe) {
     json["full_attention_layers"] = Indices(recipe.layer_full);
     json["full_attention_decode"] = Indices(recipe.decode_full);
   }
-  json["thinking_mode"] = static_cast<int>(recipe.thinking_mode);
-  json["lora_name"] = recipe.lora_name;
+  json["thinking_mode"] = static_cast<int>(arm.thinking_mode);
+  json["lora_name"] = arm.lora_name;
   return json;
 }
 
@@ -396,7 +395,7 @@ std::string RevisionJson(const ExperimentDefinition& definition) {
           .ok());
   nlohmann::json json = {{"experiment", nlohmann::json::parse(experiment)},
                          {"content_hash", absl::StrCat(absl::Hex(definition.content_hash))}};
-  for (const Recipe& recipe : definition.recipes) json["recipes"].push_back(ToJson(recipe));
+  for (const ArmRecipe& recipe : definition.recipes) json["recipes"].push_back(ToJson(recipe));
   return json.dump();
 }
 

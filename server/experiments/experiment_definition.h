@@ -18,17 +18,24 @@ namespace swaa::server {
 // Bits of UnitRecord::arms_seen.
 inline constexpr int kMaxArms = 64;
 
+// What an arm computes with.
+struct ArmRecipe {
+  Recipe recipe;
+  ThinkingMode thinking_mode = ThinkingMode::kDefault;
+  std::string lora_name;  // empty: base model
+};
+
 // The registered recipes, as far as experiments need them.
 struct RecipeView {
-  std::function<const Recipe*(const std::string& name)> find;  // null: there is none
-  std::string names;                                           // for messages: "fast, full"
+  std::function<std::optional<ArmRecipe>(const std::string& name)> find;
+  std::string names;  // for messages: "fast, full"
 };
 
 // Immutable value.
 struct ExperimentDefinition {
-  v1::Experiment experiment;    // nothing absent but start_time and end_time
-  std::vector<Recipe> recipes;  // [arms]
-  int32_t control = 0;          // index of the control arm
+  v1::Experiment experiment;       // nothing absent but start_time and end_time
+  std::vector<ArmRecipe> recipes;  // [arms]
+  int32_t control = 0;             // index of the control arm
   // All arms compute the same for a sequence of no more positions than this. 0: they differ from
   // the start, by adapter or thinking. Absent: they compute the same for ever.
   std::optional<int64_t> trigger_positions;

@@ -21,11 +21,13 @@ using ::testing::HasSubstr;
 constexpr int64_t kNow = 1'764'100'000'000;
 constexpr int32_t kLayers = 4;
 
-Recipe Resolved(const RecipeSpec& spec) { return *ResolveRecipe(spec, kLayers); }
+ArmRecipe Resolved(const RecipeSpec& spec) {
+  return {*ResolveRecipe(spec, kLayers), spec.thinking_mode, spec.lora_name};
+}
 
 // The catalogue of a model of four layers.
 RecipeView Recipes() {
-  static const auto* const kRecipes = new std::map<std::string, Recipe>{
+  static const auto* const kRecipes = new std::map<std::string, ArmRecipe>{
       {"full", Resolved({})},
       {"window", Resolved({.sliding_window_tokens = 2048})},
       {"sinks", Resolved({.sliding_window_tokens = 1024, .sink_tokens = 64})},
@@ -33,9 +35,10 @@ RecipeView Recipes() {
        Resolved({.sliding_window_tokens = 512, .full_attention_layers = LayerSelection::All()})},
       {"thinking", Resolved({.thinking_mode = ThinkingMode::kEnabled})},
   };
-  return {[](const std::string& name) {
+  return {[](const std::string& name) -> std::optional<ArmRecipe> {
             const auto found = kRecipes->find(name);
-            return found == kRecipes->end() ? nullptr : &found->second;
+            if (found == kRecipes->end()) return std::nullopt;
+            return found->second;
           },
           "all_full, full, sinks, thinking, window"};
 }
