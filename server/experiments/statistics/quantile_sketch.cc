@@ -23,13 +23,13 @@ double LogGamma() {
 
 }  // namespace
 
-int32_t QuantileSketch::BinOf(double value) {
+int32_t SketchBin(double value) {
   SWAA_CHECK(!std::isnan(value));
   if (value == std::numeric_limits<double>::infinity()) return kInfiniteBin;
   return static_cast<int32_t>(std::ceil(std::log(std::max(value, kLeastValue)) / LogGamma()));
 }
 
-double QuantileSketch::ValueOf(int32_t bin) {
+double SketchBinValue(int32_t bin) {
   if (bin == kInfiniteBin) return std::numeric_limits<double>::infinity();
   return std::exp(bin * LogGamma()) * 2 / (1 + kGamma);
 }
@@ -57,7 +57,7 @@ double QuantileSketch::ValueAt(double p) const {
     }
     below += count;
   }
-  return QuantileSketch::ValueOf(bins_.rbegin()->first);
+  return SketchBinValue(bins_.rbegin()->first);
 }
 
 double QuantileSketch::ShareStandardError(int32_t bin) const {
@@ -80,7 +80,7 @@ QuantileEstimate QuantileSketch::Quantile(double p) const {
   if (static_cast<double>(count_) * (1 - p) < kLeastTailCount) return estimate;
   estimate.enough = true;
   estimate.value = ValueAt(p);
-  const double share_error = ShareStandardError(QuantileSketch::BinOf(estimate.value));
+  const double share_error = ShareStandardError(SketchBin(estimate.value));
   estimate.lower = ValueAt(p - kZ * share_error);
   // Beyond all values there is nothing known.
   estimate.upper = p + kZ * share_error >= 1 ? std::numeric_limits<double>::infinity()

@@ -16,6 +16,12 @@ namespace swaa::server {
 
 inline constexpr double kSketchRelativeAccuracy = 0.01;
 
+// The bin of a value: (gamma^(bin - 1), gamma^bin] with gamma = 1.01 / 0.99. Values below a
+// nanosecond (1e-9) count as one; +infinity has kInfiniteBin. A CHECK refuses NaN.
+int32_t SketchBin(double value);
+// The value in the bin's middle, within 1 % of all its values.
+double SketchBinValue(int32_t bin);
+
 struct QuantileEstimate {
   bool enough = false;  // at least kLeastTailCount values are expected above the quantile
   double value = 0;     // may be +infinity: so many never got there
@@ -33,12 +39,6 @@ inline constexpr double kLeastTailCount = 20;
 // The bins of one arm's groups, prepared for several quantiles.
 class QuantileSketch {
  public:
-  // The bin of a value: (gamma^(bin - 1), gamma^bin] with gamma = 1.01 / 0.99. Values below a
-  // nanosecond (1e-9) count as one; +infinity has kInfiniteBin. A CHECK refuses NaN.
-  static int32_t BinOf(double value);
-  // The value in the bin's middle, within 1 % of all its values.
-  static double ValueOf(int32_t bin);
-
   // Adds to group `group` in [0, kSketchGroups).
   void Add(int32_t group, const SketchBins& bins);
 

@@ -182,13 +182,12 @@ TEST(QuantileSketchTest, BinsAreDdsketchs) {
   QuantileSketch sketch;
   for (size_t i = 0; i < golden["values"].size(); ++i) {
     const double value = golden["values"][i];
-    const int32_t bin = QuantileSketch::BinOf(value);
+    const int32_t bin = SketchBin(value);
     EXPECT_EQ(bin, golden["bins"][i]) << value;
-    EXPECT_NEAR(QuantileSketch::ValueOf(bin), value, 0.01 * value * (1 + 1e-9));
+    EXPECT_NEAR(SketchBinValue(bin), value, 0.01 * value * (1 + 1e-9));
     sketch.Add(static_cast<int32_t>(i % kSketchGroups), {{bin, 1}});
   }
-  for (const auto& each : golden["bin_values"])
-    ExpectClose(QuantileSketch::ValueOf(each[0]), each[1]);
+  for (const auto& each : golden["bin_values"]) ExpectClose(SketchBinValue(each[0]), each[1]);
   for (const auto& each : golden["quantiles"]) {
     const QuantileEstimate estimate = sketch.Quantile(each[0]);
     const double expected = each[1];
@@ -203,13 +202,13 @@ TEST(QuantileSketchTest, BinsAreDdsketchs) {
 TEST(QuantileSketchTest, FailedRequestsAreInfinitelySlow) {
   QuantileSketch sketch;
   for (int i = 0; i < 1000; ++i) {
-    sketch.Add(i % kSketchGroups, {{i % 5 == 0 ? kInfiniteBin : QuantileSketch::BinOf(0.5), 1}});
+    sketch.Add(i % kSketchGroups, {{i % 5 == 0 ? kInfiniteBin : SketchBin(0.5), 1}});
   }
   EXPECT_NEAR(sketch.Quantile(0.5).value, 0.5, 0.01);
   EXPECT_TRUE(std::isinf(sketch.Quantile(0.9).value));
   EXPECT_TRUE(std::isinf(sketch.Quantile(0.9).log_standard_error));
-  EXPECT_EQ(QuantileSketch::BinOf(std::numeric_limits<double>::infinity()), kInfiniteBin);
-  EXPECT_EQ(QuantileSketch::BinOf(0), QuantileSketch::BinOf(1e-9));
+  EXPECT_EQ(SketchBin(std::numeric_limits<double>::infinity()), kInfiniteBin);
+  EXPECT_EQ(SketchBin(0), SketchBin(1e-9));
 }
 
 // Sums and sketches by group add up to the same whoever counted them; a replica's sums of squares
