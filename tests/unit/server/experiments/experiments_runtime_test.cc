@@ -1,0 +1,289 @@
+// Experiments as requests and clients meet them: arms, outcomes, stops and restarts.
+
+#include <filesystem>
+#include <fstream>
+#include <future>
+
+#include <gmock/gmock.h>
+#include <google/protobuf/text_format.h>
+#include <gtest/gtest.h>
+#include <prometheus/text_serializer.h>
+
+#include "absl/strings/str_cat.h"
+#include "server/experiments/experiments.h"
+#include "server/experiments/metric_names.h"
+
+namespace swaa::server {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr int64_t kNow = 1'764'100'000'000;
+constexpr int32_t kLayers = 4;
+
+std::optional<ArmRecipe> FindRecipe(const std::string& name) {
+  if (name == "full") return ArmRecipe{*ResolveRecipe({}, kLayers)};
+  if (name == "window") return ArmRecipe{*ResolveRecipe({.sliding_window_tokens = 64}, kLayers)};
+  return std::nullopt;
+}
+
+constexpr char kExperiment[] = R"(
+    id: "chat" control_arm: "control"
+    arms { name: "control" recipe_name: "full" }
+    arms { name: "small" recipe_name: "window" }
+    metrics { name: "thumbs_up" role: METRIC_ROLE_GUARDRAIL scale: METRIC_SCALE_RATE
+              higher_is_better: true minimum_detectable_effect: 0.02 }
+    metrics { name: "score" role: METRIC_ROLE_GOAL scale: METRIC_SCALE_LOG_MEAN
+              higher_is_better: true minimum_detectable_effect: 0.05 })";
+
+class ExperimentsTest : public ::testing::Test {
+ protected:
+  ExperimentsTest() {
+    folder_ = std::filesystem::temp_directory_path() /
+              absl::StrCat("swaa-experiments-", ::getpid(), "-",
+                           ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    std::filesystem::create_directories(folder_);
+    std::ofstream(folder_ / "key") << "0123456789abcdefghijklmnopqrstuvwxyzABCDEF";
+    std::filesystem::permissions(folder_ / "key", std::filesystem::perms::owner_read);
+  }
+  ~ExperimentsTest() override { std::filesystem::remove_all(folder_); }
+
+  std::unique_ptr<Experiments> Open(const std::string& file = "a.db") {
+    auto experiments = Experiments::Create({.path = folder_ / file,
+                                            .key_file = folder_ / "key",
+                                            .check_interval = absl::Milliseconds(20),
+                                            .now_ms = [this] { return now_.load(); }});
+    EXPECT_TRUE(experiments.ok()) << experiments.status();
+    return *std::move(experiments);
+  }
+
+  static void Configure(Experiments* experiments, const std::vector<std::string>& texts) {
+    google::protobuf::RepeatedPtrField<v1::Experiment> protos;
+    for (const std::string& text : texts) {
+      ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(text, protos.Add()));
+    }
+    auto set = experiments->Check(protos, {FindRecipe, "full, window"});
+    ASSERT_TRUE(set.ok()) << set.status();
+    ASSERT_TRUE(experiments->Adopt(*std::move(set)).ok());
+  }
+
+  // A unit whose arm it is.
+  static std::string UnitOf(Experiments* experiments, const std::string& arm, int number = 0) {
+    for (int i = 0;; ++i) {
+      v1::GetAssignmentRequest request;
+      request.set_experiment_unit_id(absl::StrCat("user-", i));
+      if (experiments->GetAssignment(request)->arm() == arm && number-- == 0) {
+        return request.experiment_unit_id();
+      }
+    }
+  }
+
+  static RequestRecord Finished(int32_t prompt_tokens = 10) {
+    RequestRecord record;
+    record.accepted = true;
+    record.finish_reason = FinishReason::kStop;
+    record.total = absl::Milliseconds(500);
+    record.stats = {.decode_time = absl::Milliseconds(400),
+                    .time_to_first_token = absl::Milliseconds(100),
+                    .prompt_tokens = prompt_tokens,
+                    .completion_tokens = 5};
+    return record;
+  }
+
+  static absl::StatusOr<uint32_t> Record(Experiments* experiments, const std::string& id,
+                                         const std::string& token, const std::string& metric,
+                                         double value) {
+    v1::RecordOutcomeRequest request;
+    request.set_request_id(id);
+    request.set_outcome_token(token);
+    v1::Outcome& outcome = *request.add_outcomes();
+    outcome.set_metric(metric);
+    outcome.set_value(value);
+    std::promise<absl::StatusOr<v1::RecordOutcomeResponse>> answered;
+    experiments->RecordOutcome(request, [&](auto answer) { answered.set_value(answer); });
+    const auto answer = answered.get_future().get();
+    if (!answer.ok()) return answer.status();
+    return answer->recorded_outcomes();
+  }
+
+  static std::string Page(const Experiments& experiments) {
+    return prometheus::TextSerializer().Serialize(experiments.metrics()->Collect());
+  }
+
+  std::filesystem::path folder_;
+  std::atomic<int64_t> now_{kNow};
+};
+
+TEST_F(ExperimentsTest, ARequestGetsTheArmThatGetAssignmentTells) {
+  const auto experiments = Open();
+  EXPECT_FALSE(experiments->Choose("user-1", "r").recipe_name.has_value()) << "none is configured";
+  Configure(experiments.get(), {kExperiment});
+  for (const std::string arm : {"control", "small"}) {
+    const std::string unit = UnitOf(experiments.get(), arm);
+    const Experiments::Choice choice = experiments->Choose(unit, "r");
+    ASSERT_TRUE(choice.tag.has_value());
+    EXPECT_EQ(choice.tag->arm_name(), arm);
+    EXPECT_EQ(choice.recipe_name, arm == "control" ? "full" : "window");
+  }
+  experiments->Choose("", "r");
+  experiments->Choose(std::string(257, 'u'), "r");
+  experiments->CountExplicitRecipe();
+  const std::string page = Page(*experiments);
+  for (const char* line :
+       {"swaa_experiment_assignments_total{experiment=\"chat\",arm=\"control\"} 1",
+        "swaa_experiment_assignments_total{experiment=\"chat\",arm=\"small\"} 1",
+        "swaa_experiment_unassigned_total{reason=\"no_unit\"} 1",
+        "swaa_experiment_unassigned_total{reason=\"invalid\"} 1",
+        "swaa_experiment_unassigned_total{reason=\"explicit_recipe\"} 1"}) {
+    EXPECT_THAT(page, HasSubstr(line));
+  }
+  Configure(experiments.get(), {});
+  EXPECT_THAT(Page(*experiments), Not(HasSubstr("chat"))) << "series of what is gone";
+}
+
+TEST_F(ExperimentsTest, AnyReplicaWithTheKeyTakesAnOutcome) {
+  const auto experiments = Open();
+  Configure(experiments.get(), {kExperiment});
+  const auto tag = *experiments->Choose(UnitOf(experiments.get(), "small"), "r1").tag;
+  const Experiments::Finish finish = experiments->FinishOf(tag, "r1", Finished().stats);
+  experiments->OnRequestEnd(&tag, Finished());
+  EXPECT_EQ(*Record(experiments.get(), "r1", "", "score", 2), 1u) << "its own replica knows it";
+  EXPECT_EQ(*Record(experiments.get(), "r1", "", "score", 2), 0u);
+  EXPECT_TRUE(absl::IsAlreadyExists(
+      Record(experiments.get(), "r1", finish.outcome_token, "score", 3).status()));
+
+  const auto other = Open("b.db");
+  EXPECT_TRUE(absl::IsNotFound(Record(other.get(), "r1", "", "score", 2).status()));
+  EXPECT_TRUE(absl::IsNotFound(
+      Record(other.get(), "r1", finish.outcome_token, "score", 2).status()))
+      << "it has no such revision yet";
+  Configure(other.get(), {kExperiment});
+  EXPECT_EQ(*Record(other.get(), "r1", finish.outcome_token, "score", 2), 1u);
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      Record(other.get(), "r2", finish.outcome_token, "score", 2).status()));
+  for (const auto& [metric, value] : std::initializer_list<std::pair<const char*, double>>{
+           {"nosuch", 1},
+           {"error_rate", 1},
+           {"thumbs_up", 0.5},
+           {"score", 0},
+           {"score", std::numeric_limits<double>::quiet_NaN()}}) {
+    const absl::Status status =
+        Record(other.get(), "r1", finish.outcome_token, metric, value).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("outcomes[0]"));
+  }
+  now_ += 8LL * 24 * 3600 * 1000;
+  EXPECT_TRUE(absl::IsOutOfRange(
+      Record(other.get(), "r1", finish.outcome_token, "thumbs_up", 1).status()));
+  EXPECT_TRUE(absl::IsOutOfRange(Record(experiments.get(), "r1", "", "thumbs_up", 1).status()));
+}
+
+TEST_F(ExperimentsTest, AStoppedArmsUnitsGetControlAndAreRecordedNowhereAcrossRestarts) {
+  std::string unit;
+  {
+    const auto experiments = Open();
+    Configure(experiments.get(), {kExperiment});
+    unit = UnitOf(experiments.get(), "small");
+    EXPECT_TRUE(absl::IsNotFound(experiments->Stop("chat", "nosuch").status()));
+    EXPECT_TRUE(absl::IsNotFound(experiments->Stop("nosuch", "").status()));
+    const auto status = experiments->Stop("chat", "small");
+    ASSERT_TRUE(status.ok()) << status.status();
+    ASSERT_EQ(status->stopped_arms_size(), 1);
+    EXPECT_EQ(status->stopped_arms(0).arm(), "small");
+  }
+  const auto experiments = Open();
+  Configure(experiments.get(), {kExperiment});
+  const Experiments::Choice choice = experiments->Choose(unit, "r");
+  EXPECT_FALSE(choice.tag.has_value());
+  EXPECT_EQ(choice.recipe_name, "full");
+  EXPECT_THAT(Page(*experiments),
+              HasSubstr("swaa_experiment_arm_stopped{experiment=\"chat\",arm=\"small\"} 1"));
+  EXPECT_THAT(Page(*experiments),
+              HasSubstr("swaa_experiment_unassigned_total{reason=\"stopped\"} 1"));
+  ASSERT_TRUE(experiments->Start("chat").ok());
+  EXPECT_TRUE(experiments->Choose(unit, "r").tag.has_value());
+}
+
+// Thumbs fall from 80 to 40 in a hundred in one arm: it stops by itself, and only it.
+TEST_F(ExperimentsTest, AGuardrailStopsAnArmByItself) {
+  const auto experiments = Open();
+  Configure(experiments.get(), {kExperiment});
+  const auto stopped = [&] {
+    return Page(*experiments)
+               .find("swaa_experiment_guardrail_stops_total{experiment=\"chat\",arm=\"small\"} 1") !=
+           std::string::npos;
+  };
+  int requests = 0;
+  for (; requests < 6000 && !stopped(); ++requests) {
+    const std::string unit = absl::StrCat("unit-", requests % 2000);
+    const std::string id = absl::StrCat("r", requests);
+    const Experiments::Choice choice = experiments->Choose(unit, id);
+    if (!choice.tag.has_value()) continue;
+    const auto finish = experiments->FinishOf(*choice.tag, id, Finished().stats);
+    experiments->OnRequestEnd(&*choice.tag, Finished());
+    const int percent = choice.tag->arm_name() == "small" ? 40 : 80;
+    const bool up = static_cast<int>(AssignmentHash("thumb", id) % 100) < percent;
+    ASSERT_TRUE(Record(experiments.get(), id, finish.outcome_token, "thumbs_up", up).ok());
+  }
+  EXPECT_GT(requests, 200) << "before there is enough to judge by";
+  ASSERT_TRUE(stopped()) << "after " << requests;
+  const v1::ListExperimentsResponse listed = experiments->List();
+  ASSERT_EQ(listed.experiments(0).stopped_arms_size(), 1);
+  EXPECT_THAT(listed.experiments(0).stopped_arms(0).reason(), HasSubstr("thumbs_up"));
+  EXPECT_EQ(experiments->Choose(UnitOf(experiments.get(), "control"), "r").tag->arm_name(),
+            "control");
+}
+
+TEST_F(ExperimentsTest, ARequestIsTriggeredFromItsUnitsFirstLongOneOn) {
+  const auto experiments = Open();
+  Configure(experiments.get(), {kExperiment});
+  const auto tag = *experiments->Choose(UnitOf(experiments.get(), "control"), "r").tag;
+  const auto triggered = [&](int32_t prompt_tokens) {
+    const bool is = experiments->FinishOf(tag, "r", Finished(prompt_tokens).stats).triggered;
+    const RequestRecord record = Finished(prompt_tokens);
+    experiments->OnRequestEnd(&tag, record);
+    return is;
+  };
+  EXPECT_FALSE(triggered(59)) << "59 and 5 are the window's 64";
+  EXPECT_TRUE(triggered(60));
+  EXPECT_TRUE(triggered(10)) << "what came later may be its doing";
+}
+
+TEST_F(ExperimentsTest, TheReportHasWhatWasRecorded) {
+  const auto experiments = Open();
+  Configure(experiments.get(), {kExperiment});
+  for (int i = 0; i < 40; ++i) {
+    const std::string id = absl::StrCat("r", i);
+    const auto tag = *experiments->Choose(absl::StrCat("unit-", i % 20), id).tag;
+    RequestRecord record = Finished();
+    if (i == 3) record.status = absl::InternalError("broke");
+    const auto finish = experiments->FinishOf(tag, id, record.stats);
+    experiments->OnRequestEnd(&tag, record);
+    ASSERT_TRUE(Record(experiments.get(), id, finish.outcome_token, "score", 2).ok());
+  }
+  v1::GetReportRequest request;
+  request.set_experiment_id("nosuch");
+  EXPECT_TRUE(absl::IsNotFound(experiments->GetReport(request).status()));
+  request.set_experiment_id("chat");
+  request.set_revision(7);
+  EXPECT_TRUE(absl::IsNotFound(experiments->GetReport(request).status()));
+  request.clear_revision();
+  const auto report = experiments->GetReport(request);
+  ASSERT_TRUE(report.ok()) << report.status();
+  ASSERT_EQ(report->arms_size(), 2);
+  EXPECT_EQ(report->arms(0).units() + report->arms(1).units(), 20u);
+  EXPECT_EQ(report->arms(0).requests() + report->arms(1).requests(), 40u);
+  double errors = 0;
+  for (const v1::ArmReport& arm : report->arms()) {
+    for (const v1::MetricEstimate& metric : arm.metrics()) {
+      if (metric.triggered_only()) continue;
+      if (metric.metric() == "error_rate") errors += metric.value() * metric.requests();
+      if (metric.metric() == "score") EXPECT_NEAR(metric.value(), 2, 1e-9);
+    }
+  }
+  EXPECT_NEAR(errors, 1, 1e-9);
+}
+
+}  // namespace
+}  // namespace swaa::server
