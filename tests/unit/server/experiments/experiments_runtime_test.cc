@@ -279,7 +279,9 @@ TEST_F(ExperimentsTest, TheReportHasWhatWasRecorded) {
     for (const v1::MetricEstimate& metric : arm.metrics()) {
       if (metric.triggered_only()) continue;
       if (metric.metric() == "error_rate") errors += metric.value() * metric.requests();
-      if (metric.metric() == "score") EXPECT_NEAR(metric.value(), 2, 1e-9);
+      if (metric.metric() == "score") {
+        EXPECT_NEAR(metric.value(), 2, 1e-9);
+      }
     }
   }
   EXPECT_NEAR(errors, 1, 1e-9);
