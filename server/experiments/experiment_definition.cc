@@ -395,6 +395,9 @@ std::string RevisionJson(const ExperimentDefinition& definition) {
           .ok());
   nlohmann::json json = {{"experiment", nlohmann::json::parse(experiment)},
                          {"content_hash", absl::StrCat(absl::Hex(definition.content_hash))}};
+  if (definition.trigger_positions.has_value()) {
+    json["trigger_positions"] = *definition.trigger_positions;
+  }
   for (const ArmRecipe& recipe : definition.recipes) json["recipes"].push_back(ToJson(recipe));
   return json.dump();
 }
@@ -414,6 +417,9 @@ absl::StatusOr<StoredRevision> ParseRevisionJson(const std::string& json) {
       stored.experiment.arms_size() < 2 ||
       FindArm(stored.experiment, stored.experiment.control_arm()) < 0) {
     return broken;
+  }
+  if (parsed.contains("trigger_positions") && parsed["trigger_positions"].is_number_integer()) {
+    stored.trigger_positions = parsed["trigger_positions"].get<int64_t>();
   }
   return stored;
 }

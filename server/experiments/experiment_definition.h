@@ -62,6 +62,7 @@ std::string RevisionJson(const ExperimentDefinition& definition);
 struct StoredRevision {
   v1::Experiment experiment;
   uint64_t content_hash = 0;
+  std::optional<int64_t> trigger_positions;
 };
 // DATA_LOSS for what RevisionJson did not write.
 absl::StatusOr<StoredRevision> ParseRevisionJson(const std::string& json);

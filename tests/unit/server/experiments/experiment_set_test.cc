@@ -310,6 +310,7 @@ TEST(ExperimentSetTest, StoredRevisionsComeBack) {
   ASSERT_TRUE(stored.ok()) << stored.status();
   EXPECT_EQ(stored->experiment.SerializeAsString(), definition.experiment.SerializeAsString());
   EXPECT_EQ(stored->content_hash, definition.content_hash);
+  EXPECT_EQ(stored->trigger_positions, 2048);
   for (const char* broken : {"", "[]", "{}", "{\"experiment\":{},\"content_hash\":\"1\"}",
                              "{\"experiment\":{\"arms\":7},\"content_hash\":\"1\"}"}) {
     EXPECT_TRUE(absl::IsDataLoss(ParseRevisionJson(broken).status())) << broken;
