@@ -19,9 +19,6 @@
 
 namespace swaa::server {
 
-// As StopKey::arm: the experiment as a whole.
-inline constexpr int32_t kAllArms = -1;
-
 using Stops = std::map<StopKey, StopRecord>;
 
 // The revision that ran last of an experiment, by its id: of the set before, or of a store.
