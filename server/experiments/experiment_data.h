@@ -79,7 +79,7 @@ struct PairKey {
 
 struct RevisionRecord {
   std::string experiment_id;
-  std::string config_json;  // v1.Experiment with resolved recipes, as JSON
+  std::string config_json;  // v1.Experiment, as `experiment`, and its resolved recipes, as JSON
   int64_t started_ms = 0;
   int64_t ended_ms = 0;               // 0: still in force
   double min_log_sample_ratio_p = 0;  // the least ln p of the sample ratio so far

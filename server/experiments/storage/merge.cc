@@ -106,7 +106,7 @@ std::string NameOf(const StopKey& key, const ExperimentData& data) {
   if (revision != data.revisions.end()) {
     name = absl::StrCat("experiment ", revision->second.experiment_id);
     const auto config = nlohmann::json::parse(revision->second.config_json, nullptr, false);
-    const nlohmann::json::json_pointer where(absl::StrCat("/arms/", key.arm, "/name"));
+    const nlohmann::json::json_pointer where(absl::StrCat("/experiment/arms/", key.arm, "/name"));
     if (key.arm >= 0 && config.is_object() && config.contains(where) &&
         config.at(where).is_string()) {
       arm = absl::StrCat("arm ", config.at(where).get<std::string>());

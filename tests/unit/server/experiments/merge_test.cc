@@ -63,7 +63,8 @@ class MergeTest : public ::testing::Test {
     return *std::move(data);
   }
 
-  static constexpr char kConfig[] = R"({"arms": [{"name": "full"}, {"name": "window"}]})";
+  static constexpr char kConfig[] =
+      R"({"experiment": {"arms": [{"name": "full"}, {"name": "window"}]}})";
   TestFolder folder_;
   int64_t now_ms_ = 20'000 * kDay;
 };

@@ -1,0 +1,2 @@
+add_executable(experiment_store_bench experiment_store_bench.cc)
+target_link_libraries(experiment_store_bench PRIVATE swaa_experiment_storage)
