@@ -17,6 +17,9 @@ struct SchedulerOptions {
   int32_t max_running_requests = 64;
   int32_t max_context_tokens = 0;
   bool prefix_cache = true;
+  // Blocks of 64 tokens that a step's plan may compare with the prefix cache while requests run: a
+  // longer look-up goes on in the next ones.
+  int64_t lookup_blocks = 64;
   StepCostWeights cost_weights;
 };
 
