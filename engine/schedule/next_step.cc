@@ -156,6 +156,7 @@ Step Scheduler::CarryOut(const StepPlan& plan, SteadyTime now) {
 
 void Scheduler::Preempt(const std::vector<size_t>& running) {
   std::vector<Request> victims;
+  victims.reserve(running.size());
   for (size_t index : running) victims.push_back(running_[index]);
   for (Request& victim : victims) {
     Vacate(victim.get());
