@@ -2,7 +2,8 @@
 // wait for.
 //
 //   build/bin/schedule_bench        processor time of one decode step, in states that were or could
-//                                   be slow; mean and worst of the steps
+//                                   be slow; mean and worst of the steps. `ahead` is what is done
+//                                   while the device computes, and is in no other figure.
 
 #include <algorithm>
 #include <ctime>
@@ -79,8 +80,7 @@ class Engine {
     int32_t output = 1 << 14;
     float frequency_penalty = 0;
   };
-  // Its id.
-  std::string Add(const Ask& ask) {
+  GenerationRequest Make(const Ask& ask) {
     GenerationRequest request;
     request.id = std::to_string(next_++);
     std::vector<int32_t> prompt(ask.prefix + ask.own, 0);
@@ -91,10 +91,16 @@ class Engine {
     request.sampling.frequency_penalty = ask.frequency_penalty;
     request.stopping.ignore_eos = true;
     request.stopping.max_tokens = ask.output;
+    return request;
+  }
+  // Its id.
+  std::string Add(GenerationRequest request) {
     std::string id = request.id;
-    scheduler_.Add(std::move(request), sink_, ask.output, SteadyClock::now());
+    const auto output = static_cast<int32_t>(*request.stopping.max_tokens);
+    scheduler_.Add(std::move(request), sink_, output, SteadyClock::now());
     return id;
   }
+  std::string Add(const Ask& ask) { return Add(Make(ask)); }
 
   // Submits what may be, commits one step; the processor time of all but the device's part.
   double Step() {
@@ -106,6 +112,8 @@ class Engine {
     }
     const double planned = ThreadMicroseconds();
     if (submitted_.empty()) return planned - start;
+    scheduler_.LookAhead();
+    worst_ahead_us_ = std::max(worst_ahead_us_, ThreadMicroseconds() - planned);
     StepResult result{.id = submitted_.front().id};
     result.tokens.assign(submitted_.front().logits.size(), ScoredToken{.token = 1});
     submitted_.pop_front();
@@ -124,13 +132,14 @@ class Engine {
     do {
       Step();
     } while (prefilled_ > 0 || scheduler_.Snapshot().totals.running < running);
-    plan_us_ = commit_us_ = 0;
+    plan_us_ = commit_us_ = worst_ahead_us_ = 0;
   }
 
   void Abort(const std::string& id) { scheduler_.Abort(id); }
   EngineLoad Load() const { return scheduler_.Load(); }
   double plan_us() const { return plan_us_; }
   double commit_us() const { return commit_us_; }
+  double worst_ahead_us() const { return worst_ahead_us_; }
 
  private:
   std::unique_ptr<Tokenizer> tokenizer_;
@@ -141,6 +150,7 @@ class Engine {
   int32_t prefilled_ = 0;
   double plan_us_ = 0;
   double commit_us_ = 0;
+  double worst_ahead_us_ = 0;
 };
 
 void Measure(Engine* engine, benchmark::State* state) {
@@ -151,6 +161,7 @@ void Measure(Engine* engine, benchmark::State* state) {
     state->SetIterationTime(step * 1e-6);
   }
   state->counters["worst_us"] = worst;
+  state->counters["worst_ahead_us"] = engine->worst_ahead_us();
   state->counters["plan_us"] =
       benchmark::Counter(engine->plan_us(), benchmark::Counter::kAvgIterations);
   state->counters["commit_us"] =
@@ -160,6 +171,18 @@ void Measure(Engine* engine, benchmark::State* state) {
 // `count` requests of all built-in recipes in turn, or of full attention.
 void AddShort(Engine* engine, int32_t count, bool full = false) {
   for (int32_t i = 0; i < count; ++i) engine->Add({.own = kShort, .recipe = full ? 0 : i});
+}
+
+// `count` requests for later: making their prompts empties the caches, and with them any step costs
+// five times as much.
+std::vector<GenerationRequest> MakeAll(Engine* engine, int64_t count, const Engine::Ask& ask) {
+  std::vector<GenerationRequest> requests;
+  for (int64_t i = 0; i < count; ++i) requests.push_back(engine->Make(ask));
+  return requests;
+}
+
+void AddAll(Engine* engine, std::vector<GenerationRequest> requests) {
+  for (GenerationRequest& request : requests) engine->Add(std::move(request));
 }
 
 // The states last for so many steps.
@@ -180,10 +203,11 @@ SWAA_STEP_BENCHMARK(BM_Decode)->Arg(1)->Arg(16)->Arg(kRunning);
 // an experiment's arms share their system prompt) and whose own 512k have no room.
 void BM_WaitingBehindAHeldPrefix(benchmark::State& state) {
   Engine engine(kRunning * PagesOf(kShort + 512) + PagesOf(kLong + 64), 2 * kRunning);
+  auto waiting = MakeAll(&engine, state.range(0), {.prefix = kLong, .own = 4 * kLong});
   engine.Add({.prefix = kLong, .own = 64});
   AddShort(&engine, kRunning - 1);
   engine.Fill(kRunning);
-  for (int64_t i = 0; i < state.range(0); ++i) engine.Add({.prefix = kLong, .own = 4 * kLong});
+  AddAll(&engine, std::move(waiting));
   Measure(&engine, &state);
   SWAA_CHECK_EQ(engine.Load().queued, state.range(0));
 }
@@ -192,11 +216,12 @@ SWAA_STEP_BENCHMARK(BM_WaitingBehindAHeldPrefix)->Arg(1)->Arg(16);
 // The same, but nobody holds the prefix, and what decodes takes its pages one after the other.
 void BM_WaitingWhileThePrefixIsEvicted(benchmark::State& state) {
   Engine engine(kRunning * PagesOf(kShort + 192) + PagesOf(kLong + 64), 2 * kRunning);
+  auto waiting = MakeAll(&engine, state.range(0), {.prefix = kLong, .own = 4 * kLong});
   engine.Add({.prefix = kLong, .own = 64, .output = 2});
   engine.Fill(0);
   AddShort(&engine, kRunning, /*full=*/true);
   engine.Fill(kRunning);
-  for (int64_t i = 0; i < state.range(0); ++i) engine.Add({.prefix = kLong, .own = 4 * kLong});
+  AddAll(&engine, std::move(waiting));
   const int64_t cached = engine.Load().evictable_pages;
   Measure(&engine, &state);
   SWAA_CHECK_EQ(engine.Load().queued, state.range(0));
@@ -207,10 +232,11 @@ SWAA_STEP_BENCHMARK(BM_WaitingWhileThePrefixIsEvicted)->Arg(1)->Arg(16);
 // Eight of 256 have 128k tokens, 16 wait, and fewer pages are left than a step might take.
 void BM_ShortOfPages(benchmark::State& state) {
   Engine engine(8 * PagesOf(kLong) + (kRunning - 8) * PagesOf(kShort + 192), 2 * kRunning);
+  auto waiting = MakeAll(&engine, 16, {.own = kLong});
   for (int i = 0; i < 8; ++i) engine.Add({.own = kLong - 1024});
   AddShort(&engine, kRunning - 8, /*full=*/true);
   engine.Fill(kRunning);
-  for (int i = 0; i < 16; ++i) engine.Add({.own = kLong});
+  AddAll(&engine, std::move(waiting));
   const EngineLoad load = engine.Load();
   state.counters["free_pages"] = static_cast<double>(load.total_pages - load.used_pages);
   Measure(&engine, &state);
@@ -221,10 +247,11 @@ SWAA_STEP_BENCHMARK(BM_ShortOfPages)->Iterations(100);
 // One of 256 has a million tokens, and its sampling counts them all; 16 wait.
 void BM_PenaltiesAtAMillion(benchmark::State& state) {
   Engine engine(PagesOf(1 << 20) + kRunning * PagesOf(2 * kShort), kRunning);
+  auto waiting = MakeAll(&engine, 16, {.own = kShort});
   engine.Add({.own = kLongest, .output = 1000, .frequency_penalty = 1});
   AddShort(&engine, kRunning - 1);
   engine.Fill(kRunning);
-  for (int i = 0; i < 16; ++i) engine.Add({.own = kShort});
+  AddAll(&engine, std::move(waiting));
   Measure(&engine, &state);
 }
 SWAA_STEP_BENCHMARK(BM_PenaltiesAtAMillion);
@@ -232,10 +259,11 @@ SWAA_STEP_BENCHMARK(BM_PenaltiesAtAMillion);
 // One of 257 had a million tokens and has ended; 16 as long wait that have no room beside the rest.
 void BM_AfterAMillionEnded(benchmark::State& state) {
   Engine engine(PagesOf(1 << 20) + kRunning * PagesOf(kShort + 192), kRunning + 1);
+  auto waiting = MakeAll(&engine, 16, {.own = kLongest + 1000, .output = 20});
   const std::string longest = engine.Add({.own = kLongest, .output = 1000});
   AddShort(&engine, kRunning, /*full=*/true);
   engine.Fill(kRunning + 1);
-  for (int i = 0; i < 16; ++i) engine.Add({.own = kLongest + 1000, .output = 20});
+  AddAll(&engine, std::move(waiting));
   engine.Abort(longest);
   Measure(&engine, &state);
   SWAA_CHECK_EQ(engine.Load().queued, 16);

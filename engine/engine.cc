@@ -165,7 +165,9 @@ class ThreadedEngine final : public Engine {
         device_->Submit(*std::move(step));
       }
       Publish();
-      if (scheduler_.steps_in_flight() > 0) Collect();
+      if (scheduler_.steps_in_flight() == 0) continue;
+      scheduler_.LookAhead();
+      Collect();
     }
   }
 

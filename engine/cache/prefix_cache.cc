@@ -3,6 +3,7 @@
 #include "engine/cache/prefix_cache.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -52,7 +53,11 @@ struct PrefixCache::Candidate {
 };
 
 PrefixCache::PrefixCache(int32_t num_layers, PagePool* pool)
-    : num_layers_(num_layers), pool_(pool), homes_(pool->total_pages() + 1) {}
+    : num_layers_(num_layers), pool_(pool), homes_(pool->total_pages() + 1) {
+  // As many blocks as full attention fills: the table would grow in the middle of a step, and move
+  // what it has in milliseconds.
+  by_hash_.reserve(pool->total_pages() / num_layers + 1);
+}
 
 PrefixCache::Candidate PrefixCache::CandidateOf(const PrefixKey& key, const KnownTokens& tokens,
                                                 Block* parent, int64_t index) const {
@@ -109,18 +114,21 @@ void PrefixCache::RemoveIfUseless(Block* block) {
   }
 }
 
-// Goes on from where the look-up's path ends.
-void PrefixCache::Walk(const PrefixKey& key, const KnownTokens& tokens, int64_t blocks,
-                       Lookup* lookup) {
+bool PrefixCache::Walk(const PrefixKey& key, const KnownTokens& tokens, int64_t most_tokens,
+                       Lookup* lookup, int64_t* blocks) {
+  if (lookup->version_ == version_) return true;
   std::vector<Block*>& path = lookup->path_;
-  for (auto index = static_cast<int64_t>(path.size()); index < blocks; ++index) {
-    if (!key.IsShareable(tokens.prompt_tokens(), index)) return;
+  for (auto index = static_cast<int64_t>(path.size()); index < most_tokens / kBlock; ++index) {
+    if (!key.IsShareable(tokens.prompt_tokens(), index)) break;
+    if (*blocks == 0) return false;
+    --*blocks;
     Block* parent = path.empty() ? nullptr : path.back();
     Block* block = Child(CandidateOf(key, tokens, parent, index));
-    if (block == nullptr) return;
+    if (block == nullptr) break;
     ++block->lookups;
     path.push_back(block);
   }
+  return true;
 }
 
 // The most blocks of the path after which every page that the recipe keeps is here. A longer prefix
@@ -175,7 +183,8 @@ void PrefixCache::CountPages(const Recipe& recipe, int64_t blocks, Lookup* looku
 void PrefixCache::Find(const PrefixKey& key, const KnownTokens& tokens, const Recipe& recipe,
                        int64_t most_tokens, Lookup* lookup) {
   if (lookup->version_ == version_) return;
-  Walk(key, tokens, most_tokens / kBlock, lookup);
+  int64_t all = std::numeric_limits<int64_t>::max();
+  Walk(key, tokens, most_tokens, lookup, &all);
   CountPages(recipe, LongestServed(lookup->path_, recipe), lookup);
   lookup->version_ = version_;
 }

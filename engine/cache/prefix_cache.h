@@ -50,10 +50,14 @@ class PrefixCache {
     int64_t evictable_pages_ = 0;
     uint64_t version_ = 0;  // of the cache when it was found; 0: never
   };
+  // Compares tokens for Find, which is most of a first look-up's work, from where the last Walk
+  // ended: of at most *blocks blocks, which it takes off. Whether Find has none left to compare.
+  // The arguments, here and of Find, are those of the first time.
+  bool Walk(const PrefixKey& key, const KnownTokens& tokens, int64_t most_tokens, Lookup* lookup,
+            int64_t* blocks);
   // Brings `lookup` up to date with the longest prefix of whole blocks, at most `most_tokens` long,
-  // for which every page that `recipe` keeps is here. The arguments are those of the first time. In
-  // O(1) while nothing has changed on its path, otherwise linear in the prefix; tokens are compared
-  // once.
+  // for which every page that `recipe` keeps is here. In O(1) while nothing has changed on its
+  // path, otherwise linear in the prefix; tokens are compared once.
   void Find(const PrefixKey& key, const KnownTokens& tokens, const Recipe& recipe,
             int64_t most_tokens, Lookup* lookup);
   void Forget(Lookup* lookup);
@@ -122,7 +126,6 @@ class PrefixCache {
   Block* Child(const Candidate& candidate);
   Block* AddChild(const Candidate& candidate);
   void RemoveIfUseless(Block* block);
-  void Walk(const PrefixKey& key, const KnownTokens& tokens, int64_t blocks, Lookup* lookup);
   int64_t LongestServed(const std::vector<Block*>& path, const Recipe& recipe) const;
   void CountPages(const Recipe& recipe, int64_t blocks, Lookup* lookup) const;
   void TakePages(const SequencePages& pages, int64_t index, Block* block);

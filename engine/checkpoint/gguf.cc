@@ -271,14 +271,14 @@ class GgufFile::Parser {
   std::vector<Entry> entries_;
 };
 
-absl::Status GgufFile::AddTensors(GgufFile part) {
-  for (auto& [name, tensor] : part.tensors_) {
+absl::Status GgufFile::AddTensors(const GgufFile& part) {
+  for (const auto& [name, tensor] : part.tensors_) {
     if (tensors_.contains(name)) {
       return absl::InvalidArgumentError(absl::StrCat(part.file_->path(), ": offset ",
                                                      FileOffset(tensor), ": tensor ", Quoted(name),
                                                      " is in another part already"));
     }
-    tensors_.emplace(name, std::move(tensor));
+    tensors_.emplace(name, tensor);
   }
   return absl::OkStatus();
 }

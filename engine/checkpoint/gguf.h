@@ -65,7 +65,7 @@ class GgufFile {
 
   const StoredTensors& tensors() const { return tensors_; }
   // Those of another part of the same model; INVALID_ARGUMENT where one is here already.
-  absl::Status AddTensors(GgufFile part);
+  absl::Status AddTensors(const GgufFile& part);
   const std::shared_ptr<const MappedFile>& file() const { return file_; }
 
   // INVALID_ARGUMENT about a metadata key: "<file>: offset <n>: <key>: <problem>", without the

@@ -70,7 +70,7 @@ absl::Status AddParts(const std::string& path, const Split& split, GgufModel* mo
                                         ", its name part ", number + 1, " of ", split.count));
     }
     model->mapped_bytes += static_cast<int64_t>((*file)->bytes().size());
-    SWAA_RETURN_IF_ERROR(model->gguf.AddTensors(std::move(gguf)));
+    SWAA_RETURN_IF_ERROR(model->gguf.AddTensors(gguf));
   }
   return absl::OkStatus();
 }

@@ -77,7 +77,7 @@ std::vector<int64_t> WeightShape(const WeightSpec& spec, const ModelConfig& conf
 }
 
 std::string WeightName(const WeightSpec& spec, WeightNaming naming, int32_t layer) {
-  const std::string pattern(naming == WeightNaming::kGguf ? spec.gguf : spec.hugging_face);
+  std::string pattern(naming == WeightNaming::kGguf ? spec.gguf : spec.hugging_face);
   const size_t place = pattern.find("{}");
   if (place == std::string::npos) return pattern;
   return absl::StrCat(pattern.substr(0, place), layer, pattern.substr(place + 2));

@@ -121,7 +121,7 @@ std::optional<Value> Cycler::Attribute(std::string_view name) const {
         "next",
         [position = position_, items = items_](Interpreter& interpreter, const Arguments&) {
           interpreter.budget().Take(items.size() * sizeof(Value));
-          const Value item = items[*position];
+          const Value& item = items[*position];
           *position = (*position + 1) % items.size();
           return item;
         },

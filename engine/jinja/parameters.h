@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "engine/jinja/value.h"
@@ -24,7 +25,7 @@ class Parameters {
   bool Has(size_t i) const { return values_[i] != nullptr; }
   // Throws where it was not given.
   const Value& Required(size_t i) const;
-  Value Or(size_t i, Value otherwise) const { return Has(i) ? *values_[i] : otherwise; }
+  Value Or(size_t i, Value otherwise) const { return Has(i) ? *values_[i] : std::move(otherwise); }
   bool IsTrueOr(size_t i, bool otherwise) const { return Has(i) ? IsTrue(*values_[i]) : otherwise; }
   int64_t IntegerOr(size_t i, int64_t otherwise) const;
   // Null where it was not given, or is none.

@@ -109,6 +109,7 @@ std::vector<Value> Sorted(std::vector<std::pair<Value, Value>> keyed, bool rever
     return reverse ? IsLess(b.first, a.first, budget) : IsLess(a.first, b.first, budget);
   });
   std::vector<Value> items;
+  items.reserve(keyed.size());
   for (auto& [key, value] : keyed) items.push_back(std::move(value));
   return items;
 }
@@ -141,6 +142,7 @@ Value Sort(Interpreter& interpreter, const Value& value, const Arguments& argume
   std::vector<std::pair<Value, Value>> keyed;
   for (const Value& item : Iterate(value, budget)) {
     std::vector<Value> keys;
+    keys.reserve(attributes.size());
     for (const Value& name : attributes) {
       keys.push_back(KeyOf(item, name, case_sensitive, budget));
     }

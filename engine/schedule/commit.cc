@@ -13,7 +13,7 @@ namespace {
 
 // How many pages of requests that ended go back a step: giving back all those of a long one would
 // hold the step up by milliseconds, and seldom are they wanted at once.
-constexpr int64_t kReleasedPagesPerStep = 2048;
+constexpr int64_t kReleasedPagesPerStep = 1024;
 
 void Append(RequestProgress progress, RequestProgress* all) {
   if (all->prompt_logprobs.empty()) all->prompt_logprobs_first = progress.prompt_logprobs_first;

@@ -11,6 +11,10 @@
 namespace swaa {
 namespace {
 
+// Of LookAhead: about a millisecond, and more requests than a step usually admits.
+constexpr int64_t kLookAheadBlocks = 2048;
+constexpr size_t kLookAheadRequests = 64;
+
 StepWork WorkOf(Phase phase, int64_t tokens, int64_t keys) {
   if (phase == Phase::kPrefill) return {.prefill_tokens = tokens, .prefill_keys = keys};
   return {.decode_tokens = tokens, .decode_keys = keys};
@@ -52,12 +56,32 @@ RequestView Scheduler::ViewOf(RequestState* request) const {
   return view;
 }
 
+bool Scheduler::WalkCache(RequestState* request, int64_t* blocks) {
+  return cache_.Walk(request->prefix_key, request->known_tokens(), request->most_cached_tokens(),
+                     &request->lookup, blocks);
+}
+
+void Scheduler::LookAhead() {
+  if (!options_.prefix_cache) return;
+  int64_t blocks = kLookAheadBlocks;
+  const size_t requests = std::min(queued_.size(), kLookAheadRequests);
+  for (size_t i = 0; i < requests && blocks > 0; ++i) {
+    if (!UsesPrefixCache(*queued_[i])) continue;
+    if (queued_[i]->rows_in_flight == 0) WalkCache(queued_[i].get(), &blocks);
+  }
+}
+
 RequestView Scheduler::ViewOfQueued(RequestState* request) {
+  bool walked = true;
   if (UsesPrefixCache(*request) && request->rows_in_flight == 0) {
-    cache_.Find(request->prefix_key, request->known_tokens(), request->request.recipe,
-                request->most_cached_tokens(), &request->lookup);
+    walked = WalkCache(request, &lookup_blocks_);
+    if (walked) {
+      cache_.Find(request->prefix_key, request->known_tokens(), request->request.recipe,
+                  request->most_cached_tokens(), &request->lookup);
+    }
   }
   RequestView view = ViewOf(request);
+  view.ready &= walked;
   view.submitted = static_cast<int32_t>(request->lookup.tokens());
   view.cached_pages = request->lookup.pages();
   view.cached_free_pages = request->lookup.evictable_pages();
@@ -88,6 +112,10 @@ StepPlan Scheduler::Plan() {
 std::optional<Step> Scheduler::NextStep(SteadyTime now) {
   SWAA_CHECK_LT(steps_in_flight(), device_.max_steps_in_flight);
   if (idle()) return std::nullopt;
+  // Nobody waits for a step that has nothing else to compute.
+  const bool alone =
+      submitted_.empty() && (running_.empty() || running_.front()->shadow());
+  lookup_blocks_ = alone ? std::numeric_limits<int64_t>::max() : options_.lookup_blocks;
   StepPlan plan = Plan();
   while (plan.rows.empty()) {
     // What preempting frees was not known before, and a newcomer may wait for pages that are on
@@ -144,6 +172,7 @@ bool Scheduler::PreemptShadowInTheWay() {
 
 void Scheduler::Preempt(const std::vector<size_t>& running) {
   std::vector<Request> victims;
+  victims.reserve(running.size());
   for (size_t index : running) victims.push_back(running_[index]);
   for (Request& victim : victims) {
     Vacate(victim.get());

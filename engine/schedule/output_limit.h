@@ -18,6 +18,9 @@ struct SchedulerOptions {
   int32_t max_context_tokens = 0;
   bool prefix_cache = true;
   SteadyClock::duration priority_aging = std::chrono::seconds(10);  // as Rank has it
+  // Blocks of 64 tokens that a step's plan may compare with the prefix cache while requests run: a
+  // longer look-up goes on in the next ones.
+  int64_t lookup_blocks = 64;
 };
 
 // Positions of one request that may be beyond what is committed: what one that slides may hold in

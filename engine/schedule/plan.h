@@ -26,7 +26,8 @@ struct RequestView {
   // Of a running request: submitted steps read its pages, so that preempting it frees them only
   // when those are collected.
   bool in_flight = false;
-  // Of a queued request: false while a submitted step has a token of it (it was preempted).
+  // Of a queued request: false while a submitted step has a token of it (it was preempted), and
+  // while it is looked up in the prefix cache.
   bool ready = true;
   // Of a queued request whose first `submitted` positions the prefix cache has: pages it would
   // share, and of them those that nobody holds, so that admitting it takes them from the free ones.

@@ -55,6 +55,9 @@ class Scheduler {
   // The next step, to be submitted at once; none if nothing is to be computed before another step
   // is committed. CHECKs that one more may be in flight.
   std::optional<Step> NextStep(SteadyTime now);
+  // While a step is computed: compares more tokens of those that wait with the prefix cache, so
+  // that the next steps need not. Takes a millisecond at most.
+  void LookAhead();
   // Takes the oldest submitted step's result: tells the clients, releases pages. A failed step
   // fails its requests. Returns what the step was.
   struct CommittedStep {
@@ -112,6 +115,7 @@ class Scheduler {
   // next_step.cc: what to compute next.
   RequestView ViewOf(RequestState* request) const;
   RequestView ViewOfQueued(RequestState* request);
+  bool WalkCache(RequestState* request, int64_t* blocks);
   StepPlan Plan();
   Step CarryOut(const StepPlan& plan, SteadyTime now);
   void Preempt(const std::vector<size_t>& running);
@@ -143,6 +147,7 @@ class Scheduler {
   SteadyTime earliest_deadline_ = SteadyTime::max();          // no live request's is before it
   std::vector<PageTableUpdate> updates_;                      // for the next step
   std::vector<SpanClasses::Column> columns_;                  // of the step that is being made
+  int64_t lookup_blocks_ = 0;                                 // that this step may still compare
   std::deque<SubmittedStep> submitted_;                       // oldest first
   uint64_t settled_ = 0;                                      // the last committed step
   uint64_t next_order_ = 0;

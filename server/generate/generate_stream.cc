@@ -232,7 +232,7 @@ void GenerateStream::WriteOrFinish() {
     std::lock_guard lock(mutex_);
     if (write_under_way_ || pump_scheduled_ || cutting_off_) return;  // another pump follows
     if (!outgoing_.empty()) {
-      writing_ = std::move(outgoing_.front());
+      writing_.Swap(&outgoing_.front());
       outgoing_.pop_front();
       write = write_under_way_ = true;
       write_began_ = SteadyNow();

@@ -75,6 +75,9 @@ class PrefixCacheModel : public ::testing::Test {
   // A look-up that is kept finds what a new one would.
   void Look(Request* r) {
     const int64_t most = r->prompt_tokens - 1;
+    int64_t blocks = random_() % 4;
+    cache_->Walk(r->key, r->known_tokens(), most, &r->lookup, &blocks);
+    ASSERT_GE(blocks, 0);
     cache_->Find(r->key, r->known_tokens(), r->recipe, most, &r->lookup);
     ASSERT_EQ(r->lookup.tokens(), LongestByModel(*r, most));
     int64_t pages = 0;

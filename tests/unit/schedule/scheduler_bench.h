@@ -69,6 +69,7 @@ struct Bench {
       device.Submit(*std::move(step));
     }
     if (scheduler.steps_in_flight() == 0) return;
+    if (looks_ahead) scheduler.LookAhead();
     last_step = scheduler.Commit(device.Collect(), SteadyClock::now());
     PoisonFreePages();
   }
@@ -101,6 +102,7 @@ struct Bench {
   SchedulerOptions options;
   Scheduler scheduler;
   Scheduler::CommittedStep last_step;
+  bool looks_ahead = true;
 };
 
 }  // namespace swaa

@@ -36,8 +36,11 @@ TEST_P(SchedulerCacheProperty, TokensDoNotDependOnTheCache) {
   SCOPED_TRACE(seed);
   std::mt19937 random(seed);
   const bool short_of_pages = round() % 2 == 1;
-  Bench bench(Info(short_of_pages ? 60 : 4000, depth()),
-              {.max_batch_tokens = 128, .max_running_requests = 4, .max_context_tokens = kContext});
+  Bench bench(Info(short_of_pages ? 60 : 4000, depth()), {.max_batch_tokens = 128,
+                                                          .max_running_requests = 4,
+                                                          .max_context_tokens = kContext,
+                                                          .lookup_blocks = 1 + round() / 2 % 3});
+  bench.looks_ahead = round() / 6 % 2 == 1;
   std::vector<std::vector<int32_t>> documents;
   for (int i = 0; i < 3; ++i) documents.push_back(RandomTokens(&random, 300));
   std::vector<Recipe> recipes;
@@ -120,6 +123,41 @@ TEST_P(SchedulerCache, AllRecipesShareTheFirstWindowAndSinks) {
   EXPECT_EQ(cached(300, 100), 960);  // now its own ones too
   EXPECT_EQ(cached(301, 100), 384);  // another window shares no more than that
   EXPECT_EQ(cached(5000, 0), 960);   // a window beyond the prompt is full attention
+}
+
+// While another request decodes, a long prefix is looked up over several steps, or beside them; it
+// is found all the same.
+TEST_P(SchedulerCache, ALongLookUpHoldsNoStepUp) {
+  std::mt19937 random(6);
+  const std::vector<int32_t> prompt = RandomTokens(&random, 1024);
+  for (const bool looks_ahead : {false, true}) {
+    Bench bench(Info(4000, depth()), {.max_batch_tokens = 512,
+                                      .max_running_requests = 4,
+                                      .max_context_tokens = kContext,
+                                      .lookup_blocks = 2});
+    bench.looks_ahead = looks_ahead;
+    auto add = [&](std::vector<int32_t> tokens, uint32_t output) {
+      Case c;
+      c.request.id = std::to_string(random());
+      c.request.prompt = testing::Shared(std::move(tokens));
+      c.request.recipe = FullAttention();
+      c.request.stopping = {.max_tokens = output, .ignore_eos = true};
+      EXPECT_TRUE(bench.Add(c).ok());
+      return c.sink;
+    };
+    add(prompt, 1);
+    bench.RunToEnd();
+    const auto other = add(RandomTokens(&random, 10), 200);
+    while (other->output.empty()) bench.Step();
+    const auto cached = add(prompt, 1);
+    const size_t before = other->output.size();
+    while (!cached->accepted) bench.Step();
+    // 15 blocks, two a step; or all of them after the first.
+    EXPECT_NEAR(static_cast<double>(other->output.size() - before), looks_ahead ? 2 : 8, 1);
+    while (!cached->ended) bench.Step();
+    EXPECT_EQ(cached->result->stats.cached_prompt_tokens, 960);
+    bench.RunToEnd();
+  }
 }
 
 }  // namespace
