@@ -25,8 +25,8 @@ void Answer(grpc::CallbackServerContext* call, grpc::ServerUnaryReactor* reactor
   End(call, reactor, answer.status());
 }
 
-// Runs `work`, which may wait for the disk, on a worker. gRPC keeps call, request and response until
-// the call is finished.
+// Runs `work`, which may wait for the disk, on a worker. gRPC keeps call, request and response
+// until the call is finished.
 grpc::ServerUnaryReactor* OnWorker(ServingContext* serving, grpc::CallbackServerContext* call,
                                    std::function<void(grpc::ServerUnaryReactor*)> work) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
@@ -38,9 +38,9 @@ grpc::ServerUnaryReactor* OnWorker(ServingContext* serving, grpc::CallbackServer
 
 }  // namespace
 
-grpc::ServerUnaryReactor* ExperimentService::ListExperiments(grpc::CallbackServerContext* call,
-                                                             const v1::ListExperimentsRequest*,
-                                                             v1::ListExperimentsResponse* response) {
+grpc::ServerUnaryReactor* ExperimentService::ListExperiments(
+    grpc::CallbackServerContext* call, const v1::ListExperimentsRequest*,
+    v1::ListExperimentsResponse* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
   *response = serving_->experiments->List();
   End(call, reactor, absl::OkStatus());
@@ -67,10 +67,10 @@ grpc::ServerUnaryReactor* ExperimentService::RecordOutcome(grpc::CallbackServerC
                                                            const v1::RecordOutcomeRequest* request,
                                                            v1::RecordOutcomeResponse* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  serving_->experiments->RecordOutcome(
-      *request, [=](absl::StatusOr<v1::RecordOutcomeResponse> answer) {
-        Answer(call, reactor, std::move(answer), response);
-      });
+  serving_->experiments->RecordOutcome(*request,
+                                       [=](absl::StatusOr<v1::RecordOutcomeResponse> answer) {
+                                         Answer(call, reactor, std::move(answer), response);
+                                       });
   return reactor;
 }
 

@@ -72,15 +72,15 @@ std::vector<prometheus::MetricFamily> ExperimentMetrics::Collect() const {
                                        "Requests whose arm was chosen by an experiment.");
   FamilyBuilder outcomes =
       Counters("swaa_experiment_outcomes_total", "Outcomes that clients recorded.");
-  FamilyBuilder stops = Counters("swaa_experiment_guardrail_stops_total",
-                                 "Times that a guardrail stopped an arm.");
+  FamilyBuilder stops =
+      Counters("swaa_experiment_guardrail_stops_total", "Times that a guardrail stopped an arm.");
   FamilyBuilder stopped("swaa_experiment_arm_stopped",
                         "1 while an arm is stopped and its units get control's recipe.");
   FamilyBuilder unassigned =
       Counters("swaa_experiment_unassigned_total",
                "Requests that an experiment might have had and has not, by reason.");
-  FamilyBuilder requests = Counters(
-      "swaa_shadow_requests_total", "Requests that were computed again under two recipes.");
+  FamilyBuilder requests = Counters("swaa_shadow_requests_total",
+                                    "Requests that were computed again under two recipes.");
   FamilyBuilder tokens = Counters("swaa_shadow_tokens_total", "Output tokens of these.");
   FamilyBuilder equal =
       Counters("swaa_shadow_equal_argmax_total",

@@ -174,7 +174,11 @@ Assignment ExperimentSet::Assign(std::string_view unit, int64_t unix_ms, const S
   assignment.enrolment = Enrolment::kAssigned;
   if (IsStoppedAsAWhole(proto, owner->revision, stops)) {
     assignment.enrolment = Enrolment::kStopped;
-    assignment.arm = -1;
+    // Without control, or by an operator's word, there is no arm left to give; where every other
+    // arm stopped by itself, there is.
+    const bool control_is_left = !IsStopped(stops, owner->revision, kAllArms) &&
+                                 !IsStopped(stops, owner->revision, owner->definition.control);
+    assignment.arm = control_is_left ? owner->definition.control : -1;
   } else if (IsStopped(stops, owner->revision, assignment.arm)) {
     assignment.enrolment = Enrolment::kStopped;
     assignment.arm = owner->definition.control;

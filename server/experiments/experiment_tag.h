@@ -13,7 +13,7 @@ namespace swaa::server {
 
 // Kept from the choice of the arm to the request's end, whatever is configured meanwhile.
 struct ExperimentTag {
-  std::shared_ptr<const ExperimentSet> set;        // owns `experiment`
+  std::shared_ptr<const ExperimentSet> set;  // owns `experiment`
   const ActiveExperiment* experiment = nullptr;
   int32_t arm = 0;
   int32_t group = 0;

@@ -1,5 +1,5 @@
-// Experiments while the server runs: the arms of requests, and the watch over them. What clients ask
-// and tell is in experiments_service.cc.
+// Experiments while the server runs: the arms of requests, and the watch over them. What clients
+// ask and tell is in experiments_service.cc.
 
 #include "server/experiments/experiments.h"
 
@@ -166,10 +166,10 @@ absl::Status Experiments::Adopt(ExperimentSet set) {
   std::set<uint64_t> revisions;
   for (const ActiveExperiment& experiment : next->experiments()) {
     revisions.insert(experiment.revision);
-    SWAA_RETURN_IF_ERROR(store_->RecordRevision(
-        experiment.revision, {.experiment_id = experiment.proto().id(),
-                              .config_json = RevisionJson(experiment.definition),
-                              .started_ms = NowMs()}));
+    SWAA_RETURN_IF_ERROR(store_->RecordRevision(experiment.revision,
+                                                {.experiment_id = experiment.proto().id(),
+                                                 .config_json = RevisionJson(experiment.definition),
+                                                 .started_ms = NowMs()}));
     if (before->FindRevision(experiment.revision) != nullptr) continue;
     // It may have been in force before.
     SWAA_ASSIGN_OR_RETURN(const ExperimentData data, store_->Snapshot(experiment.revision));
@@ -299,7 +299,8 @@ void Experiments::CheckNow() {
   bool too_slow = false;
   if (options_.max_time_to_first_token_p95 < absl::InfiniteDuration()) {
     std::lock_guard lock(mutex_);
-    too_slow = latency_.IsBreached(absl::ToDoubleSeconds(options_.max_time_to_first_token_p95), now);
+    too_slow =
+        latency_.IsBreached(absl::ToDoubleSeconds(options_.max_time_to_first_token_p95), now);
   }
   for (const ActiveExperiment& experiment : set->experiments()) {
     const auto stops = CurrentStops();
@@ -321,8 +322,8 @@ void Experiments::CheckNow() {
                         absl::FormatDuration(options_.max_time_to_first_token_p95), " for ",
                         LatencyGuardrail::kMinutes, " minutes"));
     } else {
-      for (const GuardrailBreach& breach : FindGuardrailBreaches(
-               experiment, recorder_.Totals(experiment.revision), units)) {
+      for (const GuardrailBreach& breach :
+           FindGuardrailBreaches(experiment, recorder_.Totals(experiment.revision), units)) {
         if (!stops->contains({experiment.revision, breach.arm})) stop(breach.arm, breach.reason);
       }
     }

@@ -51,7 +51,8 @@ class Experiments {
   static absl::StatusOr<std::unique_ptr<Experiments>> Create(const Options& options);
   ~Experiments();
 
-  // The set that a configuration stands for, without adopting it. INVALID_ARGUMENT as ExperimentSet.
+  // The set that a configuration stands for, without adopting it. INVALID_ARGUMENT as
+  // ExperimentSet.
   absl::StatusOr<ExperimentSet> Check(
       const google::protobuf::RepeatedPtrField<v1::Experiment>& experiments,
       const RecipeView& recipes) const;

@@ -52,12 +52,11 @@ absl::Status CheckOutcome(const v1::Experiment& experiment, const v1::Outcome& o
     if (metric.name() == outcome.metric()) declared = &metric;
   }
   if (declared == nullptr || FindServerMetric(outcome.metric()) != nullptr) {
-    return BadOutcome(index, absl::StrCat(".metric: ", Quoted(outcome.metric()),
-                                          declared == nullptr
-                                              ? " is not declared"
-                                              : " is measured by the server itself",
-                                          "; outcomes of ", experiment.id(), " are ",
-                                          OutcomeNames(experiment)));
+    return BadOutcome(
+        index,
+        absl::StrCat(".metric: ", Quoted(outcome.metric()),
+                     declared == nullptr ? " is not declared" : " is measured by the server itself",
+                     "; outcomes of ", experiment.id(), " are ", OutcomeNames(experiment)));
   }
   const double value = outcome.value();
   if (!std::isfinite(value)) return BadOutcome(index, ".value: is no finite number");
@@ -65,9 +64,8 @@ absl::Status CheckOutcome(const v1::Experiment& experiment, const v1::Outcome& o
     return BadOutcome(index, absl::StrCat(".value: ", value, " of a rate; it is 0 or 1"));
   }
   if (declared->scale() == v1::METRIC_SCALE_LOG_MEAN && value <= 0) {
-    return BadOutcome(
-        index, absl::StrCat(".value: ", value, " has no logarithm, by which ", declared->name(),
-                            " is compared; send values above 0"));
+    return BadOutcome(index, absl::StrCat(".value: ", value, " has no logarithm, by which ",
+                                          declared->name(), " is compared; send values above 0"));
   }
   return absl::OkStatus();
 }
@@ -181,9 +179,9 @@ absl::StatusOr<RequestOutcomes> Experiments::CheckOutcomes(
                                   kMostRequestIdBytes, " are allowed"));
   }
   if (request.outcomes().empty() || request.outcomes_size() > kMostOutcomes) {
-    return MakeError(absl::StatusCode::kInvalidArgument, "invalid_outcome",
-                     absl::StrCat("outcomes: ", request.outcomes_size(), "; send 1 to ",
-                                  kMostOutcomes));
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, "invalid_outcome",
+        absl::StrCat("outcomes: ", request.outcomes_size(), "; send 1 to ", kMostOutcomes));
   }
   SWAA_ASSIGN_OR_RETURN(OutcomeScope scope, ScopeOfOutcome(request));
   RequestOutcomes outcomes{.request_id = request.request_id(), .scope = scope, .at_ms = NowMs()};
@@ -209,15 +207,14 @@ void Experiments::RecordOutcome(
   if (!outcomes.ok()) return done(WithOutcomeReason(outcomes.status()));
   const auto values = outcomes->values;
   const OutcomeScope scope = outcomes->scope;
-  store_->RecordOutcomes(
-      *std::move(outcomes),
-      [this, values, scope, done = std::move(done)](absl::StatusOr<int32_t> recorded) {
-        if (!recorded.ok()) return done(WithOutcomeReason(recorded.status()));
-        CountOutcomes(scope, values, *recorded);
-        v1::RecordOutcomeResponse response;
-        response.set_recorded_outcomes(static_cast<uint32_t>(*recorded));
-        done(response);
-      });
+  store_->RecordOutcomes(*std::move(outcomes), [this, values, scope, done = std::move(done)](
+                                                   absl::StatusOr<int32_t> recorded) {
+    if (!recorded.ok()) return done(WithOutcomeReason(recorded.status()));
+    CountOutcomes(scope, values, *recorded);
+    v1::RecordOutcomeResponse response;
+    response.set_recorded_outcomes(static_cast<uint32_t>(*recorded));
+    done(response);
+  });
 }
 
 // Guardrails and metrics see what is new; a request that sends some again with others is seen again
@@ -265,9 +262,9 @@ absl::StatusOr<v1::ExperimentStatus> Experiments::Stop(const std::string& experi
     for (const v1::ExperimentArm& each : experiment->proto().arms()) {
       absl::StrAppend(&names, names.empty() ? "" : ", ", each.name());
     }
-    return MakeError(absl::StatusCode::kNotFound, "arm_not_found",
-                     absl::StrCat("arm: ", Quoted(arm), " is none of ", experiment_id,
-                                  "; there are ", names));
+    return MakeError(
+        absl::StatusCode::kNotFound, "arm_not_found",
+        absl::StrCat("arm: ", Quoted(arm), " is none of ", experiment_id, "; there are ", names));
   }
   SWAA_RETURN_IF_ERROR(StopArm(*experiment, index, "by an operator"));
   return StatusNow(*experiment);

@@ -41,9 +41,10 @@ std::vector<GuardrailBreach> FindGuardrailBreaches(const ActiveExperiment& exper
   std::vector<GuardrailBreach> breaches;
   const v1::Experiment& proto = experiment.proto();
   const int32_t control = experiment.definition.control;
-  const auto guards = std::count_if(
-      proto.metrics().begin(), proto.metrics().end(),
-      [](const v1::ExperimentMetric& metric) { return metric.role() == v1::METRIC_ROLE_GUARDRAIL; });
+  const auto guards = std::count_if(proto.metrics().begin(), proto.metrics().end(),
+                                    [](const v1::ExperimentMetric& metric) {
+                                      return metric.role() == v1::METRIC_ROLE_GUARDRAIL;
+                                    });
   const double alpha =
       kGuardrailAlpha / static_cast<double>(std::max<int64_t>(1, guards * (proto.arms_size() - 1)));
   if (units[control] < kLeastUnits) return breaches;

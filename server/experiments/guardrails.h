@@ -23,9 +23,9 @@ struct GuardrailBreach {
   std::string reason;  // in words and figures
 };
 
-// The arms whose harm against control is beyond a guardrail's maximum_harm: the whole of a one-sided
-// bound that is valid at all times. An arm is named once. Judges nothing before both arms have 100
-// units, and rates not before 25 ones and 25 zeros. Pure.
+// The arms whose harm against control is beyond a guardrail's maximum_harm: the whole of a
+// one-sided bound that is valid at all times. An arm is named once. Judges nothing before both arms
+// have 100 units, and rates not before 25 ones and 25 zeros. Pure.
 std::vector<GuardrailBreach> FindGuardrailBreaches(const ActiveExperiment& experiment,
                                                    const std::map<SumKey, Sum>& totals,
                                                    const std::vector<int64_t>& units);

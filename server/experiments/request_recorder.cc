@@ -74,9 +74,8 @@ void AddLatencies(const RequestRecord& record, Values* values) {
 
 int32_t PromptClassIndex(int64_t prompt_tokens) {
   constexpr int64_t kEdges[kPromptClasses - 1] = {2048, 8192, 32768, 131072};
-  return static_cast<int32_t>(std::lower_bound(std::begin(kEdges), std::end(kEdges),
-                                               prompt_tokens) -
-                              std::begin(kEdges));
+  return static_cast<int32_t>(
+      std::lower_bound(std::begin(kEdges), std::end(kEdges), prompt_tokens) - std::begin(kEdges));
 }
 
 void RequestRecorder::Load(const ExperimentData& data) {

@@ -119,8 +119,8 @@ std::optional<Shadows::Other> Shadows::ChooseOther(const ShadowJob& job,
     const std::optional<int32_t> arm = experiments_->ShadowArm(*job.tag, job.request_id);
     if (!arm.has_value()) return std::nullopt;
     const ActiveExperiment& experiment = *job.tag->experiment;
-    return Other{experiment.definition.recipes[*arm].recipe, experiment.proto().arms(*arm).recipe_name(),
-                 *arm};
+    return Other{experiment.definition.recipes[*arm].recipe,
+                 experiment.proto().arms(*arm).recipe_name(), *arm};
   }
   const auto recipes = recipes_->Get();
   const NamedRecipe* named = recipes->Find(baseline);
@@ -178,15 +178,14 @@ void Shadows::Compare(const ShadowJob& job) {
     if (MostLikely(mine) == MostLikely(theirs)) {
       ++comparison.equal_argmax;
     } else {
-      comparison.first_divergence =
-          std::min(comparison.first_divergence, static_cast<int64_t>(i));
+      comparison.first_divergence = std::min(comparison.first_divergence, static_cast<int64_t>(i));
     }
   }
   const double own_seconds = own_replay.stats.step_seconds;
   const double other_seconds = other_replay.stats.step_seconds;
   if (own_seconds <= 0 || other_seconds <= 0) return Drop(job, "not_timed");
-  experiments_->metrics()->CountShadow(job.recipe_label, comparison.tokens,
-                                       comparison.equal_argmax, comparison.logprob_difference);
+  experiments_->metrics()->CountShadow(job.recipe_label, comparison.tokens, comparison.equal_argmax,
+                                       comparison.logprob_difference);
   if (other->label == baseline) {
     metrics_->OnShadowSpeedup(job.recipe_label, other_seconds / own_seconds);
   } else if (job.recipe_label == baseline) {

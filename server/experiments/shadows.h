@@ -35,11 +35,11 @@ struct ShadowJob {
 };
 
 // Jobs wait in a queue with a bound and are computed by shadows of the engine (RequestClass), one
-// after the other: real requests come first, and shadows are in no other metric. Both recipes replay
-// the same answer as forced tokens, in random order, so that the agreement does not hang on how one
-// of them would have gone on, and the ratio of their times is a paired one. The replay under the
-// answer's own recipe is the comparison's other side, not the real run: that computed in other
-// company and by other kernels.
+// after the other: real requests come first, and shadows are in no other metric. Both recipes
+// replay the same answer as forced tokens, in random order, so that the agreement does not hang on
+// how one of them would have gone on, and the ratio of their times is a paired one. The replay
+// under the answer's own recipe is the comparison's other side, not the real run: that computed in
+// other company and by other kernels.
 //
 // A request of an experiment is compared with control's recipe, one of control's with that of
 // another arm, so that answers of both are judged by both; any other with the baseline.

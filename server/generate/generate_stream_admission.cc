@@ -122,8 +122,7 @@ absl::Status GenerateStream::TryAdmit() {
   SWAA_RETURN_IF_ERROR(ParseRequest(&bytes, &proto));
   GenerationRequest request;
   SWAA_RETURN_IF_ERROR(PrepareRequest(
-      proto, experiment_unit_, *serving_, [this] { return StillWanted(); }, &admission_,
-      &request));
+      proto, experiment_unit_, *serving_, [this] { return StillWanted(); }, &admission_, &request));
   deltas_.emplace(serving_->model.tokenizer, admission_.tokens_per_delta);
   return SubmitToEngine(std::move(request));
 }

@@ -271,14 +271,16 @@ TEST(ExperimentSetTest, UnitsOfAStoppedArmGetControlAndCountNowhere) {
   ASSERT_EQ(status.stopped_arms_size(), 1);
   EXPECT_EQ(status.stopped_arms(0).arm(), "b");
   EXPECT_EQ(status.stopped_arms(0).stop_time().nanos(), 995'000'000);
-  // Nothing is left to compare with control, and so nothing of the experiment.
+  // Nothing is left to compare with control, whose recipe all units get then.
   stops[{experiment.revision, 2}] = {kNow, "operator"};
   EXPECT_EQ(StateOf(experiment, kNow, stops), v1::EXPERIMENT_STATE_STOPPED);
   EXPECT_EQ(set.Assign("user-1", kNow, stops).enrolment, Enrolment::kStopped);
-  EXPECT_EQ(set.Assign("user-1", kNow, stops).recipe_name(), nullptr);
+  EXPECT_EQ(*set.Assign("user-1", kNow, stops).recipe_name(), "full");
   for (const int32_t whole : {kAllArms, experiment.definition.control}) {
     EXPECT_EQ(StateOf(experiment, kNow, {{{experiment.revision, whole}, {}}}),
               v1::EXPERIMENT_STATE_STOPPED);
+    EXPECT_EQ(set.Assign("user-1", kNow, {{{experiment.revision, whole}, {}}}).recipe_name(),
+              nullptr);
   }
 }
 

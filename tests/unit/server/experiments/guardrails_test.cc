@@ -20,8 +20,7 @@ ExperimentSet MakeSet(const std::string& metrics) {
           metrics,
       protos.Add()));
   auto set = ExperimentSet::Create(
-      protos,
-      {[](const std::string&) { return ArmRecipe{*ResolveRecipe({}, 4)}; }, "full"}, 0);
+      protos, {[](const std::string&) { return ArmRecipe{*ResolveRecipe({}, 4)}; }, "full"}, 0);
   EXPECT_TRUE(set.ok()) << set.status();
   return *std::move(set);
 }
