@@ -2,7 +2,8 @@
 
 #include "server/experiments/report_html.h"
 
-#include <algorithm>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -29,7 +30,9 @@ th,td{text-align:left;padding:4px 10px 4px 0;vertical-align:middle;border-bottom
 th{font-weight:600;color:var(--soft);font-size:13px}td.n,th.n{text-align:right;white-space:nowrap;
 font-variant-numeric:tabular-nums}tr.axis td{border:0;padding-top:0}
 .better{color:var(--good)}.worse{color:var(--bad)}.open{color:var(--open)}.untrusted{color:var(--note)}
-b.better:before{content:"\25B2 "}b.worse:before{content:"\25BC "}b.untrusted:before{content:"\26A0 "}
+b.better:before{content:"\25B2\a0"}b.worse:before{content:"\25BC\a0"}
+b.untrusted:before{content:"\26A0\a0"}table.forest{table-layout:fixed}
+table.forest td:first-child{width:150px}table.forest td:nth-child(2){width:350px}
 .warning{border-left:6px solid var(--note)}.alarm{border-left:6px solid var(--bad)}
 .fits{border-left:6px solid var(--good)}
 svg{display:block}svg .grid{stroke:var(--line)}svg .neutral{stroke:var(--ink);stroke-dasharray:3 2}
@@ -159,9 +162,8 @@ std::string Comparisons(const v1::GetReportResponse& report) {
       close();
       metric = comparison.metric();
       absl::StrAppend(&html, "<h3>", HtmlEscape(metric), " <span class=\"soft\">",
-                      RoleInWords(comparison.role()), ", ",
-                      MetricOf(report, metric).higher_is_better() ? "more" : "less",
-                      " is better</span></h3><table>\n");
+                      DirectionInWords(report, comparison),
+                      "</span></h3><table class=\"forest\">\n");
     }
     absl::StrAppend(&html, ComparisonRow(comparison, PlotOf(report, metric)));
   }
@@ -178,26 +180,30 @@ std::string Speedups(const v1::GetReportResponse& report) {
   };
   for (const v1::Speedup& speedup : report.speedups()) intervals.push_back(interval_of(speedup));
   const IntervalPlot plot(PlotScale::kRatio, 1, 0, intervals);
-  std::string html =
-      absl::StrCat("<section><h2>How many times less than ",
-                   HtmlEscape(report.status().experiment().control_arm()),
-                   "</h2><p class=\"soft\">Right of the dashed line is less time or work than "
-                   "control. Each kind "
-                   "answers another question, so they need not agree.</p><table>",
-                   HeaderRow({"arm", "kind", "of what", "", "times less", "which question"}, 6));
+  std::string html = absl::StrCat(
+      "<section><h2>How many times less than ",
+      HtmlEscape(report.status().experiment().control_arm()),
+      "</h2><p class=\"soft\">Right of the dashed line is less time or work than control's. Each "
+      "kind answers another question, so they need not agree.</p><table>",
+      HeaderRow({"arm", "kind", "of what", "", "times less", "samples"}, 4));
+  std::set<std::string> kinds;
   for (const v1::Speedup& speedup : report.speedups()) {
     const PlotInterval interval = interval_of(speedup);
-    const SpeedupWords words = SpeedupInWords(speedup.kind());
+    const char* samples = speedup.kind() == "switchback" ? " pairs" : " requests";
     absl::StrAppend(&html, "<tr>", Cell(speedup.arm()), Cell(speedup.kind()),
                     Cell(speedup.metric()), "<td class=\"", interval.css_class, "\">",
-                    plot.Row(interval), "</td>", Cell(SpeedupRatioInWords(speedup)), "<td>",
-                    HtmlEscape(words.question),
-                    "<br><span class=\"soft\">Believe it: ", HtmlEscape(words.trust), ". ",
-                    CountInWords(speedup.samples()),
-                    speedup.kind() == "switchback" ? " pairs" : " requests", "</span></td></tr>\n");
+                    plot.Row(interval), "</td>", Cell(SpeedupRatioInWords(speedup), true),
+                    Cell(absl::StrCat(CountInWords(speedup.samples()), samples), true), "</tr>\n");
+    kinds.insert(speedup.kind());
   }
-  return absl::StrCat(html, "<tr class=\"axis\"><td></td><td></td><td></td><td>", plot.Axis(),
-                      "</td><td></td><td></td></tr></table></section>\n");
+  absl::StrAppend(&html, "<tr class=\"axis\"><td></td><td></td><td></td><td>", plot.Axis(),
+                  "</td><td></td><td></td></tr></table><ul>");
+  for (const std::string& kind : kinds) {
+    const SpeedupWords words = SpeedupInWords(kind);
+    absl::StrAppend(&html, "<li><b>", HtmlEscape(kind), "</b> &ndash; ", HtmlEscape(words.question),
+                    " <span class=\"soft\">Believe it: ", HtmlEscape(words.trust), ".</span></li>");
+  }
+  return html + "</ul></section>\n";
 }
 
 std::string Arms(const v1::GetReportResponse& report) {

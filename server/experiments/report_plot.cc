@@ -34,18 +34,24 @@ std::vector<double> LinearTicks(double low, double high) {
   return ticks;
 }
 
-// The finest steps of round ratios that leave few ticks; transformed.
+// Round ratios, transformed: evenly apart on a short axis, 1, 2, 5, 10 on a long one.
 std::vector<double> RatioTicks(double low, double high) {
-  for (const double step : {1.01, 1.02, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0, 100.0}) {
-    const double log_step = std::log(step);
-    if ((high - low) / log_step > kMostTicks) continue;
-    std::vector<double> ticks;
-    for (double tick = std::ceil(low / log_step) * log_step; tick <= high; tick += log_step) {
-      ticks.push_back(tick);
+  std::vector<double> ticks;
+  if (high - low < std::log(4)) {
+    for (const double ratio : LinearTicks(std::exp(low), std::exp(high))) {
+      if (ratio > 0) ticks.push_back(std::log(ratio));
     }
     return ticks;
   }
-  return {0};
+  const bool decades = high - low > std::log(100);
+  for (int exponent = -12; exponent <= 12; ++exponent) {
+    for (const double digit : {1.0, 2.0, 5.0}) {
+      if (decades && digit != 1) continue;
+      const double tick = std::log(digit) + exponent * std::log(10);
+      if (low <= tick && tick <= high) ticks.push_back(tick);
+    }
+  }
+  return ticks;
 }
 
 std::string TickLabel(PlotScale scale, double transformed) {
@@ -161,6 +167,8 @@ std::string IntervalPlot::Row(const PlotInterval& interval) const {
           kMiddle - 4, kMiddle + 4);
     }
   }
+  const bool known = std::isfinite(lower) || std::isfinite(upper);
+  if (!known) return absl::StrCat(svg, "</svg>");
   absl::StrAppendFormat(&svg, "<circle class=\"mark\" cx=\"%.1f\" cy=\"%d\" r=\"4.5\"/></svg>",
                         X(Transformed(interval.value)), kMiddle);
   return svg;

@@ -103,9 +103,7 @@ void AppendComparisons(const v1::GetReportResponse& report, std::string* out) {
   for (const v1::Comparison& comparison : report.comparisons()) {
     if (comparison.metric() != metric) {
       metric = comparison.metric();
-      const bool higher = MetricOf(report, metric).higher_is_better();
-      absl::StrAppend(out, "  ", metric, " (", RoleInWords(comparison.role()), ", ",
-                      higher ? "more" : "less", " is better)\n");
+      absl::StrAppend(out, "  ", metric, " (", DirectionInWords(report, comparison), ")\n");
     }
     absl::StrAppend(out, "    ", comparison.arm(), ", ",
                     PopulationInWords(comparison.triggered_only()), ": ", EffectInWords(comparison),

@@ -123,13 +123,16 @@ std::string VerdictInWords(const v1::Comparison& comparison) {
     case v1::VERDICT_NOT_TO_BE_TRUSTED:
       return "no verdict: see the warnings";
     default:
-      return "for information";
+      return "no verdict";
   }
 }
 
-std::string RoleInWords(v1::MetricRole role) {
-  if (role == v1::METRIC_ROLE_GOAL) return "goal";
-  return role == v1::METRIC_ROLE_GUARDRAIL ? "guardrail" : "information";
+std::string DirectionInWords(const v1::GetReportResponse& report,
+                             const v1::Comparison& comparison) {
+  if (comparison.role() == v1::METRIC_ROLE_INFORMATION) return "for information";
+  return absl::StrCat(comparison.role() == v1::METRIC_ROLE_GOAL ? "goal" : "guardrail", ", ",
+                      MetricOf(report, comparison.metric()).higher_is_better() ? "more" : "less",
+                      " is better");
 }
 
 std::string PopulationInWords(bool triggered_only) {

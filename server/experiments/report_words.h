@@ -29,8 +29,8 @@ std::string EffectInWords(const v1::Comparison& comparison);
 std::string IntervalInWords(const v1::Comparison& comparison);
 // "better", "worse", "undecided: about 4,000 more units would tell", ...
 std::string VerdictInWords(const v1::Comparison& comparison);
-// "goal", "guardrail", "information"; "higher is better".
-std::string RoleInWords(v1::MetricRole role);
+// "goal, more is better", "guardrail, less is better", "for information".
+std::string DirectionInWords(const v1::GetReportResponse& report, const v1::Comparison& comparison);
 // "all requests", "triggered requests".
 std::string PopulationInWords(bool triggered_only);
 // What a metric's estimate is on its scale: "time_to_first_token_seconds: 123 ms (geometric mean)".
