@@ -172,15 +172,21 @@ absl::StatusOr<OpenedExperimentFile> OpenExperimentFile(const std::string& path,
   SWAA_ASSIGN_OR_RETURN(file.database,
                         SqliteDatabase::Open(path, SqliteDatabase::Mode::kReadOnly, vfs));
   absl::StatusOr<ExperimentFileIdentity> identity = ReadIdentity(file.database.get());
-  if (absl::IsNotFound(identity.status()) || absl::IsPermissionDenied(identity.status())) {
+  const bool refused =
+      absl::IsNotFound(identity.status()) || absl::IsPermissionDenied(identity.status());
+  if (refused) {
     // A reader of a write-ahead log writes beside it; in a folder where it may not, a file without
     // such a log can still be read, as nobody else writes there either.
+    const std::string log = path + "-wal";
     std::error_code error;
-    if (!std::filesystem::exists(path + "-wal", error) && !error) {
-      SWAA_ASSIGN_OR_RETURN(file.database,
-                            SqliteDatabase::Open(path, SqliteDatabase::Mode::kImmutable, vfs));
-      identity = ReadIdentity(file.database.get());
+    if (std::filesystem::exists(log, error) || error) {
+      return absl::PermissionDeniedError(absl::StrCat(
+          path, ": a part of it is in ", log,
+          ", and a reader of that writes in its folder; let it, or copy both files elsewhere"));
     }
+    SWAA_ASSIGN_OR_RETURN(file.database,
+                          SqliteDatabase::Open(path, SqliteDatabase::Mode::kImmutable, vfs));
+    identity = ReadIdentity(file.database.get());
   }
   if (!identity.ok()) return identity.status();
   file.identity = *std::move(identity);

@@ -6,9 +6,12 @@
 #include <fstream>
 #include <limits>
 #include <thread>
+#include <unistd.h>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
 
 #include "tests/unit/server/experiments/storage_testing.h"
 
@@ -221,6 +224,46 @@ TEST(ExperimentStoreFileTest, Refusals) {
   EXPECT_THAT(std::string(refusal("k1").message()), AllOf(HasSubstr(path), HasSubstr("export")));
   EXPECT_EQ(ExperimentStore::Open({.path = folder.File("no/a.db")}).status().code(),
             absl::StatusCode::kNotFound);
+}
+
+// While it lives no file can be made in the folder, by root neither: this thread's accesses are
+// nobody's then (setfsuid).
+class NobodyWrites {
+ public:
+  explicit NobodyWrites(const std::string& folder) : folder_(folder) {
+    SWAA_CHECK_EQ(chmod(folder_.c_str(), 0555), 0);
+    if (geteuid() == 0) setfsuid(65534);
+  }
+  ~NobodyWrites() {
+    setfsuid(geteuid());
+    chmod(folder_.c_str(), 0700);
+  }
+
+ private:
+  const std::string folder_;
+};
+
+// As of a backup: no file may be made beside it, as a reader of a write-ahead log would.
+TEST(ExperimentStoreFileTest, AFolderThatNobodyWritesTo) {
+  const TestFolder folder;
+  const TestFolder cut_short;
+  {
+    const auto store = OpenStore({.path = folder.File("a.db"), .key_fingerprint = "k1"});
+    ASSERT_TRUE(Record(store.get(), OutcomesOf("r", {{"thumbs", 1}})).ok());
+    for (const char* name : {"a.db", "a.db-wal"}) {
+      std::filesystem::copy(folder.File(name), cut_short.File(name));
+    }
+  }
+  {
+    const NobodyWrites here(cut_short.File(""));
+    const absl::Status status = OpenExperimentFile(cut_short.File("a.db")).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied) << status.message();
+    EXPECT_THAT(std::string(status.message()), HasSubstr("a.db-wal"));
+  }
+  const NobodyWrites here(folder.File(""));
+  const absl::StatusOr<OpenedExperimentFile> whole = OpenExperimentFile(folder.File("a.db"));
+  ASSERT_TRUE(whole.ok()) << whole.status().message();
+  EXPECT_EQ(ReadExperimentData({}, {}, whole->database.get())->outcomes.size(), 1u);
 }
 
 // Readers see whole requests while the writer writes, and the writer does not wait for them.
