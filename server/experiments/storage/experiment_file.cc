@@ -126,8 +126,12 @@ absl::Status CheckFileSystem(const std::string& path) {
   if (statfs(folder.empty() ? "." : folder.c_str(), &facts) != 0) {
     return absl::NotFoundError(absl::StrCat(path, ": no folder ", folder.string(), "; make it"));
   }
+  return CheckFileSystemKind(path, static_cast<uint32_t>(facts.f_type));
+}
+
+absl::Status CheckFileSystemKind(const std::string& path, uint32_t magic) {
   for (const RefusedFileSystem& refused : kRefusedFileSystems) {
-    if (static_cast<uint32_t>(facts.f_type) != refused.magic) continue;
+    if (magic != refused.magic) continue;
     return absl::FailedPreconditionError(
         absl::StrCat(path, ": lies on ", refused.name,
                      ", and SQLite's write-ahead log needs a file system of one host alone; use a "

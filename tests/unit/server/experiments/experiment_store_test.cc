@@ -2,6 +2,7 @@
 
 #include "server/experiments/storage/experiment_store.h"
 
+#include <array>
 #include <cmath>
 #include <fstream>
 #include <limits>
@@ -10,6 +11,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/magic.h>
 #include <sys/fsuid.h>
 #include <sys/stat.h>
 
@@ -224,6 +226,22 @@ TEST(ExperimentStoreFileTest, Refusals) {
   EXPECT_THAT(std::string(refusal("k1").message()), AllOf(HasSubstr(path), HasSubstr("export")));
   EXPECT_EQ(ExperimentStore::Open({.path = folder.File("no/a.db")}).status().code(),
             absl::StatusCode::kNotFound);
+}
+
+TEST(ExperimentStoreFileTest, FileSystemsOfSeveralHostsAreRefused) {
+  constexpr auto kRefused = std::to_array<uint32_t>(
+      {NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, V9FS_MAGIC, CEPH_SUPER_MAGIC, FUSE_SUPER_MAGIC});
+  constexpr auto kTaken = std::to_array<uint32_t>(
+      {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC});
+  for (const uint32_t magic : kRefused) {
+    const absl::Status status = CheckFileSystemKind("/data/a.db", magic);
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << magic;
+    EXPECT_THAT(std::string(status.message()),
+                AllOf(HasSubstr("/data/a.db"), HasSubstr("block volume")));
+  }
+  for (const uint32_t magic : kTaken) {
+    EXPECT_TRUE(CheckFileSystemKind("/data/a.db", magic).ok()) << magic;
+  }
 }
 
 // While it lives no file can be made in the folder, by root neither: this thread's accesses are
