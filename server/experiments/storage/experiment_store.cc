@@ -131,6 +131,7 @@ void ExperimentStore::Add(const Observations& observations) {
 }
 
 absl::Status ExperimentStore::RunOnWriter(const std::function<absl::Status()>& work) {
+  SWAA_CHECK(std::this_thread::get_id() != writer_.get_id()) << "the writer would wait for itself";
   absl::Status result;
   std::latch done(1);
   {
