@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "server/experiments/storage/accumulate.h"
+#include "server/experiments/storage/out_of_memory.h"
 
 namespace swaa::server {
 namespace {
@@ -138,7 +139,7 @@ absl::Status ExperimentStore::RunOnWriter(const std::function<absl::Status()>& w
     const std::lock_guard lock(mutex_);
     SWAA_CHECK(!stopping_) << "a store is used while it goes away";
     tasks_.push_back([&] {
-      result = work();
+      result = CatchOutOfMemory(work);
       done.count_down();
     });
   }
@@ -213,7 +214,7 @@ absl::Status ExperimentStore::Read(const std::function<absl::Status(SqliteDataba
   SWAA_ASSIGN_OR_RETURN(
       const auto database,
       SqliteDatabase::Open(options_.path, SqliteDatabase::Mode::kReadOnly, options_.vfs));
-  return read(database.get());
+  return CatchOutOfMemory([&] { return read(database.get()); });
 }
 
 absl::StatusOr<ExperimentData> ExperimentStore::Snapshot(std::optional<uint64_t> revision) {

@@ -6,6 +6,7 @@
 #include "base/status_macros.h"
 #include "server/experiments/storage/accumulate.h"
 #include "server/experiments/storage/experiment_store.h"
+#include "server/experiments/storage/out_of_memory.h"
 
 namespace swaa::server {
 namespace {
@@ -85,7 +86,7 @@ void ExperimentStore::CommitGroup(std::vector<WaitingOutcomes> group) {
     }
     return transaction->Commit();
   };
-  const absl::Status status = write();
+  const absl::Status status = CatchOutOfMemory(write);
   NoteWrite(status);
   for (size_t i = 0; i < group.size(); ++i) {
     if (status.ok() && results[i].ok()) {
@@ -111,7 +112,7 @@ absl::Status ExperimentStore::WriteWaitingObservations() {
     SWAA_RETURN_IF_ERROR(WriteObservations(batch, now_ms, database_.get()));
     return transaction->Commit();
   };
-  const absl::Status status = write();
+  const absl::Status status = CatchOutOfMemory(write);
   NoteWrite(status);
   if (status.ok()) return status;
   // Back to those that came meanwhile, to be tried again; Add sees to the bound.
