@@ -99,6 +99,11 @@ TEST_P(ExperimentStoreTest, OutcomesAreRecordedOnce) {
   EXPECT_EQ(other.status().code(), absl::StatusCode::kAlreadyExists);
   EXPECT_THAT(std::string(other.status().message()),
               AllOf(HasSubstr("outcomes[1]"), HasSubstr("thumbs = 1"), HasSubstr("not 0")));
+  ASSERT_TRUE(Record(store.get(), OutcomesOf("long", {{"seconds", 1234567.25}})).ok());
+  EXPECT_THAT(
+      std::string(
+          Record(store.get(), OutcomesOf("long", {{"seconds", 1234567}})).status().message()),
+      AllOf(HasSubstr("= 1234567.25 already"), HasSubstr("not 1234567;")));
   for (const std::vector<MetricValue>& wrong :
        {std::vector<MetricValue>{{"new", 1}, {"worse", std::nan("")}},
         std::vector<MetricValue>{{"new", std::numeric_limits<double>::infinity()}},
@@ -109,7 +114,7 @@ TEST_P(ExperimentStoreTest, OutcomesAreRecordedOnce) {
 
   const absl::StatusOr<ExperimentData> data = store->Snapshot();
   ASSERT_TRUE(data.ok());
-  ASSERT_EQ(data->outcomes.size(), 3u) << "of a refused request nothing is recorded";
+  ASSERT_EQ(data->outcomes.size(), 4u) << "of a refused request nothing is recorded";
   const OutcomeRecord& record = data->outcomes.at({"r", "edits"});
   EXPECT_EQ(record.value, 2.5);
   EXPECT_EQ(record.at_ms, 2000);
@@ -118,7 +123,7 @@ TEST_P(ExperimentStoreTest, OutcomesAreRecordedOnce) {
   EXPECT_EQ(record.scope.group, 3);
   EXPECT_EQ(record.scope.unit_key, 99u);
   EXPECT_EQ(record.scope.end_ms, 1000);
-  EXPECT_EQ(store->stats().recorded_outcomes, 3);
+  EXPECT_EQ(store->stats().recorded_outcomes, 4);
 }
 
 TEST_P(ExperimentStoreTest, RevisionsAndStops) {
