@@ -5,35 +5,19 @@
 #include <string>
 #include <vector>
 
-#include <grpcpp/grpcpp.h>
-
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "swaa/v1/control_service.grpc.pb.h"
 #include "tools/client.h"
 #include "tools/commands.h"
+#include "tools/unary_call.h"
 
 ABSL_FLAG(bool, all, false, "every request instead of one");
 
 namespace swaa::tools {
 namespace {
-
-constexpr absl::Duration kPatience = absl::Seconds(10);
-
-// One unary call of the control plane.
-template <typename Request, typename Response>
-absl::Status Ask(grpc::Status (v1::ControlService::Stub::*method)(grpc::ClientContext*,
-                                                                  const Request&, Response*),
-                 const Request& request, Response* response) {
-  const auto stub = v1::ControlService::NewStub(
-      grpc::CreateChannel(AddressFlag(), grpc::InsecureChannelCredentials()));
-  grpc::ClientContext call;
-  call.set_deadline(absl::ToChronoTime(absl::Now() + kPatience));
-  return ToStatus((stub.get()->*method)(&call, request, response), call);
-}
 
 int WrongArguments(const std::string& command, const std::string& wanted) {
   Fail(command, absl::InvalidArgumentError(wanted));

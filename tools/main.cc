@@ -16,7 +16,7 @@ std::vector<Command> AllCommands() {
   return {swaa::tools::ServeCommand(), swaa::tools::GenerateCommand(),
           swaa::tools::ChatCommand(),  swaa::tools::BenchCommand(),
           swaa::tools::InfoCommand(),  swaa::tools::RecipesCommand(),
-          swaa::tools::AbortCommand()};
+          swaa::tools::AbortCommand(), swaa::tools::ExperimentCommand()};
 }
 
 void PrintUsage(std::FILE* out) {

@@ -126,8 +126,12 @@ absl::Status CheckFileSystem(const std::string& path) {
   if (statfs(folder.empty() ? "." : folder.c_str(), &facts) != 0) {
     return absl::NotFoundError(absl::StrCat(path, ": no folder ", folder.string(), "; make it"));
   }
+  return CheckFileSystemKind(path, static_cast<uint32_t>(facts.f_type));
+}
+
+absl::Status CheckFileSystemKind(const std::string& path, uint32_t magic) {
   for (const RefusedFileSystem& refused : kRefusedFileSystems) {
-    if (static_cast<uint32_t>(facts.f_type) != refused.magic) continue;
+    if (magic != refused.magic) continue;
     return absl::FailedPreconditionError(
         absl::StrCat(path, ": lies on ", refused.name,
                      ", and SQLite's write-ahead log needs a file system of one host alone; use a "
@@ -172,15 +176,21 @@ absl::StatusOr<OpenedExperimentFile> OpenExperimentFile(const std::string& path,
   SWAA_ASSIGN_OR_RETURN(file.database,
                         SqliteDatabase::Open(path, SqliteDatabase::Mode::kReadOnly, vfs));
   absl::StatusOr<ExperimentFileIdentity> identity = ReadIdentity(file.database.get());
-  if (absl::IsNotFound(identity.status()) || absl::IsPermissionDenied(identity.status())) {
+  const bool refused =
+      absl::IsNotFound(identity.status()) || absl::IsPermissionDenied(identity.status());
+  if (refused) {
     // A reader of a write-ahead log writes beside it; in a folder where it may not, a file without
     // such a log can still be read, as nobody else writes there either.
+    const std::string log = path + "-wal";
     std::error_code error;
-    if (!std::filesystem::exists(path + "-wal", error) && !error) {
-      SWAA_ASSIGN_OR_RETURN(file.database,
-                            SqliteDatabase::Open(path, SqliteDatabase::Mode::kImmutable, vfs));
-      identity = ReadIdentity(file.database.get());
+    if (std::filesystem::exists(log, error) || error) {
+      return absl::PermissionDeniedError(absl::StrCat(
+          path, ": a part of it is in ", log,
+          ", and a reader of that writes in its folder; let it, or copy both files elsewhere"));
     }
+    SWAA_ASSIGN_OR_RETURN(file.database,
+                          SqliteDatabase::Open(path, SqliteDatabase::Mode::kImmutable, vfs));
+    identity = ReadIdentity(file.database.get());
   }
   if (!identity.ok()) return identity.status();
   file.identity = *std::move(identity);

@@ -27,6 +27,8 @@ struct ExperimentFileIdentity {
 // write-ahead log needs all who use it on one host, and network file systems lose locks and
 // synchronisation. File systems in user space are refused too: what they keep nobody can tell.
 absl::Status CheckFileSystem(const std::string& path);
+// The same for a file system of this magic number, as statfs tells it.
+absl::Status CheckFileSystemKind(const std::string& path, uint32_t magic);
 
 // Makes the tables where there are none yet; the file belongs to a new instance then.
 // FAILED_PRECONDITION, with a way out, for a database that is not of experiments, that is of

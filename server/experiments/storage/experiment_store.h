@@ -66,7 +66,8 @@ class ExperimentStore {
     absl::Status last_write;    // of the last time that something was written
   };
 
-  // How many outcomes are new, once all of the request are on the disk.
+  // How many outcomes are new, once all of the request are on the disk. It holds the writer up, and
+  // must not wait for it: of the calls below it may make RecordOutcomes, Add and stats.
   using OutcomeCallback = std::function<void(absl::StatusOr<int32_t>)>;
 
   // Opens the file or makes it. Besides SqliteDatabase's errors FAILED_PRECONDITION, with words,

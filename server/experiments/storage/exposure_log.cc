@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "server/experiments/storage/out_of_memory.h"
 
 namespace swaa::server {
 namespace {
@@ -97,9 +98,12 @@ void ExposureLog::FollowRotation() {
   fd_ = OpenToAppend(path_);
 }
 
-bool ExposureLog::Append(const std::string& lines) {
+absl::Status ExposureLog::Append(const std::string& lines) {
   struct stat before;
-  if (fd_ < 0 || fstat(fd_, &before) != 0) return false;
+  const auto failed = [this] {
+    return absl::UnavailableError(absl::StrCat(path_, ": cannot be appended to"));
+  };
+  if (fd_ < 0 || fstat(fd_, &before) != 0) return failed();
   const std::string text = EndsInMidLine(fd_) ? "\n" + lines : lines;
   size_t written = 0;
   while (written < text.size()) {
@@ -108,10 +112,10 @@ bool ExposureLog::Append(const std::string& lines) {
     if (size <= 0) break;
     written += static_cast<size_t>(size);
   }
-  if (written == text.size()) return true;
+  if (written == text.size()) return absl::OkStatus();
   // Where this fails too, the next line begins on a new one all the same.
   static_cast<void>(!ftruncate(fd_, before.st_size));
-  return false;
+  return failed();
 }
 
 void ExposureLog::Run() {
@@ -123,11 +127,13 @@ void ExposureLog::Run() {
     std::swap(batch, waiting_);
     lock.unlock();
     FollowRotation();
-    std::string lines;
-    for (const Exposure& exposure : batch) lines += ExposureLine(exposure);
-    const bool written = Append(lines);
+    const absl::Status written = CatchOutOfMemory([&]() -> absl::Status {
+      std::string lines;
+      for (const Exposure& exposure : batch) lines += ExposureLine(exposure);
+      return Append(lines);
+    });
     lock.lock();
-    if (!written) dropped_ += static_cast<int64_t>(batch.size());
+    if (!written.ok()) dropped_ += static_cast<int64_t>(batch.size());
   }
 }
 

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace swaa::server {
@@ -54,7 +55,7 @@ class ExposureLog {
   ExposureLog(const std::string& path, size_t max_waiting, int fd);
   void Run();
   // Appends all or nothing.
-  bool Append(const std::string& lines);
+  absl::Status Append(const std::string& lines);
   // Opens the file again where another one, or none, has its name.
   void FollowRotation();
 

@@ -2,6 +2,7 @@
 
 #include "server/experiments/storage/outcome_writer.h"
 
+#include <charconv>
 #include <cmath>
 #include <set>
 #include <utility>
@@ -12,6 +13,12 @@
 
 namespace swaa::server {
 namespace {
+
+// As many digits as tell it from every other number.
+std::string Digits(double value) {
+  char text[32];
+  return std::string(text, std::to_chars(text, text + sizeof(text), value).ptr);
+}
 
 absl::Status CheckValues(const RequestOutcomes& outcomes) {
   std::set<std::string> metrics;
@@ -52,10 +59,10 @@ absl::StatusOr<int32_t> OutcomeWriter::Write(const RequestOutcomes& outcomes) {
     if (!found) {
       missing.push_back(&value);
     } else if (find_.Real(0) != value.value) {
-      return absl::AlreadyExistsError(
-          absl::StrCat("outcomes[", i, "].value: request ", absl::CHexEscape(outcomes.request_id),
-                       " has ", absl::CHexEscape(value.metric), " = ", find_.Real(0),
-                       " already, not ", value.value, "; an outcome that is recorded stays"));
+      return absl::AlreadyExistsError(absl::StrCat(
+          "outcomes[", i, "].value: request ", absl::CHexEscape(outcomes.request_id), " has ",
+          absl::CHexEscape(value.metric), " = ", Digits(find_.Real(0)), " already, not ",
+          Digits(value.value), "; an outcome that is recorded stays"));
     }
   }
   const OutcomeScope& scope = outcomes.scope;

@@ -91,15 +91,18 @@ std::set<std::string> Kept(const ExperimentData& data) {
   return kept;
 }
 
-// What of it a store that is opened there does not have; all, where the file is damaged.
+// What of it a store that is opened there does not have.
 std::set<std::string> Lost(const std::set<std::string>& acknowledged, const std::string& path) {
   const auto store = ExperimentStore::Open({.path = path, .synchronous = "OFF"});  // only read
   const absl::StatusOr<ExperimentData> data =
       store.ok() ? (*store)->Snapshot() : absl::StatusOr<ExperimentData>(store.status());
-  if (absl::IsDataLoss(data.status())) return acknowledged;
-  SWAA_CHECK(data.ok()) << data.status().message();
-  const std::set<std::string> kept = Kept(*data);
   std::set<std::string> lost;
+  if (!data.ok()) {
+    lost = acknowledged;
+    lost.insert("all: " + std::string(data.status().message()));
+    return lost;
+  }
+  const std::set<std::string> kept = Kept(*data);
   std::set_difference(acknowledged.begin(), acknowledged.end(), kept.begin(), kept.end(),
                       std::inserter(lost, lost.end()));
   return lost;

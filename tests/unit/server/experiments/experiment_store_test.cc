@@ -2,13 +2,18 @@
 
 #include "server/experiments/storage/experiment_store.h"
 
+#include <array>
 #include <cmath>
 #include <fstream>
 #include <limits>
 #include <thread>
+#include <unistd.h>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/magic.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
 
 #include "tests/unit/server/experiments/storage_testing.h"
 
@@ -94,6 +99,11 @@ TEST_P(ExperimentStoreTest, OutcomesAreRecordedOnce) {
   EXPECT_EQ(other.status().code(), absl::StatusCode::kAlreadyExists);
   EXPECT_THAT(std::string(other.status().message()),
               AllOf(HasSubstr("outcomes[1]"), HasSubstr("thumbs = 1"), HasSubstr("not 0")));
+  ASSERT_TRUE(Record(store.get(), OutcomesOf("long", {{"seconds", 1234567.25}})).ok());
+  EXPECT_THAT(
+      std::string(
+          Record(store.get(), OutcomesOf("long", {{"seconds", 1234567}})).status().message()),
+      AllOf(HasSubstr("= 1234567.25 already"), HasSubstr("not 1234567;")));
   for (const std::vector<MetricValue>& wrong :
        {std::vector<MetricValue>{{"new", 1}, {"worse", std::nan("")}},
         std::vector<MetricValue>{{"new", std::numeric_limits<double>::infinity()}},
@@ -104,7 +114,7 @@ TEST_P(ExperimentStoreTest, OutcomesAreRecordedOnce) {
 
   const absl::StatusOr<ExperimentData> data = store->Snapshot();
   ASSERT_TRUE(data.ok());
-  ASSERT_EQ(data->outcomes.size(), 3u) << "of a refused request nothing is recorded";
+  ASSERT_EQ(data->outcomes.size(), 4u) << "of a refused request nothing is recorded";
   const OutcomeRecord& record = data->outcomes.at({"r", "edits"});
   EXPECT_EQ(record.value, 2.5);
   EXPECT_EQ(record.at_ms, 2000);
@@ -113,7 +123,7 @@ TEST_P(ExperimentStoreTest, OutcomesAreRecordedOnce) {
   EXPECT_EQ(record.scope.group, 3);
   EXPECT_EQ(record.scope.unit_key, 99u);
   EXPECT_EQ(record.scope.end_ms, 1000);
-  EXPECT_EQ(store->stats().recorded_outcomes, 3);
+  EXPECT_EQ(store->stats().recorded_outcomes, 4);
 }
 
 TEST_P(ExperimentStoreTest, RevisionsAndStops) {
@@ -221,6 +231,62 @@ TEST(ExperimentStoreFileTest, Refusals) {
   EXPECT_THAT(std::string(refusal("k1").message()), AllOf(HasSubstr(path), HasSubstr("export")));
   EXPECT_EQ(ExperimentStore::Open({.path = folder.File("no/a.db")}).status().code(),
             absl::StatusCode::kNotFound);
+}
+
+TEST(ExperimentStoreFileTest, FileSystemsOfSeveralHostsAreRefused) {
+  constexpr auto kRefused = std::to_array<uint32_t>(
+      {NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, V9FS_MAGIC, CEPH_SUPER_MAGIC, FUSE_SUPER_MAGIC});
+  constexpr auto kTaken = std::to_array<uint32_t>(
+      {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC});
+  for (const uint32_t magic : kRefused) {
+    const absl::Status status = CheckFileSystemKind("/data/a.db", magic);
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << magic;
+    EXPECT_THAT(std::string(status.message()),
+                AllOf(HasSubstr("/data/a.db"), HasSubstr("block volume")));
+  }
+  for (const uint32_t magic : kTaken) {
+    EXPECT_TRUE(CheckFileSystemKind("/data/a.db", magic).ok()) << magic;
+  }
+}
+
+// While it lives no file can be made in the folder, by root neither: this thread's accesses are
+// nobody's then (setfsuid).
+class NobodyWrites {
+ public:
+  explicit NobodyWrites(const std::string& folder) : folder_(folder) {
+    SWAA_CHECK_EQ(chmod(folder_.c_str(), 0555), 0);
+    if (geteuid() == 0) setfsuid(65534);
+  }
+  ~NobodyWrites() {
+    setfsuid(geteuid());
+    chmod(folder_.c_str(), 0700);
+  }
+
+ private:
+  const std::string folder_;
+};
+
+// As of a backup: no file may be made beside it, as a reader of a write-ahead log would.
+TEST(ExperimentStoreFileTest, AFolderThatNobodyWritesTo) {
+  const TestFolder folder;
+  const TestFolder cut_short;
+  {
+    const auto store = OpenStore({.path = folder.File("a.db"), .key_fingerprint = "k1"});
+    ASSERT_TRUE(Record(store.get(), OutcomesOf("r", {{"thumbs", 1}})).ok());
+    for (const char* name : {"a.db", "a.db-wal"}) {
+      std::filesystem::copy(folder.File(name), cut_short.File(name));
+    }
+  }
+  {
+    const NobodyWrites here(cut_short.File(""));
+    const absl::Status status = OpenExperimentFile(cut_short.File("a.db")).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied) << status.message();
+    EXPECT_THAT(std::string(status.message()), HasSubstr("a.db-wal"));
+  }
+  const NobodyWrites here(folder.File(""));
+  const absl::StatusOr<OpenedExperimentFile> whole = OpenExperimentFile(folder.File("a.db"));
+  ASSERT_TRUE(whole.ok()) << whole.status().message();
+  EXPECT_EQ(ReadExperimentData({}, {}, whole->database.get())->outcomes.size(), 1u);
 }
 
 // Readers see whole requests while the writer writes, and the writer does not wait for them.

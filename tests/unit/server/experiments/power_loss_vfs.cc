@@ -2,6 +2,7 @@
 
 #include "tests/unit/server/experiments/power_loss_vfs.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <new>
@@ -92,6 +93,9 @@ struct PowerLossFile {
 
 namespace {
 
+constexpr size_t kSectorBytes = 512;
+constexpr size_t kMaxSectors = 16;  // of a write, 4 KiB and more
+
 // Version 2: no memory mapping, whose writes nobody would see.
 constexpr sqlite3_io_methods kMethods = {
     .iVersion = 2,
@@ -179,8 +183,13 @@ void PowerLossVfs::WriteRemains(const std::string& folder, double kept, std::mt1
   const std::lock_guard lock(mutex_);
   const auto write = [&](const std::string& path, const FileState& state) {
     std::string bytes = state.safe;
-    for (const Write& one : state.unsafe) {
-      if (keep(*random)) Apply(one, &bytes);
+    for (Write one : state.unsafe) {
+      if (!keep(*random)) continue;
+      // Sectors are written whole, what has several of them not.
+      if (kept < 1 && !one.truncates && keep(*random)) {
+        one.bytes.resize(std::min(one.bytes.size(), kSectorBytes * ((*random)() % kMaxSectors)));
+      }
+      Apply(one, &bytes);
     }
     const std::string name = std::filesystem::path(path).filename();
     std::ofstream(folder + "/" + name, std::ios::binary) << bytes;

@@ -28,7 +28,8 @@ class PowerLossVfs {
   const std::string& name() const { return name_; }
 
   // Writes into `folder` what there would be after a power loss now: what is safe, and of the
-  // writes and names since then each one with the probability `kept`.
+  // writes and names since then each one with the probability `kept`; below 1 some writes end at a
+  // sector.
   void WriteRemains(const std::string& folder, double kept, std::mt19937_64* random);
 
   // From now on writes (syncs) return this result; SQLITE_OK: they work again.
