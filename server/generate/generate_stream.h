@@ -140,9 +140,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool accepted_ = false;
   LiveCounts counted_;
   absl::Time last_tokens_ = absl::InfinitePast();
-  std::optional<absl::Status> end_;           // set: nothing more comes from the engine
-  bool finished_ = false;                     // Finish was called
-  std::optional<RequestRecord> late_record_;  // for OnDone, which knows whether the client left
+  std::optional<absl::Status> end_;      // set: nothing more comes from the engine
+  bool finished_ = false;                // Finish was called
+  std::optional<RequestRecord> record_;  // with end_; told when the call is finished
 
   mutable std::mutex mutex_;
   grpc::ByteBuffer request_bytes_ ABSL_GUARDED_BY(mutex_);
@@ -153,6 +153,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool pump_scheduled_ ABSL_GUARDED_BY(mutex_) = false;
   bool write_under_way_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time write_began_ ABSL_GUARDED_BY(mutex_);
+  bool undelivered_ ABSL_GUARDED_BY(mutex_) = false;  // a message did not reach the client
   bool cut_off_ ABSL_GUARDED_BY(mutex_) = false;
   bool cutting_off_ ABSL_GUARDED_BY(mutex_) = false;  // the call must not be finished meanwhile
   bool submitted_ ABSL_GUARDED_BY(mutex_) = false;
