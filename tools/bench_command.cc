@@ -82,13 +82,14 @@ bench::LoadResult RunAll(const BenchOptions& options, const bench::RequestMaker&
     if (warmup.interrupted) return {.interrupted = true};
   }
   // Numbers of its own, so that no prompt of the warm-up comes again.
-  return bench::RunLoad({.title = "bench",
-                         .num_requests = options.num_requests,
-                         .duration = options.duration,
-                         .request_rate = options.request_rate,
-                         .max_in_flight = options.max_in_flight,
-                         .first_index = warmups},
-                        options, maker, channels);
+  const bench::LoadPlan plan{.title = "bench",
+                             .num_requests = options.num_requests,
+                             .duration = options.duration,
+                             .request_rate = options.request_rate,
+                             .max_in_flight = options.max_in_flight,
+                             .first_index = warmups};
+  return bench::InTurns(options) ? bench::RunInTurns(plan, options, maker, channels)
+                                 : bench::RunLoad(plan, options, maker, channels);
 }
 
 absl::Status WriteOutputs(const BenchOptions& options, const bench::LoadResult& result,

@@ -40,7 +40,7 @@ bool Turn(Client* client, v1::GenerateRequest request, const std::string& line,
     Fail("chat", answer.status());
     return false;
   }
-  std::fprintf(stderr, "[%s]\n", CostLine(*answer).c_str());
+  std::fprintf(stderr, "[%s]\n", CostLine(request, *answer).c_str());
   *chat = request.chat();
   AddMessage(v1::ROLE_ASSISTANT, answer->text, chat);
   return true;

@@ -11,12 +11,19 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "base/status_macros.h"
+#include "tools/recipe_label.h"
 
 namespace swaa::tools {
 namespace {
 
 constexpr int kRetryBufferBytes = 16 << 20;
 constexpr double kMegabyte = 1e6;
+
+// In the unit that fits.
+std::string Time(double seconds) {
+  return seconds < 1 ? absl::StrFormat("%.0f ms", 1e3 * seconds)
+                     : absl::StrFormat("%.1f s", seconds);
+}
 
 }  // namespace
 
@@ -118,21 +125,23 @@ absl::StatusOr<v1::LayerSet> ParseLayers(const std::string& text) {
   return layers;
 }
 
-std::string CostLine(const Generation& generation) {
+std::string RecipeNameOf(const v1::GenerateRequest& request, const Generation& generation) {
+  return request.has_recipe() ? RecipeLabel(request.recipe()) : generation.accepted.recipe_name();
+}
+
+std::string CostLine(const v1::GenerateRequest& request, const Generation& generation) {
   const v1::Usage& usage = generation.finished.usage();
   const v1::RequestStats& stats = generation.finished.stats();
   const double decode_seconds = static_cast<double>(stats.decode_time_us()) / 1e6;
   const double decoded = std::max(0.0, static_cast<double>(usage.completion_tokens()) - 1);
   const double kv = static_cast<double>(stats.peak_kv_cache_bytes());
   const double full_kv = static_cast<double>(stats.full_attention_kv_cache_bytes());
-  const std::string& name = generation.accepted.recipe_name();
   return absl::StrFormat(
-      "recipe %s: %d prompt + %d output tokens; first token after %.0f ms, then %.1f tokens/s; KV "
-      "peak "
+      "recipe %s: %d prompt + %d output tokens; first token after %s, then %.1f tokens/s; KV peak "
       "%.1f MB, full attention %.1f MB; keys attended %.1f %% of full attention's",
-      name.empty() ? "custom" : name.c_str(), usage.prompt_tokens(), usage.completion_tokens(),
-      static_cast<double>(stats.time_to_first_token_us()) / 1e3, Ratio(decoded, decode_seconds),
-      kv / kMegabyte, full_kv / kMegabyte,
+      RecipeNameOf(request, generation).c_str(), usage.prompt_tokens(), usage.completion_tokens(),
+      Time(static_cast<double>(stats.time_to_first_token_us()) / 1e6).c_str(),
+      Ratio(decoded, decode_seconds), kv / kMegabyte, full_kv / kMegabyte,
       100 * Ratio(static_cast<double>(stats.attended_keys()),
                   static_cast<double>(stats.full_attention_attended_keys())));
 }

@@ -48,8 +48,11 @@ absl::Status ToStatus(const grpc::Status& status, const grpc::ClientContext& cal
 // Layers as a person writes them: odd, even, all, 1,3,5 or first:step.
 absl::StatusOr<v1::LayerSet> ParseLayers(const std::string& text);
 
+// The recipe's name, or what one in full is called everywhere: w512-k16.
+std::string RecipeNameOf(const v1::GenerateRequest& request, const Generation& generation);
+
 // What a request cost and saved, in one line.
-std::string CostLine(const Generation& generation);
+std::string CostLine(const v1::GenerateRequest& request, const Generation& generation);
 
 // The names of the flags that every client has: address, recipe in name or in parts, sampling.
 std::vector<std::string> ClientFlagNames();

@@ -70,13 +70,13 @@ Json TokenJson(const Generation& generation, size_t index) {
   return json;
 }
 
-void PrintJson(const Generation& generation) {
+void PrintJson(const v1::GenerateRequest& request, const Generation& generation) {
   const v1::Finished& finished = generation.finished;
   const v1::RequestStats& stats = finished.stats();
   Json json;
   json["request_id"] = generation.accepted.request_id();
   json["model"] = generation.accepted.model();
-  json["recipe"] = generation.accepted.recipe_name();
+  json["recipe"] = RecipeNameOf(request, generation);
   json["text"] = generation.text;
   json["finish_reason"] = v1::FinishReason_Name(finished.finish_reason());
   json["prompt_tokens"] = finished.usage().prompt_tokens();
@@ -121,10 +121,10 @@ int Generate(const std::vector<std::string>& arguments) {
   if (!json) std::printf("\n");
   if (!generation.ok()) return Fail("generate", generation.status());
   if (json) {
-    PrintJson(*generation);
+    PrintJson(*request, *generation);
   } else {
     PrintTokens(*generation);
-    std::fprintf(stderr, "%s\n", CostLine(*generation).c_str());
+    std::fprintf(stderr, "%s\n", CostLine(*request, *generation).c_str());
   }
   return 0;
 }

@@ -123,6 +123,7 @@ void GenerateStream::OnWriteDone(bool ok) {
   if (!ok) OnCancel();
   std::lock_guard lock(mutex_);
   write_under_way_ = false;
+  undelivered_ |= !ok;
   SchedulePump();
 }
 
@@ -160,9 +161,10 @@ void GenerateStream::CutOff() {
 }
 
 void GenerateStream::OnDone() {
-  if (late_record_.has_value()) {
-    if (call_->IsCancelled()) late_record_->status = WhyCancelled(absl::CancelledError("gone"));
-    Record(*late_record_);
+  // Only now it is known whether the client left, or ended the call without a message.
+  if (!has_message_ && record_.has_value()) {
+    if (call_->IsCancelled()) record_->status = WhyCancelled(absl::CancelledError("gone"));
+    Record(*record_);
   }
   serving_->slow_readers->Remove(this);
   serving_->live_streams.Remove();
@@ -217,7 +219,10 @@ void GenerateStream::PumpEvents() {
       for (Event& event : events) Handle(std::move(event));
     }
     std::lock_guard lock(mutex_);
-    if (client_gone_ || overflowed_) outgoing_.clear();  // nobody reads it
+    if (client_gone_ || overflowed_) {  // nobody reads it
+      undelivered_ |= !outgoing_.empty();
+      outgoing_.clear();
+    }
     const bool idle = !write_under_way_ && outgoing_.empty();
     if ((overflowed_ && !overflow_cancelled_) || (idle && !events_.empty())) continue;
     pump_scheduled_ = false;
@@ -246,6 +251,21 @@ void GenerateStream::WriteOrFinish() {
 }
 
 void GenerateStream::FinishCall() {
+  // Before the client can see the end. An answer that is complete and did not reach it has not
+  // ended well.
+  if (has_message_) {
+    bool undelivered = false;
+    {
+      std::lock_guard lock(mutex_);
+      undelivered = undelivered_;
+    }
+    if (record_->status.ok() && undelivered) {
+      record_->finish_reason.reset();
+      record_->status =
+          WhyCancelled(absl::CancelledError("the client left before it had the whole answer"));
+    }
+    Record(*record_);
+  }
   AddErrorTrailers(*end_, call_);
   Finish(ToGrpcStatus(*end_));
 }
@@ -376,11 +396,7 @@ void GenerateStream::HandleEnd(absl::Status status, const GenerationStats& stats
   record.total = now - arrival_;
   record.counted = counted_;
   end_ = std::move(status);
-  if (has_message_) {
-    Record(record);
-  } else {
-    late_record_ = std::move(record);
-  }
+  record_ = std::move(record);
 }
 
 void GenerateStream::Record(const RequestRecord& record) {

@@ -143,9 +143,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   LiveCounts counted_;
   std::vector<int32_t> shadow_answer_;  // all output, if it is to be computed again
   absl::Time last_tokens_ = absl::InfinitePast();
-  std::optional<absl::Status> end_;           // set: nothing more comes from the engine
-  bool finished_ = false;                     // Finish was called
-  std::optional<RequestRecord> late_record_;  // for OnDone, which knows whether the client left
+  std::optional<absl::Status> end_;      // set: nothing more comes from the engine
+  bool finished_ = false;                // Finish was called
+  std::optional<RequestRecord> record_;  // with end_; told when the call is finished
 
   mutable std::mutex mutex_;
   grpc::ByteBuffer request_bytes_ ABSL_GUARDED_BY(mutex_);
@@ -156,6 +156,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool pump_scheduled_ ABSL_GUARDED_BY(mutex_) = false;
   bool write_under_way_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time write_began_ ABSL_GUARDED_BY(mutex_);
+  bool undelivered_ ABSL_GUARDED_BY(mutex_) = false;  // a message did not reach the client
   bool cut_off_ ABSL_GUARDED_BY(mutex_) = false;
   bool cutting_off_ ABSL_GUARDED_BY(mutex_) = false;  // the call must not be finished meanwhile
   bool submitted_ ABSL_GUARDED_BY(mutex_) = false;

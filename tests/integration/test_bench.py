@@ -1,5 +1,6 @@
 """`swaa bench` in its own process against a real server."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -22,8 +23,8 @@ def test_a_closed_loop_measures_every_recipe(server, tmp_path):
         "--prompt-tokens", "30:60", "--output-tokens", "4", "--goodput", "ttft:100000",
         "--json", str(results), "--detailed", "--plot", str(tmp_path / "plots"))
     assert done.returncode == 0, done.stderr
-    assert "times faster than full: TTFT" in done.stdout
-    assert "times fewer keys attended than full" in done.stdout
+    assert re.search(r"^gain over full: output tokens/s  +1\.00 ", done.stdout, re.MULTILINE)
+    assert "times fewer keys attended" in done.stdout
     report = json.loads(results.read_text())
     assert (report["completed"], report["failed"]) == (8, 0)
     assert report["total_output_tokens"] == 32
@@ -33,6 +34,13 @@ def test_a_closed_loop_measures_every_recipe(server, tmp_path):
     full, window = report["recipes"]["full"], report["recipes"]["window"]
     assert full["total_input_tokens"] == window["total_input_tokens"], "lengths are paired"
     assert full["speedup_over_full"]["ttft"] == 1
+    assert report["in_turns"] and window["speedup_over_full"]["output_throughput"] > 0
+    # Recipes took turns, twice.
+    by_time = sorted(report["requests"], key=lambda request: request["sent_seconds"])
+    turns = [name for name, _ in itertools.groupby(by_time, lambda request: request["recipe"])]
+    assert turns == ["full", "window", "w16", "window", "full"]
+    named = {name for sample in report["load"] for name in sample["recipes"]}
+    assert named <= {"full", "window", "w16"}, "a recipe has one name"
     assert report["recipes"]["w16"]["attended_keys_ratio"] > 1
     assert full["median_e2el_ms"] > full["median_ttft_ms"] > 0
     assert all(len(request["itl_ms"]) == 3 for request in report["requests"])
@@ -44,13 +52,14 @@ def test_a_closed_loop_measures_every_recipe(server, tmp_path):
 def test_an_open_loop_sends_at_its_own_rate(server, tmp_path):
     results = tmp_path / "results.json"
     done = bench(
-        server.port, "--request-rate", "20", "--burstiness", "0.5", "--num-requests", "12",
+        server.port, "--recipes", "full,window", "--request-rate", "20", "--burstiness", "0.5", "--num-requests", "12",
         "--prompt-kind", "text", "--prompt-tokens", "40", "--shared-prefix-tokens", "20",
         "--output-tokens", "2", "--json", str(results), "--detailed")
     assert done.returncode == 0, done.stderr
     report = json.loads(results.read_text())
     assert (report["completed"], report["request_rate"]) == (12, 20)
     assert all(40 <= request["input_tokens"] <= 80 for request in report["requests"])
+    assert not report["in_turns"] and "in full's batch" in done.stdout
     due = [request["scheduled_seconds"] for request in report["requests"]]
     assert len(set(due)) == 12
     assert all(request["sent_seconds"] >= request["scheduled_seconds"]
@@ -96,4 +105,5 @@ def test_the_defaults_show_a_gain(tmp_path):
     assert len(recipes) == 2 and recipes["full"]["attended_keys_ratio"] == 1
     other = next(one for name, one in recipes.items() if name != "full")
     assert other["attended_keys_ratio"] > 2
+    assert re.search(r"^gain over full: output tokens/s", done.stdout, re.MULTILINE)
     assert server.stop() == 0, server.log()

@@ -5,10 +5,12 @@
 
 Starts a server in f32 with a pool too small for its load, so that requests are preempted and cached
 prefixes evicted, and sends requests of all kinds of recipe: greedy and seeded, plain and forced,
-with and without log-probabilities. Some clients cancel, run into their deadline, drop their
-connection, are aborted, read slowly, or send nonsense. At the end
-  - every stream had exactly one end,
+with and without log-probabilities, some with prompts of up to 9 kB of text. Some clients cancel,
+run into their deadline, drop their connection, are aborted, read slowly, stop reading until they are
+cut off, or send nonsense. At the end
+  - every stream had exactly one end, and everybody who read on had the whole answer,
   - every completed answer was token for token what the request gives alone,
+  - whoever stopped reading was cut off, and nobody else,
   - what ended early had begun as the answer alone begins,
   - no page, request or stream is left, and memory no longer grows.
 Prints one table; exits with 1 at the first broken promise, naming the seed.
@@ -16,11 +18,14 @@ Prints one table; exits with 1 at the first broken promise, naming the seed.
 
 import argparse
 import collections
+import json
 import os
 import pathlib
 import queue
 import random
+import shutil
 import sys
+import tempfile
 import threading
 import time
 
@@ -51,8 +56,12 @@ import harness  # noqa: E402
 from harness import control, generation, recipes  # noqa: E402
 
 # What a client may do, and how often.
-BEHAVIOURS = {"reads to the end": 60, "cancels": 10, "deadline": 8, "disconnects": 7, "slow reader": 5,
-              "aborts": 5, "nonsense": 5}
+BEHAVIOURS = {"reads to the end": 58, "cancels": 10, "deadline": 8, "disconnects": 7, "slow reader": 5,
+              "stops reading": 2, "aborts": 5, "nonsense": 5}
+
+# A window of a connection's own that does not grow, so that the server notices soon who stops.
+SMALL_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024)]
+CUT_OFF_SECONDS = 120  # at most, on however slow a machine
 
 
 def random_recipe(rng, layers=2):
@@ -89,15 +98,37 @@ def make_kinds(rng):
             count = rng.randrange(1, kind.stopping_options.max_tokens + 1)
             kind.forced_output_ids.ids.extend(rng.randrange(3, 300) for _ in range(count))
         kinds.append(kind)
-    return kinds
+    return kinds + [long_kind(rng) for _ in range(options.kinds // 30)]
+
+
+def long_kind(rng):
+    """A prompt of some kB, under a recipe that leaves little of it in the pool."""
+    words = "".join(rng.choice("etaoinshrdlu    .,\n") for _ in range(rng.randrange(4000, 9000)))
+    recipe = recipes.Recipe(sliding_window_tokens=rng.choice([16, 64, 100]),
+                            sink_tokens=rng.choice([0, 4, 64]))
+    kind = harness.request(words, max_tokens=rng.choice([1, 20, 100]), recipe=recipe)
+    kind.stopping_options.ignore_eos = True
+    return kind
+
+
+def with_long_context(folder, into):
+    """The model, for prompts longer than it was made for: what it says is no matter here."""
+    copy = pathlib.Path(into) / "model"
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["max_position_embeddings"] = 32768
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
 
 
 class Soak:
     def __init__(self):
         self.rng = random.Random(options.seed)
+        self.folder = tempfile.TemporaryDirectory(prefix="swaa-soak-")
         self.server = harness.Server(
-            "--dtype", "f32", "--kv-cache-bytes", options.kv_cache_bytes, "--max-running-requests",
-            "12", "--max-queued-requests", "64", "--max-batch-tokens", "128", model=options.model)
+            "--slow-reader-timeout-seconds", "1", "--dtype", "f32", "--kv-cache-bytes", options.kv_cache_bytes, "--max-running-requests",
+            "12", "--max-queued-requests", "64", "--max-batch-tokens", "128",
+            model=with_long_context(options.model, self.folder.name))
         self.kinds = make_kinds(self.rng)
         self.tasks = queue.Queue()
         self.ends = collections.Counter()
@@ -122,6 +153,8 @@ class Soak:
         own_channel = None
         if behaviour == "disconnects":
             channel = own_channel = self.server.new_channel()
+        if behaviour == "stops reading":
+            return behaviour, self.stop_reading(message)
         if behaviour == "nonsense":
             message.recipe.sliding_window_tokens = 0
         timeout = rng.uniform(0.001, 0.3) if behaviour == "deadline" else 300
@@ -150,6 +183,29 @@ class Soak:
         if own_channel is not None:
             own_channel.close()
         return behaviour, self.check(behaviour, code, answer, self.alone[index])
+
+    def stop_reading(self, message):
+        """Takes one event of a long answer, and no more until the server is tired of it."""
+        request_id = message.request_id
+        message.CopyFrom(self.kinds[-1])
+        message.request_id = request_id
+        message.response_options.prompt_logprobs = 20
+        channel = self.server.new_channel(SMALL_WINDOW)
+        call = harness.inference_grpc.InferenceServiceStub(channel).Generate(message)
+        assert next(call).WhichOneof("event") == "accepted"
+        line = f"id={request_id} "
+        until = time.monotonic() + CUT_OFF_SECONDS
+        while line not in self.server.log():
+            assert time.monotonic() < until, "it was not cut off"
+            time.sleep(0.2)
+        try:
+            for response in call:
+                assert response.WhichOneof("event") != "finished", "it was all there"
+        except grpc.RpcError:
+            return "cut off"
+        finally:
+            channel.close()
+        raise AssertionError("its stream ended well")
 
     def abort(self, request_id):
         try:
@@ -240,13 +296,17 @@ class Soak:
             late = self.ends["deadline", "DEADLINE_EXCEEDED"]
             if not sent - late <= counted <= sent:
                 self.problems.append(f"{counted:.0f} requests were counted, {sent} were sent")
-            # Refused for a full queue is a good end, but not for everybody.
             readers = sum(count for (behaviour, _), count in self.ends.items()
                           if behaviour in ("reads to the end", "slow reader"))
             complete = sum(self.ends[behaviour, "complete"]
                            for behaviour in ("reads to the end", "slow reader"))
-            if complete < 0.9 * readers:
+            # The queue has room for all clients: nobody is refused.
+            if complete < readers:
                 self.problems.append(f"only {complete} of {readers} who read on were answered")
+            stopped = self.ends["stops reading", "cut off"]
+            cut_off = self.server.log().count("and was cut off")
+            if cut_off != stopped:
+                self.problems.append(f"{cut_off} were cut off, {stopped} had stopped reading")
             for behaviour in BEHAVIOURS:
                 if options.requests >= 500 and not any(
                         behaviour == one for one, _ in self.ends):

@@ -44,14 +44,23 @@ struct LoadPlan {
   double request_rate = 0;  // 0: closed loop
   int max_in_flight = 1;
   uint64_t first_index = 0;  // of the requests
+  // This recipe alone, from its request of this number on; absent: the mix.
+  std::optional<size_t> arm;
+  uint64_t first_index_in_arm = 0;
 };
 
 struct LoadResult {
   std::vector<RequestRecord> records;
   std::vector<LoadSample> samples;
-  double duration_seconds = 0;  // from the start to the last stream's end
+  double duration_seconds = 0;      // from the start to the last stream's end
+  std::vector<double> arm_seconds;  // of each recipe's turns; empty: they shared one batch
   bool interrupted = false;
 };
+
+// Runs each recipe of options.arms alone, twice, the second time in reverse order, with its share
+// of the plan's requests and time; returns when every stream has ended.
+LoadResult RunInTurns(const LoadPlan& plan, const BenchOptions& options, const RequestMaker& maker,
+                      const std::vector<std::shared_ptr<grpc::Channel>>& channels);
 
 // Runs the plan, and returns when every stream has ended.
 LoadResult RunLoad(const LoadPlan& plan, const BenchOptions& options, const RequestMaker& maker,

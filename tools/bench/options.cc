@@ -22,6 +22,9 @@ ABSL_FLAG(absl::Duration, bench_duration, absl::InfiniteDuration(),
           "send no request after this time, such as 60s or 5m; those sent are waited for");
 ABSL_FLAG(absl::optional<int32_t>, bench_concurrency, absl::nullopt,
           "most requests in flight; absent: 8 in a closed loop, 4096 with --request-rate");
+ABSL_FLAG(bool, bench_mixed, false,
+          "send requests of all recipes at once, into one batch, as with --request-rate; else "
+          "recipes take turns, twice each, so that what one gains shows");
 ABSL_FLAG(double, bench_request_rate, 0,
           "open loop: requests per second, whether answers have come or not; 0: closed loop, the "
           "next request is sent when one ends");
@@ -144,6 +147,7 @@ std::vector<std::string> BenchFlagNames() {
           "recipes",
           "num_requests",
           "duration",
+          "mixed",
           "concurrency",
           "request_rate",
           "burstiness",
@@ -189,6 +193,7 @@ absl::StatusOr<BenchOptions> BenchOptionsFromFlags() {
     options.num_requests = kDefaultRequests;
   }
   options.request_rate = absl::GetFlag(FLAGS_bench_request_rate);
+  options.mixed = absl::GetFlag(FLAGS_bench_mixed);
   options.burstiness = absl::GetFlag(FLAGS_bench_burstiness);
   options.max_in_flight =
       absl::GetFlag(FLAGS_bench_concurrency)

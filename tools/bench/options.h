@@ -23,6 +23,7 @@ struct BenchOptions {
   absl::Duration duration = absl::InfiniteDuration();  // no request is sent after it
   double request_rate = 0;                             // per second; 0: closed loop
   double burstiness = 1;
+  bool mixed = false;  // all recipes into one batch; else they take turns
   int max_in_flight = 0;
   int64_t warmup_requests = 0;
   LengthDistribution prompt_tokens;
@@ -43,6 +44,12 @@ struct BenchOptions {
   bool detailed = false;    // with json_file: every request
   std::string plot_folder;  // empty: none
 };
+
+// Whether recipes are measured one after the other. In one batch each waits for the others' work,
+// so that latencies tell nothing of what a recipe gains; an open loop is one batch.
+inline bool InTurns(const BenchOptions& options) {
+  return !options.mixed && options.request_rate == 0 && options.arms.size() > 1;
+}
 
 // Every flag of the command; those of FlagPrefix() are declared with that prefix.
 std::vector<std::string> BenchFlagNames();

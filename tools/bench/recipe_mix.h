@@ -26,9 +26,6 @@ struct RecipeArm {
   void SetOn(v1::GenerateRequest* request) const;
 };
 
-// A recipe in full as a short label: w window, k sinks, f full layers, d full while decoding.
-std::string RecipeLabel(const v1::Recipe& recipe);
-
 // Parses NAME[=WEIGHT],{JSON}[=WEIGHT],...: names as the server lists them, or a swaa.v1.Recipe as
 // protobuf JSON. INVALID_ARGUMENT for no recipe, one that is no JSON of a recipe, one given twice,
 // or a weight that is no number above 0; the message names no flag.

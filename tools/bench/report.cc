@@ -34,11 +34,14 @@ class Table {
     text_ += "\n";
   }
 
+  // In seconds where most of it takes longer than one, else in milliseconds.
   void Latency(const std::string& name, Distribution Summary::*field, bool with_p90 = true) {
+    const bool seconds = (report_.overall.*field).median >= 1000;
     const auto row = [&](const std::string& which, double Distribution::*value) {
-      Row(absl::StrCat(name, " ", which), [&](const Summary& summary) {
+      Row(absl::StrCat(name, seconds ? " s " : " ms ", which), [&](const Summary& summary) {
         const Distribution& distribution = summary.*field;
-        return distribution.count == 0 ? std::string("-") : Number(distribution.*value);
+        if (distribution.count == 0) return std::string("-");
+        return Number(distribution.*value / (seconds ? 1000 : 1));
       });
     };
     row("mean", &Distribution::mean);
@@ -97,7 +100,7 @@ void AddThroughput(const Report& report, Table* table) {
 }
 
 void AddServerFigures(Table* table) {
-  table->Latency("queue ms", &Summary::queue_ms, false);
+  table->Latency("queue", &Summary::queue_ms, false);
   table->Row("peak KV MB, mean", [](const Summary& s) { return Number(s.peak_kv_mb.mean); });
   table->Row("  under full attention",
              [](const Summary& s) { return Number(s.full_attention_kv_mb.mean); });
@@ -124,8 +127,11 @@ Report MakeReport(const BenchOptions& options, const LoadResult& result) {
   report.duration_seconds = result.duration_seconds;
   report.interrupted = result.interrupted;
   report.peaks = FindPeaks(result.records);
+  report.in_turns = !result.arm_seconds.empty();
   const auto summarize = [&](std::optional<size_t> arm) {
-    return Summarize(result.records, arm, result.duration_seconds, options.goodput);
+    const bool own = arm.has_value() && report.in_turns;
+    return Summarize(result.records, arm, own ? result.arm_seconds[*arm] : result.duration_seconds,
+                     options.goodput);
   };
   report.overall = summarize(std::nullopt);
   const ArmReport* full = nullptr;
@@ -136,7 +142,12 @@ Report MakeReport(const BenchOptions& options, const LoadResult& result) {
     if (full == nullptr && arm.IsFullAttention()) full = &report.arms[i];
   }
   if (full == nullptr) return report;
-  for (ArmReport& arm : report.arms) arm.speedup = CompareToFull(arm.summary, full->summary);
+  for (ArmReport& arm : report.arms) {
+    arm.speedup = CompareToFull(arm.summary, full->summary);
+    if (report.in_turns && full->summary.output_throughput > 0) {
+      arm.speedup->throughput = arm.summary.output_throughput / full->summary.output_throughput;
+    }
+  }
   return report;
 }
 
@@ -148,16 +159,22 @@ std::string ReportTable(const Report& report) {
       report.peaks.output_tokens_per_second, report.interrupted ? "; interrupted" : ""));
   table.Header();
   AddThroughput(report, &table);
-  table.Latency("TTFT ms", &Summary::ttft_ms);
-  table.Latency("TPOT ms", &Summary::tpot_ms);
-  table.Latency("ITL ms", &Summary::itl_ms);
-  table.Latency("end to end ms", &Summary::e2el_ms);
+  table.Latency("TTFT", &Summary::ttft_ms);
+  table.Latency("TPOT", &Summary::tpot_ms);
+  table.Latency("ITL", &Summary::itl_ms);
+  table.Latency("end to end", &Summary::e2el_ms);
   AddServerFigures(&table);
   if (!report.arms.empty() && report.arms[0].speedup) {
-    table.Faster("times faster than full: TTFT", &Speedup::ttft);
-    table.Faster("  TPOT", &Speedup::tpot);
-    table.Faster("  end to end", &Speedup::e2el);
-    table.Faster("times fewer keys attended than full", &Speedup::counted);
+    if (report.in_turns) {
+      table.Faster("gain over full: output tokens/s", &Speedup::throughput);
+      table.Faster("  times faster: TTFT", &Speedup::ttft);
+    } else {
+      // Each waits for the others' work.
+      table.Faster("times faster in full's batch: TTFT", &Speedup::ttft);
+    }
+    table.Faster("    TPOT", &Speedup::tpot);
+    table.Faster("    end to end", &Speedup::e2el);
+    table.Faster("  times fewer keys attended", &Speedup::counted);
   }
   AddFailures(report, &table);
   return table.text();

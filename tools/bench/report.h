@@ -28,6 +28,7 @@ struct Report {
   std::string date;  // RFC 3339
   double duration_seconds = 0;
   bool interrupted = false;
+  bool in_turns = false;  // recipes were measured one after the other
   Summary overall;
   Peaks peaks;
   std::vector<ArmReport> arms;

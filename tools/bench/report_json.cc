@@ -102,6 +102,7 @@ Json ReportJson(const Report& report, const BenchOptions& options, const LoadRes
   json["burstiness"] = options.burstiness;
   json["max_concurrency"] = options.max_in_flight;
   json["seed"] = options.seed;
+  json["in_turns"] = report.in_turns;
   json["interrupted"] = report.interrupted;
   json["duration"] = report.duration_seconds;
   AddSummary(report.overall, &json);
@@ -115,7 +116,8 @@ Json ReportJson(const Report& report, const BenchOptions& options, const LoadRes
     out["speedup_over_full"] = nullptr;
     out["attended_keys_ratio"] = nullptr;
     if (!arm.speedup) continue;
-    out["speedup_over_full"] = {{"ttft", Nullable(arm.speedup->ttft)},
+    out["speedup_over_full"] = {{"output_throughput", Nullable(arm.speedup->throughput)},
+                                {"ttft", Nullable(arm.speedup->ttft)},
                                 {"tpot", Nullable(arm.speedup->tpot)},
                                 {"e2el", Nullable(arm.speedup->e2el)}};
     out["attended_keys_ratio"] = Nullable(arm.speedup->counted);

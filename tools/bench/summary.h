@@ -66,7 +66,8 @@ Summary Summarize(const std::vector<RequestRecord>& records, std::optional<size_
 // How many times faster an arm is than the full-attention arm of the same run, and how many times
 // fewer keys it attends, which is no measure of time; absent where either has no value.
 struct Speedup {
-  std::optional<double> ttft;  // ratio of medians
+  std::optional<double> throughput;  // of output tokens; absent where they shared one batch
+  std::optional<double> ttft;        // ratio of medians
   std::optional<double> tpot;
   std::optional<double> e2el;
   std::optional<double>

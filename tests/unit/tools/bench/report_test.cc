@@ -80,16 +80,35 @@ TEST_F(ReportTest, ComparesWithTheFullArm) {
   EXPECT_NEAR(window["e2el"].get<double>(), 1.5, 1e-6);
   EXPECT_NEAR(arm["attended_keys_ratio"].get<double>(), 4, 1e-9);
   const std::string table = ReportTable(MakeReport(options_, result_));
-  EXPECT_THAT(table, testing::HasSubstr("times faster than full: TTFT"));
-  EXPECT_THAT(table, testing::HasSubstr("times fewer keys attended than full"));
+  EXPECT_THAT(table, testing::HasSubstr("times faster in full's batch: TTFT"));
+  EXPECT_THAT(table, testing::HasSubstr("times fewer keys attended"));
   EXPECT_THAT(table, testing::HasSubstr("4.00"));
+  EXPECT_TRUE(window["output_throughput"].is_null()) << "they shared one batch";
+}
+
+TEST_F(ReportTest, GainsThroughputWhereRecipesTookTurns) {
+  result_.arm_seconds = {1.6, 0.8};  // two tokens, and four
+  const Json json = MakeJson();
+  EXPECT_TRUE(json["in_turns"].get<bool>());
+  EXPECT_NEAR(json["recipes"]["full"]["output_throughput"].get<double>(), 1.25, 1e-9);
+  const Json window = json["recipes"]["window"];
+  EXPECT_NEAR(window["output_throughput"].get<double>(), 5, 1e-9);
+  EXPECT_NEAR(window["speedup_over_full"]["output_throughput"].get<double>(), 4, 1e-9);
+  EXPECT_THAT(ReportTable(MakeReport(options_, result_)),
+              testing::ContainsRegex("gain over full: output tokens/s +1.00 +4.00"));
+}
+
+TEST_F(ReportTest, ShowsSecondsOrMillisecondsAsFits) {
+  EXPECT_THAT(ReportTable(MakeReport(options_, result_)),
+              testing::AllOf(testing::ContainsRegex("TTFT ms median +200.0 +800.0 +200.0"),
+                             testing::ContainsRegex("end to end s median +1.20 +1.80 +1.20")));
 }
 
 TEST_F(ReportTest, SaysNothingOfSpeedWithoutAFullArm) {
   options_.arms = *ParseRecipeMix("balanced,window");
   EXPECT_TRUE(MakeJson()["recipes"]["window"]["speedup_over_full"].is_null());
   EXPECT_THAT(ReportTable(MakeReport(options_, result_)),
-              testing::Not(testing::HasSubstr("times faster")));
+              testing::Not(testing::HasSubstr("times")));
 }
 
 TEST_F(ReportTest, DistributionsOfNothingAreNullAndFailuresAreNamed) {
