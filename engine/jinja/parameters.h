@@ -7,7 +7,6 @@
 #include <initializer_list>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "engine/jinja/value.h"
@@ -25,7 +24,10 @@ class Parameters {
   bool Has(size_t i) const { return values_[i] != nullptr; }
   // Throws where it was not given.
   const Value& Required(size_t i) const;
-  Value Or(size_t i, Value otherwise) const { return Has(i) ? *values_[i] : std::move(otherwise); }
+  Value Or(size_t i, Value otherwise) const {
+    if (Has(i)) return *values_[i];
+    return otherwise;
+  }
   bool IsTrueOr(size_t i, bool otherwise) const { return Has(i) ? IsTrue(*values_[i]) : otherwise; }
   int64_t IntegerOr(size_t i, int64_t otherwise) const;
   // Null where it was not given, or is none.

@@ -129,7 +129,8 @@ void Scheduler::Fail(const Request& request, const absl::Status& status, SteadyT
 
 // The request itself lives on in the steps that have rows of it.
 void Scheduler::Remove(const Request& ending) {
-  const Request request = ending;  // `ending` may be an element of a list
+  // `ending` may be an element of a list.
+  const Request request = ending;  // NOLINT(performance-unnecessary-copy-initialization)
   SWAA_CHECK(!request->ended) << "request " << request->request.id << " ended twice";
   request->ended = true;
   std::vector<Request>& list = request->slot >= 0 ? running_ : queued_;

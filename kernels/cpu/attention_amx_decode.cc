@@ -24,13 +24,6 @@ struct Rows {
   uint16_t* weights;  // [rows, kPageTokens]
 };
 
-struct Page {
-  const uint16_t* keys;
-  const uint16_t* values;
-  const uint16_t* next_keys;  // of the page that comes next
-  int32_t first_key;
-};
-
 Rows RowsIn(void* workspace, const AttentionTask& task) {
   Rows rows;
   rows.q = static_cast<uint16_t*>(workspace);
@@ -55,16 +48,6 @@ void PackRows(const AttentionTask& task, const Rows& rows) {
   }
   memset(rows.out, 0, sizeof(float) * count * task.head_dim);
   memset(rows.sum, 0, sizeof(float) * count * 16);
-}
-
-Page PageAt(const AttentionTask& task, int32_t visit) {
-  const int32_t page = VisitedPage(task, visit);
-  const int32_t next_visit = visit + 1 < task.visit_end ? visit + 1 : visit;
-  const std::byte* next = PageAddress(task, VisitedPage(task, next_visit));
-  const std::byte* address = PageAddress(task, page);
-  return {reinterpret_cast<const uint16_t*>(address + task.key_offset),
-          reinterpret_cast<const uint16_t*>(address + task.value_offset),
-          reinterpret_cast<const uint16_t*>(next + task.key_offset), page * kPageTokens};
 }
 
 // Fetches two kilobytes.
@@ -146,17 +129,7 @@ void RunAmxDecode(const AttentionTask& task, void* workspace) {
   ConfigureTiles(count);
   VisitPages(task, rows);
   ReleaseTiles();
-  float* maxima = task.partial == nullptr ? nullptr : task.partial + count * task.head_dim;
-  for (int32_t row = 0; row < count; ++row) {
-    const float sum = _mm512_reduce_add_ps(_mm512_load_ps(rows.sum + row * 16));
-    if (maxima != nullptr) {
-      maxima[row] = rows.maximum[row];
-      maxima[count + row] = sum;
-    } else {
-      const float* out = rows.out + row * task.head_dim;
-      WriteOutputRow(task, row, 1 / sum, [out](int32_t d) { return _mm512_loadu_ps(out + d); });
-    }
-  }
+  WriteSums(task, {rows.out, rows.sum, rows.maximum});
 }
 
 }  // namespace swaa::kernels::cpu

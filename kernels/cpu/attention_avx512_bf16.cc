@@ -8,6 +8,11 @@
 // Weights are 2^(score - maximum) with the maximum that the row had before: right as long as no sum
 // of weights grows too large, which a check after the fact shows. Only then, and in a row's first
 // page, is the maximum of the scores taken.
+//
+// What is used next is fetched meanwhile: the page's values while its keys are used, then the next
+// page's keys. A few rows of wide heads are bound by that, and their keys and values would fill the
+// first-level cache from both ends, in tiles 4 KiB apart: they fetch half as far ahead, and use and
+// fetch in the order in which keys and values lie.
 
 #include <cstdint>
 #include <cstring>
@@ -36,13 +41,6 @@ struct Rows {
   float* maximum;     // [rows], of scores in base 2
   float* scores;      // [kRows, kPageTokens]
   uint16_t* weights;  // [kRows, kPageTokens]
-};
-
-struct Page {
-  const uint16_t* keys;
-  const uint16_t* values;
-  const uint16_t* next_keys;  // of the page that comes next
-  int32_t first_key;
 };
 
 constexpr int64_t RoundUp16(int64_t n) { return (n + 15) / 16 * 16; }
@@ -81,16 +79,6 @@ void PackRows(const AttentionTask& task, const Rows& rows) {
   memset(rows.sum, 0, sizeof(float) * count * 16);
 }
 
-Page PageAt(const AttentionTask& task, int32_t visit) {
-  const int32_t page = VisitedPage(task, visit);
-  const int32_t next_visit = visit + 1 < task.visit_end ? visit + 1 : visit;
-  const std::byte* next = PageAddress(task, VisitedPage(task, next_visit));
-  const std::byte* address = PageAddress(task, page);
-  return {reinterpret_cast<const uint16_t*>(address + task.key_offset),
-          reinterpret_cast<const uint16_t*>(address + task.value_offset),
-          reinterpret_cast<const uint16_t*>(next + task.key_offset), page * kPageTokens};
-}
-
 // Fetches ahead to the first-level cache (1), the second-level one (2), or not at all (0).
 template <int kLevel>
 inline __attribute__((always_inline)) void Prefetch(const void* address) {
@@ -108,60 +96,94 @@ inline __attribute__((always_inline)) __m512bh LoadPairs(const uint16_t* pairs) 
   return (__m512bh)_mm512_loadu_si512(pairs);
 }
 
-// scores[r, key] = q[r, :] . keys[:, key]. Fetches the page's values.
-template <int R, int kLevel>
-void ScorePage(const int32_t* q, const Page& page, int32_t head_dim, float* scores) {
-  __m512 sums[R][kVectors];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_setzero_ps();
+// Where to fetch: line v of step i lies at from + v * vector + i * step, in elements.
+struct Ahead {
+  const uint16_t* from;
+  int64_t vector;
+  int64_t step;
+
+  template <int kLevel>
+  inline __attribute__((always_inline)) void Fetch(int v, int64_t i) const {
+    Prefetch<kLevel>(from + v * vector + i * step);
   }
+};
+
+// A vector of 16 pairs: a cache line.
+constexpr int64_t kLine = 32;
+constexpr int32_t kNarrowHeadDim = 64;
+constexpr int32_t kFewRows = 16;
+
+// V lines a step, one after another.
+template <int V>
+Ahead InOrder(const uint16_t* from) {
+  return {from, kLine, V * kLine};
+}
+
+// scores[r, key] = q[r, :] . keys[:, key], V tiles of keys at a time.
+template <int R, int V, int kLevel>
+void ScorePage(const int32_t* q, const Page& page, int32_t head_dim, float* scores) {
   const int64_t tile = head_dim * kKeyTile;
 #pragma GCC unroll 1
-  for (int32_t d = 0; d < head_dim; d += 2) {
-    __m512bh key[kVectors];
+  for (int first = 0; first < kVectors; first += V) {
+    const uint16_t* keys = page.keys + first * tile;
+    const Ahead ahead = V == kVectors ? Ahead{page.values, tile, 2 * kKeyTile}
+                                      : InOrder<V>(first == 0 ? keys + V * tile : page.values);
+    __m512 sums[R][V];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      key[v] = LoadPairs(page.keys + v * tile + d * kKeyTile);
-      Prefetch<kLevel>(page.values + v * tile + d * kKeyTile);
+      for (int v = 0; v < V; ++v) sums[r][v] = _mm512_setzero_ps();
+    }
+#pragma GCC unroll 1
+    for (int32_t pair = 0; pair < head_dim / 2; ++pair) {
+      __m512bh key[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        key[v] = LoadPairs(keys + v * tile + pair * 2 * kKeyTile);
+        ahead.Fetch<kLevel>(v, pair);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const __m512bh x = BroadcastPair(q + r * head_dim / 2 + pair);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], key[v], x);
+      }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const __m512bh x = BroadcastPair(q + (r * head_dim + d) / 2);
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], key[v], x);
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      _mm512_store_ps(scores + r * kPageTokens + v * 16, sums[r][v]);
+      for (int v = 0; v < V; ++v) {
+        _mm512_store_ps(scores + r * kPageTokens + (first + v) * 16, sums[r][v]);
+      }
     }
   }
 }
 
-// out[r, dim .. dim + 16 V - 1] += weights[r, :] . values. Fetches the next page's keys.
-template <int R, int V, int kLevel>
+// out[r, dim .. dim + 16 V - 1] += weights[r, :] . values, over keys first .. last - 1.
+template <int R, int V, int kLevel, bool kHalves>
 inline __attribute__((always_inline)) void AddValuesAt(const uint16_t* weights, const Page& page,
-                                                       int32_t head_dim, int32_t dim, float* out) {
+                                                       int32_t head_dim, int32_t dim, int32_t first,
+                                                       int32_t last, float* out) {
   __m512 sums[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sums[r][v] = _mm512_loadu_ps(out + r * head_dim + dim + v * 16);
   }
-  for (int32_t unit = 0; unit < kPageTokens; unit += kValueTile) {
+#pragma GCC unroll 1
+  for (int32_t unit = first; unit < last; unit += kValueTile) {
     const int64_t begin = unit * head_dim + dim * kValueTile;
+    const uint16_t* values = page.values + begin;
+    const uint16_t* half = unit == 0 ? page.values + kValueTile * head_dim : page.next_keys;
+    const Ahead ahead = kHalves ? InOrder<V>(half + dim * kValueTile)
+                                : Ahead{page.next_keys + begin, 16 * kValueTile, kLine};
 #pragma GCC unroll 1
     for (int32_t key = 0; key < kValueTile; key += 2) {
       __m512bh value[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
-        const int64_t at = begin + v * 16 * kValueTile + key * 16;
-        value[v] = LoadPairs(page.values + at);
-        Prefetch<kLevel>(page.next_keys + at);
+        value[v] = LoadPairs(values + v * 16 * kValueTile + key * 16);
+        ahead.Fetch<kLevel>(v, key / 2);
       }
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
@@ -178,13 +200,18 @@ inline __attribute__((always_inline)) void AddValuesAt(const uint16_t* weights, 
   }
 }
 
-template <int R, int kLevel>
+template <int R, int kLevel, bool kHalves>
 void AddValues(const uint16_t* weights, const Page& page, int32_t head_dim, float* out) {
-  int32_t d = 0;
-  for (; d + 64 <= head_dim; d += 64) {
-    AddValuesAt<R, 4, kLevel>(weights, page, head_dim, d, out);
+  constexpr int32_t kKeys = kHalves ? kValueTile : kPageTokens;
+  for (int32_t first = 0; first < kPageTokens; first += kKeys) {
+    int32_t d = 0;
+    for (; d + 64 <= head_dim; d += 64) {
+      AddValuesAt<R, 4, kLevel, kHalves>(weights, page, head_dim, d, first, first + kKeys, out);
+    }
+    if (d < head_dim) {
+      AddValuesAt<R, 2, kLevel, kHalves>(weights, page, head_dim, d, first, first + kKeys, out);
+    }
   }
-  if (d < head_dim) AddValuesAt<R, 2, kLevel>(weights, page, head_dim, d, out);
 }
 
 // Weights of R rows that see the whole page, with the maxima as they are; false if some are too
@@ -228,39 +255,40 @@ void WeighWithNewMaxima(const AttentionTask& task, const Rows& rows, int32_t fir
   }
 }
 
-template <int R, int kLevel>
+template <int R, int kLevel, bool kHalves>
 void AttendRows(const AttentionTask& task, const Rows& rows, const Page& page, int32_t first_row,
                 bool all) {
   const int32_t head_dim = task.head_dim;
-  ScorePage<R, kLevel>(rows.q + first_row * head_dim / 2, page, head_dim, rows.scores);
+  ScorePage<R, kHalves ? 2 : kVectors, kLevel>(rows.q + first_row * head_dim / 2, page, head_dim,
+                                               rows.scores);
   if (!all || !WeighWithOldMaxima<R>(task, rows, first_row)) {
     WeighWithNewMaxima(task, rows, first_row, R, page.first_key, all);
   }
-  AddValues<R, kLevel>(rows.weights, page, head_dim, rows.out + first_row * head_dim);
+  AddValues<R, kLevel, kHalves>(rows.weights, page, head_dim, rows.out + first_row * head_dim);
 }
 
-template <int kLevel>
+template <int kLevel, bool kHalves>
 void AttendRows(int32_t count, const AttentionTask& task, const Rows& rows, const Page& page,
                 int32_t first_row, bool all) {
   static_assert(kRows == 6);
   switch (count) {
     case 1:
-      return AttendRows<1, kLevel>(task, rows, page, first_row, all);
+      return AttendRows<1, kLevel, kHalves>(task, rows, page, first_row, all);
     case 2:
-      return AttendRows<2, kLevel>(task, rows, page, first_row, all);
+      return AttendRows<2, kLevel, kHalves>(task, rows, page, first_row, all);
     case 3:
-      return AttendRows<3, kLevel>(task, rows, page, first_row, all);
+      return AttendRows<3, kLevel, kHalves>(task, rows, page, first_row, all);
     case 4:
-      return AttendRows<4, kLevel>(task, rows, page, first_row, all);
+      return AttendRows<4, kLevel, kHalves>(task, rows, page, first_row, all);
     case 5:
-      return AttendRows<5, kLevel>(task, rows, page, first_row, all);
+      return AttendRows<5, kLevel, kHalves>(task, rows, page, first_row, all);
     default:
-      return AttendRows<6, kLevel>(task, rows, page, first_row, all);
+      return AttendRows<6, kLevel, kHalves>(task, rows, page, first_row, all);
   }
 }
 
 // The first rows that meet a page fetch what comes next.
-template <int kLevel>
+template <int kLevel, bool kHalves>
 void VisitPages(const AttentionTask& task, const Rows& rows) {
   const int32_t count = task.queries * task.group;
   const int32_t blocks = (count + kRows - 1) / kRows;
@@ -276,26 +304,11 @@ void VisitPages(const AttentionTask& task, const Rows& rows) {
       if (visibility == Visibility::kNone) continue;
       const bool all = visibility == Visibility::kAll;
       if (fetched) {
-        AttendRows<0>(block, task, rows, page, row, all);
+        AttendRows<0, kHalves>(block, task, rows, page, row, all);
       } else {
-        AttendRows<kLevel>(block, task, rows, page, row, all);
+        AttendRows<kLevel, kHalves>(block, task, rows, page, row, all);
       }
       fetched = true;
-    }
-  }
-}
-
-void WriteRows(const AttentionTask& task, const Rows& rows) {
-  const int32_t count = task.queries * task.group;
-  float* maxima = task.partial == nullptr ? nullptr : task.partial + count * task.head_dim;
-  for (int32_t row = 0; row < count; ++row) {
-    const float sum = _mm512_reduce_add_ps(_mm512_load_ps(rows.sum + row * 16));
-    if (maxima != nullptr) {
-      maxima[row] = rows.maximum[row];
-      maxima[count + row] = sum;
-    } else {
-      const float* out = rows.out + row * task.head_dim;
-      WriteOutputRow(task, row, 1 / sum, [out](int32_t d) { return _mm512_loadu_ps(out + d); });
     }
   }
 }
@@ -304,8 +317,12 @@ template <int kLevel>
 void RunTask(const AttentionTask& task, void* workspace) {
   const Rows rows = RowsIn(workspace, task);
   PackRows(task, rows);
-  VisitPages<kLevel>(task, rows);
-  WriteRows(task, rows);
+  if (task.head_dim > kNarrowHeadDim && task.queries * task.group <= kFewRows) {
+    VisitPages<kLevel, true>(task, rows);
+  } else {
+    VisitPages<kLevel, false>(task, rows);
+  }
+  WriteSums(task, {rows.out, rows.sum, rows.maximum});
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/attention_task.h"
+#include "kernels/cpu/attention_visibility.h"
 #include "kernels/types.h"
 
 namespace swaa::kernels::cpu {
@@ -53,12 +54,47 @@ inline __attribute__((always_inline)) void WriteOutputRow(const AttentionTask& t
   }
 }
 
+// One head's keys and values of a page, and what comes next.
+struct Page {
+  const uint16_t* keys;
+  const uint16_t* values;
+  const uint16_t* next_keys;  // of the page that comes next
+  int32_t first_key;
+};
+
+[[maybe_unused]] inline Page PageAt(const AttentionTask& task, int32_t visit) {
+  const int32_t page = VisitedPage(task, visit);
+  const int32_t next_visit = visit + 1 < task.visit_end ? visit + 1 : visit;
+  const std::byte* next = PageAddress(task, VisitedPage(task, next_visit));
+  const std::byte* address = PageAddress(task, page);
+  return {reinterpret_cast<const uint16_t*>(address + task.key_offset),
+          reinterpret_cast<const uint16_t*>(address + task.value_offset),
+          reinterpret_cast<const uint16_t*>(next + task.key_offset), page * kPageTokens};
+}
+
 // What a row has summed up.
 struct RowSums {
   float* out;      // [head_dim]
   float* sum;      // [16], to be added up
   float* maximum;  // of scores in base 2
 };
+
+// Writes what a task's rows, one after another in `rows`, have summed up: as output, or as its
+// partial result, whose sums lie there already.
+[[maybe_unused]] inline void WriteSums(const AttentionTask& task, const RowSums& rows) {
+  const int32_t count = task.queries * task.group;
+  float* maxima = task.partial == nullptr ? nullptr : task.partial + count * task.head_dim;
+  for (int32_t row = 0; row < count; ++row) {
+    const float sum = _mm512_reduce_add_ps(_mm512_load_ps(rows.sum + row * 16));
+    if (maxima != nullptr) {
+      maxima[row] = rows.maximum[row];
+      maxima[count + row] = sum;
+    } else {
+      const float* out = rows.out + row * task.head_dim;
+      WriteOutputRow(task, row, 1 / sum, [out](int32_t d) { return _mm512_loadu_ps(out + d); });
+    }
+  }
+}
 
 // Scales what a row has summed up from its maximum to a higher one.
 [[maybe_unused]] inline void RaiseMaximum(const RowSums& row, float maximum, int32_t head_dim) {

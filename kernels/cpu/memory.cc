@@ -6,12 +6,14 @@
 #include <cstdlib>
 #include <fstream>
 #include <limits>
+#include <memory>
 #include <string>
 
 #include <sys/mman.h>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/status_macros.h"
 
 namespace swaa::kernels::cpu {
@@ -76,13 +78,14 @@ absl::StatusOr<std::unique_ptr<Buffer>> AllocateBuffer(int64_t bytes) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the system refused ", bytes, " bytes of memory"));
   }
-  auto address = reinterpret_cast<uintptr_t>(map);
+  void* begin = map;
   if (huge) {
-    address = (address + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
-    madvise(reinterpret_cast<void*>(address), bytes, MADV_HUGEPAGE);  // A wish, no more.
+    size_t room = map_bytes;
+    begin = std::align(kHugePageBytes, static_cast<size_t>(bytes), begin, room);
+    SWAA_CHECK(begin != nullptr) << bytes << " bytes in " << map_bytes;
+    madvise(begin, bytes, MADV_HUGEPAGE);  // A wish, no more.
   }
-  return std::make_unique<MappedBuffer>(reinterpret_cast<std::byte*>(address), bytes, map,
-                                        map_bytes);
+  return std::make_unique<MappedBuffer>(static_cast<std::byte*>(begin), bytes, map, map_bytes);
 }
 
 absl::StatusOr<std::shared_ptr<std::byte>> SliceAllocator::Allocate(int64_t bytes) {

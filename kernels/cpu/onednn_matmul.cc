@@ -75,9 +75,9 @@ PairBlockedLayout LayoutOf(const memory::desc& desc, DataType type) {
 
 class OneDnnWeight : public PackedWeight {
  public:
-  OneDnnWeight(memory::desc desc, DataType type, int64_t out_features, int64_t in_features,
+  OneDnnWeight(const memory::desc& desc, DataType type, int64_t out_features, int64_t in_features,
                std::shared_ptr<const std::byte> data)
-      : desc_(std::move(desc)),
+      : desc_(desc),
         out_features_(out_features),
         in_features_(in_features),
         layout_(LayoutOf(desc_, type)),

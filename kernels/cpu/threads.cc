@@ -83,6 +83,7 @@ void ConfigureOpenMp(int threads) {
   if (threads > 0) setenv("OMP_NUM_THREADS", std::to_string(threads).c_str(), 0);
   setenv(kConfiguredVariable, "1", 1);
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
   // By its own path, which names the process, not by the link.

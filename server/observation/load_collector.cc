@@ -9,7 +9,7 @@ namespace swaa::server {
 LoadCollector::LoadCollector(Facts facts, std::function<std::vector<std::string>()> recipe_names,
                              std::function<EngineLoad()> load,
                              std::function<AdmissionLoad()> unread)
-    : facts_(std::move(facts)),
+    : facts_(facts),
       recipe_names_(std::move(recipe_names)),
       load_(std::move(load)),
       unread_(std::move(unread)) {}
