@@ -97,6 +97,11 @@ Metrics::Metrics(const RecipeCatalog& recipes, const std::string& version,
                             "When the configuration in force was loaded.")
                     .Add({});
   last_load_->SetToCurrentTime();
+  last_reload_ok_ = &GaugeFamily(r, "swaa_config_last_reload_successful",
+                                 "1 if the configuration was good when it was last read; 0 while "
+                                 "an older one is in force.")
+                         .Add({});
+  last_reload_ok_->Set(1);
   model_error_ = &GaugeFamily(r, "swaa_step_model_error_ratio",
                               "Mean absolute error of the model of a step's time, over the mean "
                               "time; above 0.1 attributed times are not to be trusted.")
@@ -143,6 +148,7 @@ void Metrics::SetRecipes(const RecipeCatalog& recipes) {
 
 void Metrics::OnConfigReload(bool ok) {
   (ok ? reloads_ok_ : reloads_failed_)->Increment();
+  last_reload_ok_->Set(ok ? 1 : 0);
   if (ok) last_load_->SetToCurrentTime();
 }
 

@@ -109,6 +109,7 @@ class Metrics {
   prometheus::Counter* reloads_ok_;
   prometheus::Counter* reloads_failed_;
   prometheus::Gauge* last_load_;
+  prometheus::Gauge* last_reload_ok_;
   prometheus::Gauge* model_error_;
   prometheus::Gauge* model_closure_;
   prometheus::Gauge* model_overhead_;

@@ -126,10 +126,12 @@ TEST(MetricsTest, EdgesAreConfigurable) {
 TEST(MetricsTest, ReloadsAreCounted) {
   const RecipeCatalog recipes = *RecipeCatalog::Create(BuiltInRecipes(), 4, false, "full");
   Metrics metrics(recipes, "1", "model", "cpu");
+  EXPECT_THAT(Page(metrics), HasSubstr("swaa_config_last_reload_successful 1\n"));
   metrics.OnConfigReload(true);
   metrics.OnConfigReload(false);
   metrics.OnConfigReload(false);
   const std::string page = Page(metrics);
+  EXPECT_THAT(page, HasSubstr("swaa_config_last_reload_successful 0\n"));
   EXPECT_THAT(page, HasSubstr("swaa_config_reloads_total{result=\"ok\"} 1"));
   EXPECT_THAT(page, HasSubstr("swaa_config_reloads_total{result=\"failed\"} 2"));
 }
