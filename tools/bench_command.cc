@@ -13,6 +13,7 @@
 #include "tools/bench/load.h"
 #include "tools/bench/monitor.h"
 #include "tools/bench/options.h"
+#include "tools/bench/outcomes.h"
 #include "tools/bench/plots.h"
 #include "tools/bench/report.h"
 #include "tools/bench/server_facts.h"
@@ -120,6 +121,13 @@ absl::StatusOr<int> RunBench(BenchOptions options) {
   std::fputs(bench::ReportTable(report).c_str(), stdout);
   SWAA_RETURN_IF_ERROR(WriteOutputs(options, result, report));
   if (result.interrupted) return kInterrupted;
+  if (!options.outcome.metric.empty()) {
+    SWAA_ASSIGN_OR_RETURN(
+        const int64_t recorded,
+        bench::RecordPlantedOutcomes(options.outcome, options.seed, result.records, channels[0]));
+    std::printf("outcomes recorded as %s: %lld\n", options.outcome.metric.c_str(),
+                static_cast<long long>(recorded));
+  }
   if (report.overall.completed > 0) return 0;
   return absl::UnavailableError("no request was completed; the table says why");
 }

@@ -91,6 +91,8 @@ Experiments::~Experiments() {
   }
   wake_.notify_all();
   if (watcher_.joinable()) watcher_.join();
+  // It answers outcomes that still wait, with the help of what is below it.
+  store_.reset();
 }
 
 // What stopped stays stopped, and what a revision was stays known.
@@ -279,7 +281,24 @@ absl::Status Experiments::StopArm(const ActiveExperiment& experiment, int32_t ar
   LogWarning(absl::StrCat("experiment ", experiment.proto().id(), ": ",
                           arm == kAllArms ? "all arms" : experiment.proto().arms(arm).name(),
                           " stopped: ", reason));
-  return store_->RecordStop(key, record);
+  const absl::Status stored = store_->RecordStop(key, record);
+  if (!stored.ok()) missed_stops_.insert(key);
+  return stored;
+}
+
+absl::Status Experiments::StoreMissedStops(const ActiveExperiment& experiment) {
+  const auto stops = CurrentStops();
+  absl::Status all;
+  for (int32_t arm = kAllArms; arm < experiment.num_arms(); ++arm) {
+    const StopKey key{experiment.revision, arm};
+    if (!missed_stops_.contains(key)) continue;
+    const auto stop = stops->find(key);
+    const absl::Status stored =
+        stop == stops->end() ? absl::OkStatus() : store_->RecordStop(key, stop->second);
+    if (stored.ok()) missed_stops_.erase(key);
+    all.Update(stored);
+  }
+  return all;
 }
 
 void Experiments::Watch() {
@@ -304,8 +323,8 @@ void Experiments::CheckNow() {
   }
   for (const ActiveExperiment& experiment : set->experiments()) {
     const auto stops = CurrentStops();
+    absl::Status stored = StoreMissedStops(experiment);
     if (StateOf(experiment, now, *stops) != v1::EXPERIMENT_STATE_RUNNING) continue;
-    absl::Status stored;
     const auto stop = [&](int32_t arm, const std::string& reason) {
       stored.Update(StopArm(experiment, arm, reason));
       for (int32_t each = 0; each < experiment.num_arms(); ++each) {

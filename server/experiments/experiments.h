@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -115,7 +116,11 @@ class Experiments {
   // Looks at guardrails and sample ratios until the end.
   void Watch();
   void CheckNow();
-  absl::Status StopArm(const ActiveExperiment& experiment, int32_t arm, const std::string& reason);
+  absl::Status StopArm(const ActiveExperiment& experiment, int32_t arm, const std::string& reason)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(adopt_mutex_);
+  // Tries again to store what could not be stored when it stopped.
+  absl::Status StoreMissedStops(const ActiveExperiment& experiment)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(adopt_mutex_);
   absl::StatusOr<OutcomeScope> ScopeOfOutcome(const v1::RecordOutcomeRequest& request) const;
   absl::StatusOr<RequestOutcomes> CheckOutcomes(const v1::RecordOutcomeRequest& request) const;
   void CountOutcomes(const OutcomeScope& scope, const std::vector<MetricValue>& values,
@@ -130,6 +135,7 @@ class Experiments {
   RequestRecorder recorder_;
 
   std::mutex adopt_mutex_;  // one Adopt, Start or Stop at a time; taken before mutex_
+  std::set<StopKey> missed_stops_ ABSL_GUARDED_BY(adopt_mutex_);
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;

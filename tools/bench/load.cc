@@ -5,6 +5,7 @@
 #include <atomic>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "tools/bench/arrivals.h"
 #include "tools/bench/progress.h"
 #include "tools/bench/random.h"
@@ -95,6 +96,10 @@ v1::GenerateRequest RequestMaker::Make(uint64_t index, size_t arm, uint64_t inde
   stopping->set_max_tokens(options_.output_tokens.Draw(lengths));
   stopping->set_ignore_eos(options_.ignore_eos);
   request.set_cache_salt(options_.cache_salt);
+  if (options_.experiment_units > 0) {
+    std::mt19937_64 units = MakeGenerator(options_.seed, RandomStream::kUnit, index);
+    request.set_experiment_unit_id(absl::StrCat("bench-", units() % options_.experiment_units));
+  }
   request.mutable_sampling_params()->set_temperature(options_.temperature);
   return request;
 }

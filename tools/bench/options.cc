@@ -58,6 +58,12 @@ ABSL_FLAG(absl::Duration, bench_deadline, absl::InfiniteDuration(),
 ABSL_FLAG(bool, bench_retry, false,
           "let gRPC retry UNAVAILABLE and RESOURCE_EXHAUSTED, five attempts, as the server's "
           "pushback says; latencies then count from the first attempt");
+ABSL_FLAG(uint64_t, bench_experiment_units, 0,
+          "send each request for one of so many experiment units, so that the server's experiments "
+          "choose the recipes; needs --recipes \"\"");
+ABSL_FLAG(std::string, bench_outcome, "",
+          "after the run, record an outcome of 0 or 1 for every request, with a chance by arm: "
+          "thumbs_up:control=0.6,small=0.5; to see that an experiment's report finds it");
 ABSL_FLAG(int32_t, bench_connections, 1, "connections to spread the requests over");
 ABSL_FLAG(absl::Duration, bench_poll_interval, absl::Seconds(1),
           "how often the server's load (KV memory by recipe) is asked for");
@@ -134,6 +140,16 @@ absl::Status CheckFlags() {
       CheckAtLeast("concurrency", absl::GetFlag(FLAGS_bench_concurrency).value_or(1), 1));
   SWAA_RETURN_IF_ERROR(
       CheckAtLeast("warmup-requests", absl::GetFlag(FLAGS_bench_warmup_requests), 0));
+  if (absl::GetFlag(FLAGS_bench_experiment_units) > 0 &&
+      !absl::GetFlag(FLAGS_bench_recipes).empty()) {
+    return BadFlag("experiment-units", absl::StrCat(absl::GetFlag(FLAGS_bench_experiment_units)),
+                   "has no effect where requests name their recipes; add --recipes \"\"");
+  }
+  if (!absl::GetFlag(FLAGS_bench_outcome).empty() &&
+      absl::GetFlag(FLAGS_bench_experiment_units) == 0) {
+    return BadFlag("outcome", absl::GetFlag(FLAGS_bench_outcome),
+                   "belongs to requests of an experiment; set --experiment-units");
+  }
   SWAA_RETURN_IF_ERROR(CheckAtLeast("connections", absl::GetFlag(FLAGS_bench_connections), 1));
   return CheckAtLeast("shared-prefixes", absl::GetFlag(FLAGS_bench_shared_prefixes), 1);
 }
@@ -165,6 +181,8 @@ std::vector<std::string> BenchFlagNames() {
           "deadline",
           "retry",
           "connections",
+          "experiment_units",
+          "outcome",
           "poll_interval",
           "json",
           "detailed",
@@ -212,6 +230,9 @@ absl::StatusOr<BenchOptions> BenchOptionsFromFlags() {
   options.deadline = absl::GetFlag(FLAGS_bench_deadline);
   options.retry = absl::GetFlag(FLAGS_bench_retry);
   options.connections = absl::GetFlag(FLAGS_bench_connections);
+  options.experiment_units = absl::GetFlag(FLAGS_bench_experiment_units);
+  SWAA_ASSIGN_OR_RETURN(options.outcome,
+                        Named("outcome", ParsePlantedOutcome(absl::GetFlag(FLAGS_bench_outcome))));
   options.poll_interval = absl::GetFlag(FLAGS_bench_poll_interval);
   options.json_file = absl::GetFlag(FLAGS_bench_json);
   options.detailed = absl::GetFlag(FLAGS_bench_detailed);

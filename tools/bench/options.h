@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "tools/bench/lengths.h"
+#include "tools/bench/outcomes.h"
 #include "tools/bench/recipe_mix.h"
 #include "tools/bench/summary.h"
 
@@ -39,6 +40,8 @@ struct BenchOptions {
   absl::Duration deadline = absl::InfiniteDuration();  // of each request
   bool retry = false;
   int connections = 1;
+  uint64_t experiment_units = 0;  // requests are of so many units at random; 0: of none
+  PlantedOutcome outcome;
   absl::Duration poll_interval = absl::Seconds(1);
   std::string json_file;    // empty: none
   bool detailed = false;    // with json_file: every request

@@ -15,7 +15,9 @@ enum class RandomStream : uint64_t {
   kPrompt,
   kPrefix,
   kArrivals,
-  kRecipes
+  kRecipes,
+  kOutcome,
+  kUnit
 };
 
 // The generator of item `index` of a stream: a pure function of its arguments, whatever order a run

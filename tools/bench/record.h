@@ -24,8 +24,11 @@ struct RequestRecord {
   uint32_t prompt_tokens = 0;        // as the server counts them
   v1::Usage usage;                   // of the Finished event
   v1::RequestStats stats;            // of the Finished event
-  std::string error_code;            // gRPC's name of it, such as UNAVAILABLE; empty: it ended well
-  std::string error_reason;          // the server's machine-readable reason, where it gave one
+  std::string request_id;
+  std::string experiment_arm;  // empty: in no experiment
+  std::string outcome_token;
+  std::string error_code;    // gRPC's name of it, such as UNAVAILABLE; empty: it ended well
+  std::string error_reason;  // the server's machine-readable reason, where it gave one
   std::string error_message;
 
   bool completed() const { return error_code.empty(); }

@@ -85,6 +85,8 @@ class StreamPool::Stream : public grpc::ClientReadReactor<v1::GenerateResponse> 
     switch (response_.event_case()) {
       case v1::GenerateResponse::kAccepted:
         record_.prompt_tokens = response_.accepted().prompt_tokens();
+        record_.request_id = response_.accepted().request_id();
+        record_.experiment_arm = response_.accepted().experiment_arm();
         break;
       case v1::GenerateResponse::kTokenDelta:
         if (response_.token_delta().tokens_size() > 0) TakeTokens(now);
@@ -97,6 +99,7 @@ class StreamPool::Stream : public grpc::ClientReadReactor<v1::GenerateResponse> 
         }
         record_.usage = response_.finished().usage();
         record_.stats = response_.finished().stats();
+        record_.outcome_token = response_.finished().outcome_token();
         break;
       case v1::GenerateResponse::kPromptLogprobs:
       case v1::GenerateResponse::EVENT_NOT_SET:
