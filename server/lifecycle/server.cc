@@ -198,18 +198,16 @@ absl::StatusOr<ExperimentSet> Server::MakeExperiments(const ServerOptions& optio
         absl::StrCat(options.config_path, ": shadow.baseline_recipe: there is no recipe ",
                      Quoted(baseline), "; there are ", recipes.Names()));
   }
-  const RecipeView view{
-      [&recipes](const std::string& name) -> std::optional<ArmRecipe> {
-        const NamedRecipe* named = recipes.Find(name);
-        if (named == nullptr) return std::nullopt;
-        return ArmRecipe{named->recipe, named->thinking_mode, named->lora_name};
-      },
-      recipes.Names()};
+  const RecipeView view{[&recipes](const std::string& name) -> std::optional<ArmRecipe> {
+                          const NamedRecipe* named = recipes.Find(name);
+                          if (named == nullptr) return std::nullopt;
+                          return ArmRecipe{named->recipe, named->thinking_mode, named->lora_name};
+                        },
+                        recipes.Names()};
   absl::StatusOr<ExperimentSet> set = experiments_->Check(options.config.experiments(), view);
   if (set.ok() || options.config_path.empty()) return set;
-  return absl::Status(
-      set.status().code(),
-      absl::StrCat(options.config_path, ": ", std::string(set.status().message())));
+  return absl::Status(set.status().code(),
+                      absl::StrCat(options.config_path, ": ", std::string(set.status().message())));
 }
 
 absl::Status Server::StartExperiments() {
@@ -262,8 +260,8 @@ absl::Status Server::StartEngine() {
        .on_device_lost =
            [this](const absl::Status& status) { Fail(std::string(status.message())); }});
   serving_.engine = engine_.get();
-  shadows_ = std::make_unique<Shadows>(ShadowOptions(options_.config), engine_.get(), &serving_.recipes,
-                                       experiments_.get(), metrics_.get());
+  shadows_ = std::make_unique<Shadows>(ShadowOptions(options_.config), engine_.get(),
+                                       &serving_.recipes, experiments_.get(), metrics_.get());
   serving_.shadows = shadows_.get();
   absl::Status warm = WarmUp(engine_.get(), recipes->default_recipe().recipe);
   if (warm.ok()) return warm;

@@ -109,7 +109,8 @@ bool SetNumber(const std::string& text, const FieldDescriptor& field, Message* m
     const std::optional<int64_t> buckets = ParseBuckets(text);
     if (!buckets.has_value()) return false;
     value = *buckets;
-  } else if (!absl::SimpleAtoi(text, &value) || value < 0 || value > std::numeric_limits<int32_t>::max()) {
+  } else if (!absl::SimpleAtoi(text, &value) || value < 0 ||
+             value > std::numeric_limits<int32_t>::max()) {
     return false;
   }
   const Reflection& reflection = *message->GetReflection();

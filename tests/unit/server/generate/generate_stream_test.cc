@@ -33,6 +33,7 @@ class GenerateStreamTest : public ::testing::Test {
   ~GenerateStreamTest() override {
     if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
     server_.reset();
+    shadows_.reset();
     engine_.reset();
   }
 
@@ -45,6 +46,11 @@ class GenerateStreamTest : public ::testing::Test {
     serving_.engine_options = {
         .max_batch_tokens = 128, .max_running_requests = 8, .max_context_tokens = kContext};
     engine_ = Engine::Create(serving_.engine_options, &device_, tokenizer_.get());
+    experiments_ = *Experiments::Create({});
+    shadows_ = std::make_unique<Shadows>(Shadows::Options{}, engine_.get(), &serving_.recipes,
+                                         experiments_.get(), metrics_.get());
+    serving_.experiments = experiments_.get();
+    serving_.shadows = shadows_.get();
     serving_.model.served_name = "model";
     serving_.model.tokenizer = tokenizer_.get();
     serving_.slow_readers = slow_readers_.get();
@@ -100,7 +106,9 @@ class GenerateStreamTest : public ::testing::Test {
   std::unique_ptr<SlowReaderWatch> slow_readers_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<WorkerPool> workers_;
+  std::unique_ptr<Experiments> experiments_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Shadows> shadows_;
   std::unique_ptr<InferenceService> service_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<v1::InferenceService::Stub> stub_;
