@@ -55,6 +55,10 @@ absl::StatusOr<ExperimentDefinition> DefineExperiment(const v1::Experiment& prot
                                                       const RecipeView& recipes,
                                                       const std::string& path);
 
+// The two last fields of a definition, from the others.
+std::optional<int64_t> TriggerPositions(const std::vector<ArmRecipe>& arms);
+uint64_t ContentHash(const ExperimentDefinition& definition);
+
 // What a store keeps of a revision (RevisionRecord::config_json): the experiment with its defaults
 // and, for people, its recipes in full.
 std::string RevisionJson(const ExperimentDefinition& definition);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "server/experiments/guardrails.h"
 #include "server/experiments/metric_names.h"
 #include "server/experiments/report.h"
 #include "server/experiments/report_parts.h"
@@ -16,8 +17,6 @@
 namespace swaa::server {
 namespace {
 
-// Over all guardrails and arms.
-constexpr double kGuardrailAlpha = 0.01;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 struct Evidence {
