@@ -92,7 +92,8 @@ Server::~Server() {
   self_check_.reset();
   StopListening(absl::ZeroDuration());
   exposer_.reset();
-  engine_->StartDrain();  // what a shadow waits for
+  // None where the start has failed before it. A shadow waits for what the drain ends.
+  if (engine_ != nullptr) engine_->StartDrain();
   shadows_.reset();
   engine_.reset();
   workers_.reset();
