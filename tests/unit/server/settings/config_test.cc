@@ -89,6 +89,17 @@ retry: {initial_pushback: 2s, min_pushback: 50ms, max_pushback: 1m}
 metrics:
   seconds_edges: [0.5, 1, 2e1]
 logging: {format: json, level: debug}
+experiments:
+  - id: chat
+    arms: [{name: control, recipe_name: full}, {name: mine, recipe_name: mine, weight: 3}]
+    coverage: 0.25
+    design: unit
+    start_time: 2026-01-31T09:15:00.5+01:00
+    metrics: [{name: thumbs_up, role: goal, scale: rate, higher_is_better: true,
+               minimum_detectable_effect: 0.02}]
+experiment_storage: {path: /x/e.db, key_file: /x/key, outcome_window: 1h, exposure_log: /x/log}
+experiment_guardrail: {max_time_to_first_token_p95: 2s, check_interval: 5s}
+shadow: {share: 0.125, baseline_recipe: mine, max_waiting: 7}
 default_recipe: mine
 recipes:
   - name: mine
@@ -122,6 +133,11 @@ TEST(ConfigTest, EverySettingArrives) {
   EXPECT_EQ(ToDuration(config.network().min_client_ping_interval()), absl::ZeroDuration());
   EXPECT_THAT(config.metrics().seconds_edges(), ElementsAre(0.5, 1, 20));
   EXPECT_EQ(config.logging().format(), "json");
+  ASSERT_EQ(config.experiments_size(), 1);
+  EXPECT_EQ(config.experiments(0).coverage(), 2500u);
+  EXPECT_EQ(config.experiments(0).start_time().seconds(), 1769847300);
+  EXPECT_EQ(config.experiments(0).start_time().nanos(), 500'000'000);
+  EXPECT_EQ(config.experiments(0).design(), v1::EXPERIMENT_DESIGN_UNIT);
   v1::ServerConfig defaults;
   FillDefaults(&defaults);
   for (const SettingEntry& entry : AllSettings()) {
@@ -331,6 +347,22 @@ TEST(ConfigTest, BadFilesAreRefusedWithPathValueAndWayOut) {
   // Nothing is thrown, however deep.
   EXPECT_FALSE(Options(std::string(100000, '[')).ok());
   EXPECT_FALSE(Options(std::string(3, '\xff')).ok());
+}
+
+TEST(ConfigTest, SharesOfUnitsAndTimesAreWrittenAsPeopleWriteThem) {
+  const auto coverage = [](const std::string& text) {
+    return Options("experiments: [{id: a, coverage: " + text + "}]");
+  };
+  EXPECT_EQ(coverage("0.25")->config.experiments(0).coverage(), 2500u);
+  EXPECT_EQ(coverage("1.0")->config.experiments(0).coverage(), 10000u);
+  EXPECT_EQ(coverage("1")->config.experiments(0).coverage(), 1u) << "a bucket";
+  for (const char* wrong : {"0.12345", "1.5", "-0.5", "0.x"}) {
+    EXPECT_THAT(std::string(coverage(wrong).status().message()),
+                HasSubstr("experiments[0].coverage: expected 0 to 10000, or a share"))
+        << wrong;
+  }
+  EXPECT_THAT(std::string(Options("experiments: [{id: a, start_time: soon}]").status().message()),
+              HasSubstr("experiments[0].start_time: expected a time such as"));
 }
 
 TEST(ConfigTest, DocumentedExampleIsInOrder) {
