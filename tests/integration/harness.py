@@ -105,7 +105,9 @@ class Server:
     def await_exit(self, seconds=60):
         """Waits until it ends by itself; the exit code."""
         try:
-            return self.process.wait(seconds)
+            code = self.process.wait(seconds)
+            assert code != 0 or not self.port_file.exists(), "who waits for it gets an old port"
+            return code
         finally:
             self.process.kill()
             self.process.wait()

@@ -70,9 +70,8 @@ def test_fails_when_nothing_was_completed(server):
     done = bench(server.port, "--num-requests", "3", "--deadline", "1us", "--output-tokens", "4",
                  "--recipes", "")
     assert done.returncode == 1
-    # Client and server race to see the deadline, and each has words of its own for it.
-    failed = re.findall(r"^failed (\d+) times?: DEADLINE_EXCEEDED", done.stdout, re.MULTILINE)
-    assert sum(map(int, failed)) == 3, done.stdout
+    # Whichever of client and server saw the deadline first.
+    assert "failed 3 times: DEADLINE_EXCEEDED: " in done.stdout, done.stdout
     assert "no request was completed" in done.stderr
 
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -48,9 +49,12 @@ struct Samples {
 };
 
 void CountFailure(const RequestRecord& record, Summary* summary) {
-  const std::string kind = record.error_reason.empty()
-                               ? record.error_code
-                               : absl::StrCat(record.error_code, "/", record.error_reason);
+  // A reason that is the code's own name says no more than the code, which is all that there is
+  // where the client saw the failure first.
+  const bool says_more = !record.error_reason.empty() &&
+                         record.error_reason != absl::AsciiStrToLower(record.error_code);
+  const std::string kind =
+      says_more ? absl::StrCat(record.error_code, "/", record.error_reason) : record.error_code;
   ++summary->failures[kind];
   summary->failure_examples.try_emplace(kind, record.error_message);
 }

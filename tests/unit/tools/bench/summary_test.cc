@@ -65,6 +65,16 @@ TEST(SummaryTest, FiguresFollowTheirDefinitions) {
   EXPECT_NEAR(second.ttft_ms.mean, 500, 1e-6);
 }
 
+// A deadline may be seen by the client alone, or by the server, which gives its reason.
+TEST(SummaryTest, AFailureHasOneNameWhoeverSawItFirst) {
+  const std::vector<RequestRecord> records = {Failed(0, "DEADLINE_EXCEEDED", ""),
+                                              Failed(0, "DEADLINE_EXCEEDED", "deadline_exceeded"),
+                                              Failed(0, "UNAVAILABLE", "draining")};
+  EXPECT_THAT(Summarize(records, std::nullopt, 1, {}).failures,
+              testing::ElementsAre(testing::Pair("DEADLINE_EXCEEDED", 2),
+                                   testing::Pair("UNAVAILABLE/draining", 1)));
+}
+
 TEST(SummaryTest, GoodputCountsWhatMeetsEveryObjective) {
   std::vector<RequestRecord> records = {
       Completed(0, 0, 0.1, 0.02, 11), Completed(0, 0, 0.3, 0.02, 11),
