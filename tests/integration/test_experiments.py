@@ -233,3 +233,33 @@ def test_metrics_are_well_formed(folder):
                              capture_output=True, timeout=60)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert server.stop() == 0, server.log()
+
+
+def test_bench_plants_outcomes_and_the_report_finds_them(folder):
+    """Three arms, of which one is liked more; neither the other nor their speed has a verdict."""
+    server = ExperimentServer(folder)
+    arms = ("{name: control, recipe_name: full}, {name: liked, recipe_name: small}, "
+            "{name: alike, recipe_name: small}")
+    text = server.config.read_text()
+    begin, end = text.index("    control_arm"), text.index("recipes:")
+    server.config.with_suffix(".new").write_text(
+        text[:begin] + f"    control_arm: control\n    arms: [{arms}]\n"
+        "    metrics: [{name: liked, role: goal, scale: rate, higher_is_better: true, "
+        "minimum_detectable_effect: 0.2}]\n" + text[end:])
+    server.config.with_suffix(".new").rename(server.config)
+    server.reload()
+    done = subprocess.run(
+        [harness.BINARY, "bench", "--address", f"127.0.0.1:{server.port}", "--recipes", "",
+         "--experiment-units", "1000000", "--num-requests", "600", "--concurrency", "16",
+         "--prompt-tokens", "2:8", "--output-tokens", "1",
+         "--outcome", "liked:control=0.3,liked=0.8,alike=0.3"],
+        capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "outcomes recorded as liked: 600" in done.stdout
+    report = server.report()
+    verdicts = {comparison.arm: comparison.verdict for comparison in report.comparisons
+                if comparison.metric == "liked" and not comparison.triggered_only}
+    assert verdicts["liked"] == experiments.VERDICT_BETTER, report
+    assert verdicts["alike"] == experiments.VERDICT_UNDECIDED, report
+    assert not report.sample_ratio_check.mismatch
+    assert server.stop() == 0, server.log()

@@ -90,7 +90,8 @@ std::vector<int64_t> Shares(int64_t requests, const BenchOptions& options) {
 v1::GenerateRequest RequestMaker::Make(uint64_t index, size_t arm, uint64_t index_in_arm) const {
   v1::GenerateRequest request;
   prompts_.SetInput(index, index_in_arm, &request);
-  options_.arms[arm].SetOn(&request);
+  // An experiment chooses only where the request does not.
+  if (options_.experiment_units == 0) options_.arms[arm].SetOn(&request);
   std::mt19937_64 lengths = MakeGenerator(options_.seed, RandomStream::kOutputLength, index_in_arm);
   v1::StoppingOptions* stopping = request.mutable_stopping_options();
   stopping->set_max_tokens(options_.output_tokens.Draw(lengths));
