@@ -48,6 +48,7 @@ std::string ShortName(const EnumValueDescriptor& value) {
 
 std::vector<std::string> ShortNames(const EnumDescriptor& type) {
   std::vector<std::string> names;
+  names.reserve(static_cast<size_t>(type.value_count()));
   for (int i = 0; i < type.value_count(); ++i) names.push_back(ShortName(*type.value(i)));
   return names;
 }
