@@ -2,52 +2,16 @@
 
 #include "server/control/control_service.h"
 
-#include "absl/functional/function_ref.h"
-#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "kernels/device_state.h"
 #include "kernels/types.h"
+#include "server/control/raw_call.h"
 #include "server/generate/errors.h"
-#include "server/generate/request_bytes.h"
 #include "server/generate/request_validation.h"
 
 namespace swaa::server {
 namespace {
-
-// A request has names at most.
-constexpr size_t kMostRequestBytes = 64 << 10;
-
-template <typename Request>
-absl::StatusOr<Request> Parse(grpc::ByteBuffer bytes) {
-  if (bytes.Length() > kMostRequestBytes) {
-    return MakeError(
-        absl::StatusCode::kInvalidArgument, "limit_exceeded",
-        absl::StrCat("request: ", bytes.Length(), " bytes; at most ", kMostRequestBytes));
-  }
-  Request request;
-  if (grpc::SerializationTraits<Request>::Deserialize(&bytes, &request).ok()) return request;
-  return MalformedRequest(Request::descriptor()->full_name());
-}
-
-// Parses the request, has it handled, and ends the call with what comes of it.
-template <typename Request, typename Response>
-grpc::ServerUnaryReactor* Answer(
-    grpc::CallbackServerContext* call, const grpc::ByteBuffer& bytes, grpc::ByteBuffer* answer,
-    absl::FunctionRef<absl::Status(const Request&, Response*)> handle) {
-  Response response;
-  const absl::StatusOr<Request> request = Parse<Request>(bytes);
-  absl::Status status = request.ok() ? handle(*request, &response) : request.status();
-  grpc::Status ended = ToGrpcStatus(status);
-  if (ended.ok()) {
-    bool own = false;
-    ended = grpc::SerializationTraits<Response>::Serialize(response, answer, &own);
-  }
-  AddErrorTrailers(status, call);
-  grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  reactor->Finish(ended);
-  return reactor;
-}
 
 // Leaves the message out where the driver tells nothing.
 void FillFacts(const kernels::DeviceFacts& facts, v1::GetServerInfoResponse* response) {
@@ -185,7 +149,7 @@ absl::Status ControlService::FillRecipes(const v1::ListRecipesRequest&,
 grpc::ServerUnaryReactor* ControlService::GetServerInfo(grpc::CallbackServerContext* call,
                                                         const grpc::ByteBuffer* request,
                                                         grpc::ByteBuffer* response) {
-  return Answer<v1::GetServerInfoRequest, v1::GetServerInfoResponse>(
+  return AnswerCall<v1::GetServerInfoRequest, v1::GetServerInfoResponse>(
       call, *request, response,
       [this](const auto& in, auto* out) { return FillServerInfo(in, out); });
 }
@@ -193,7 +157,7 @@ grpc::ServerUnaryReactor* ControlService::GetServerInfo(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* ControlService::GetModelInfo(grpc::CallbackServerContext* call,
                                                        const grpc::ByteBuffer* request,
                                                        grpc::ByteBuffer* response) {
-  return Answer<v1::GetModelInfoRequest, v1::GetModelInfoResponse>(
+  return AnswerCall<v1::GetModelInfoRequest, v1::GetModelInfoResponse>(
       call, *request, response,
       [this](const auto& in, auto* out) { return FillModelInfo(in, out); });
 }
@@ -201,42 +165,42 @@ grpc::ServerUnaryReactor* ControlService::GetModelInfo(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* ControlService::GetLoad(grpc::CallbackServerContext* call,
                                                   const grpc::ByteBuffer* request,
                                                   grpc::ByteBuffer* response) {
-  return Answer<v1::GetLoadRequest, v1::GetLoadResponse>(
+  return AnswerCall<v1::GetLoadRequest, v1::GetLoadResponse>(
       call, *request, response, [this](const auto& in, auto* out) { return FillLoad(in, out); });
 }
 
 grpc::ServerUnaryReactor* ControlService::Abort(grpc::CallbackServerContext* call,
                                                 const grpc::ByteBuffer* request,
                                                 grpc::ByteBuffer* response) {
-  return Answer<v1::AbortRequest, v1::AbortResponse>(
+  return AnswerCall<v1::AbortRequest, v1::AbortResponse>(
       call, *request, response, [this](const auto& in, auto* out) { return AbortTarget(in, out); });
 }
 
 grpc::ServerUnaryReactor* ControlService::LoadLora(grpc::CallbackServerContext* call,
                                                    const grpc::ByteBuffer* request,
                                                    grpc::ByteBuffer* response) {
-  return Answer<v1::LoadLoraRequest, v1::LoadLoraResponse>(
+  return AnswerCall<v1::LoadLoraRequest, v1::LoadLoraResponse>(
       call, *request, response, [this](const auto& in, auto* out) { return RefuseLora(in, out); });
 }
 
 grpc::ServerUnaryReactor* ControlService::UnloadLora(grpc::CallbackServerContext* call,
                                                      const grpc::ByteBuffer* request,
                                                      grpc::ByteBuffer* response) {
-  return Answer<v1::UnloadLoraRequest, v1::UnloadLoraResponse>(
+  return AnswerCall<v1::UnloadLoraRequest, v1::UnloadLoraResponse>(
       call, *request, response, [this](const auto& in, auto* out) { return FindNoLora(in, out); });
 }
 
 grpc::ServerUnaryReactor* ControlService::ListLoras(grpc::CallbackServerContext* call,
                                                     const grpc::ByteBuffer* request,
                                                     grpc::ByteBuffer* response) {
-  return Answer<v1::ListLorasRequest, v1::ListLorasResponse>(
+  return AnswerCall<v1::ListLorasRequest, v1::ListLorasResponse>(
       call, *request, response, [this](const auto& in, auto* out) { return FillLoras(in, out); });
 }
 
 grpc::ServerUnaryReactor* ControlService::ListRecipes(grpc::CallbackServerContext* call,
                                                       const grpc::ByteBuffer* request,
                                                       grpc::ByteBuffer* response) {
-  return Answer<v1::ListRecipesRequest, v1::ListRecipesResponse>(
+  return AnswerCall<v1::ListRecipesRequest, v1::ListRecipesResponse>(
       call, *request, response, [this](const auto& in, auto* out) { return FillRecipes(in, out); });
 }
 

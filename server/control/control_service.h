@@ -11,8 +11,7 @@
 
 namespace swaa::server {
 
-// Every method takes and gives raw bytes: with messages of its own, gRPC would answer one that does
-// not parse with UNIMPLEMENTED and no word.
+// Every method takes and gives raw bytes (raw_call.h).
 template <typename Service>
 using AllRaw = v1::ControlService::WithRawCallbackMethod_GetServerInfo<
     v1::ControlService::WithRawCallbackMethod_GetModelInfo<

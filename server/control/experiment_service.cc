@@ -2,98 +2,114 @@
 
 #include "server/control/experiment_service.h"
 
+#include <functional>
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "server/control/raw_call.h"
 #include "server/experiments/experiments.h"
 #include "server/generate/errors.h"
 
 namespace swaa::server {
 namespace {
 
-// Ends the call with `status` and its trailers.
-void End(grpc::CallbackServerContext* call, grpc::ServerUnaryReactor* reactor,
-         const absl::Status& status) {
-  AddErrorTrailers(status, call);
-  reactor->Finish(ToGrpcStatus(status));
-}
-
-template <typename Response>
-void Answer(grpc::CallbackServerContext* call, grpc::ServerUnaryReactor* reactor,
-            absl::StatusOr<Response> answer, Response* response) {
-  if (answer.ok()) *response = *std::move(answer);
-  End(call, reactor, answer.status());
-}
-
-// Runs `work`, which may wait for the disk, on a worker. gRPC keeps call, request and response
-// until the call is finished.
-grpc::ServerUnaryReactor* OnWorker(ServingContext* serving, grpc::CallbackServerContext* call,
-                                   std::function<void(grpc::ServerUnaryReactor*)> work) {
+// Parses the request and has it handled on a worker, where it may wait for the disk. gRPC keeps the
+// call and `answer` until the call is finished.
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* AnswerOnWorker(
+    ServingContext* serving, grpc::CallbackServerContext* call, const grpc::ByteBuffer& bytes,
+    grpc::ByteBuffer* answer, std::function<absl::Status(const Request&, Response*)> handle) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  const auto posted =
-      serving->workers->PostAdmission(0, [reactor, work = std::move(work)] { work(reactor); });
-  if (!posted.ok()) End(call, reactor, posted.status());
+  absl::StatusOr<Request> request = ParseControlRequest<Request>(bytes);
+  absl::Status status = request.status();
+  if (status.ok()) {
+    const auto posted = serving->workers->PostAdmission(
+        0, [=, request = *std::move(request), handle = std::move(handle)] {
+          Response response;
+          const absl::Status handled = handle(request, &response);
+          EndCall(call, reactor, handled, response, answer);
+        });
+    status = posted.status();
+  }
+  if (!status.ok()) EndCall(call, reactor, status, Response(), answer);
   return reactor;
+}
+
+// Takes the value out, if there is one.
+template <typename T>
+absl::Status Take(absl::StatusOr<T> from, T* to) {
+  if (from.ok()) *to = *std::move(from);
+  return from.status();
 }
 
 }  // namespace
 
-grpc::ServerUnaryReactor* ExperimentService::ListExperiments(
-    grpc::CallbackServerContext* call, const v1::ListExperimentsRequest*,
-    v1::ListExperimentsResponse* response) {
-  grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  *response = serving_->experiments->List();
-  End(call, reactor, absl::OkStatus());
-  return reactor;
+grpc::ServerUnaryReactor* ExperimentService::ListExperiments(grpc::CallbackServerContext* call,
+                                                             const grpc::ByteBuffer* request,
+                                                             grpc::ByteBuffer* response) {
+  return AnswerCall<v1::ListExperimentsRequest, v1::ListExperimentsResponse>(
+      call, *request, response, [this](const auto&, v1::ListExperimentsResponse* answer) {
+        *answer = serving_->experiments->List();
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* ExperimentService::GetReport(grpc::CallbackServerContext* call,
-                                                       const v1::GetReportRequest* request,
-                                                       v1::GetReportResponse* response) {
-  return OnWorker(serving_, call, [=, this](grpc::ServerUnaryReactor* reactor) {
-    Answer(call, reactor, serving_->experiments->GetReport(*request), response);
-  });
+                                                       const grpc::ByteBuffer* request,
+                                                       grpc::ByteBuffer* response) {
+  return AnswerOnWorker<v1::GetReportRequest, v1::GetReportResponse>(
+      serving_, call, *request, response,
+      [this](const v1::GetReportRequest& asked, v1::GetReportResponse* answer) {
+        return Take(serving_->experiments->GetReport(asked), answer);
+      });
 }
 
 grpc::ServerUnaryReactor* ExperimentService::GetAssignment(grpc::CallbackServerContext* call,
-                                                           const v1::GetAssignmentRequest* request,
-                                                           v1::GetAssignmentResponse* response) {
-  grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  Answer(call, reactor, serving_->experiments->GetAssignment(*request), response);
-  return reactor;
+                                                           const grpc::ByteBuffer* request,
+                                                           grpc::ByteBuffer* response) {
+  return AnswerCall<v1::GetAssignmentRequest, v1::GetAssignmentResponse>(
+      call, *request, response,
+      [this](const v1::GetAssignmentRequest& asked, v1::GetAssignmentResponse* answer) {
+        return Take(serving_->experiments->GetAssignment(asked), answer);
+      });
 }
 
 grpc::ServerUnaryReactor* ExperimentService::RecordOutcome(grpc::CallbackServerContext* call,
-                                                           const v1::RecordOutcomeRequest* request,
-                                                           v1::RecordOutcomeResponse* response) {
+                                                           const grpc::ByteBuffer* request,
+                                                           grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  serving_->experiments->RecordOutcome(*request,
-                                       [=](absl::StatusOr<v1::RecordOutcomeResponse> answer) {
-                                         Answer(call, reactor, std::move(answer), response);
-                                       });
+  const auto end = [=](const absl::StatusOr<v1::RecordOutcomeResponse>& answer) {
+    EndCall(call, reactor, answer.status(), answer.ok() ? *answer : v1::RecordOutcomeResponse(),
+            response);
+  };
+  const auto parsed = ParseControlRequest<v1::RecordOutcomeRequest>(*request);
+  if (parsed.ok()) {
+    serving_->experiments->RecordOutcome(*parsed, end);
+  } else {
+    end(parsed.status());
+  }
   return reactor;
 }
 
-grpc::ServerUnaryReactor* ExperimentService::StartExperiment(
-    grpc::CallbackServerContext* call, const v1::StartExperimentRequest* request,
-    v1::StartExperimentResponse* response) {
-  return OnWorker(serving_, call, [=, this](grpc::ServerUnaryReactor* reactor) {
-    absl::StatusOr<v1::ExperimentStatus> status =
-        serving_->experiments->Start(request->experiment_id());
-    if (status.ok()) *response->mutable_status() = *std::move(status);
-    End(call, reactor, status.status());
-  });
+grpc::ServerUnaryReactor* ExperimentService::StartExperiment(grpc::CallbackServerContext* call,
+                                                             const grpc::ByteBuffer* request,
+                                                             grpc::ByteBuffer* response) {
+  return AnswerOnWorker<v1::StartExperimentRequest, v1::StartExperimentResponse>(
+      serving_, call, *request, response,
+      [this](const v1::StartExperimentRequest& asked, v1::StartExperimentResponse* answer) {
+        return Take(serving_->experiments->Start(asked.experiment_id()), answer->mutable_status());
+      });
 }
 
-grpc::ServerUnaryReactor* ExperimentService::StopExperiment(
-    grpc::CallbackServerContext* call, const v1::StopExperimentRequest* request,
-    v1::StopExperimentResponse* response) {
-  return OnWorker(serving_, call, [=, this](grpc::ServerUnaryReactor* reactor) {
-    absl::StatusOr<v1::ExperimentStatus> status =
-        serving_->experiments->Stop(request->experiment_id(), request->arm());
-    if (status.ok()) *response->mutable_status() = *std::move(status);
-    End(call, reactor, status.status());
-  });
+grpc::ServerUnaryReactor* ExperimentService::StopExperiment(grpc::CallbackServerContext* call,
+                                                            const grpc::ByteBuffer* request,
+                                                            grpc::ByteBuffer* response) {
+  return AnswerOnWorker<v1::StopExperimentRequest, v1::StopExperimentResponse>(
+      serving_, call, *request, response,
+      [this](const v1::StopExperimentRequest& asked, v1::StopExperimentResponse* answer) {
+        return Take(serving_->experiments->Stop(asked.experiment_id(), asked.arm()),
+                    answer->mutable_status());
+      });
 }
 
 }  // namespace swaa::server

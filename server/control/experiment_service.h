@@ -10,30 +10,40 @@
 
 namespace swaa::server {
 
+// Every method takes and gives raw bytes (raw_call.h).
+template <typename Service>
+using AllRawExperiments = v1::ExperimentService::WithRawCallbackMethod_ListExperiments<
+    v1::ExperimentService::WithRawCallbackMethod_GetReport<
+        v1::ExperimentService::WithRawCallbackMethod_GetAssignment<
+            v1::ExperimentService::WithRawCallbackMethod_RecordOutcome<
+                v1::ExperimentService::WithRawCallbackMethod_StartExperiment<
+                    v1::ExperimentService::WithRawCallbackMethod_StopExperiment<Service>>>>>>;
+
 // What takes storage's time runs on a worker, so that no call waits for another's report.
-class ExperimentService final : public v1::ExperimentService::CallbackService {
+// Thread-safe.
+class ExperimentService final : public AllRawExperiments<v1::ExperimentService::Service> {
  public:
   // `serving` outlives every call.
   explicit ExperimentService(ServingContext* serving) : serving_(serving) {}
 
   grpc::ServerUnaryReactor* ListExperiments(grpc::CallbackServerContext* call,
-                                            const v1::ListExperimentsRequest* request,
-                                            v1::ListExperimentsResponse* response) override;
+                                            const grpc::ByteBuffer* request,
+                                            grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* GetReport(grpc::CallbackServerContext* call,
-                                      const v1::GetReportRequest* request,
-                                      v1::GetReportResponse* response) override;
+                                      const grpc::ByteBuffer* request,
+                                      grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* GetAssignment(grpc::CallbackServerContext* call,
-                                          const v1::GetAssignmentRequest* request,
-                                          v1::GetAssignmentResponse* response) override;
+                                          const grpc::ByteBuffer* request,
+                                          grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* RecordOutcome(grpc::CallbackServerContext* call,
-                                          const v1::RecordOutcomeRequest* request,
-                                          v1::RecordOutcomeResponse* response) override;
+                                          const grpc::ByteBuffer* request,
+                                          grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* StartExperiment(grpc::CallbackServerContext* call,
-                                            const v1::StartExperimentRequest* request,
-                                            v1::StartExperimentResponse* response) override;
+                                            const grpc::ByteBuffer* request,
+                                            grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* StopExperiment(grpc::CallbackServerContext* call,
-                                           const v1::StopExperimentRequest* request,
-                                           v1::StopExperimentResponse* response) override;
+                                           const grpc::ByteBuffer* request,
+                                           grpc::ByteBuffer* response) override;
 
  private:
   ServingContext* const serving_;

@@ -280,6 +280,33 @@ def test_control_refusals(server, method, payload, code, reason, words):
         assert word in error.details(), error.details()
 
 
+@pytest.mark.parametrize("method,payload,code,reason,words", [
+    ("ListExperiments", GARBAGE, INVALID, "malformed_request", ["ListExperimentsRequest"]),
+    ("GetReport", b"\x0a\x02\xff\xfe", INVALID, "malformed_request", ["GetReportRequest"]),
+    ("GetReport", text(1, 3), NOT_FOUND, "experiment_not_found", ["xxx", "none"]),
+    ("GetAssignment", b"", INVALID, "invalid_unit", ["experiment_unit_id: 0 bytes"]),
+    ("GetAssignment", text(1, 257), INVALID, "invalid_unit", ["257 bytes; 1 to 256"]),
+    ("RecordOutcome", GARBAGE, INVALID, "malformed_request", ["RecordOutcomeRequest"]),
+    ("RecordOutcome", text(1, 5), INVALID, "invalid_outcome", ["outcomes: 0; send 1 to 64"]),
+    ("RecordOutcome", text(1, 1 << 17), INVALID, LIMIT, ["at most 65536"]),
+    ("RecordOutcome", text(1, 5) + b"\x1a\x00", NOT_FOUND, "request_not_found",
+     ["xxxxx", "outcome_token"]),
+    ("RecordOutcome", text(1, 5) + text(2, 47) + b"\x1a\x00", INVALID, "invalid_outcome",
+     ["outcome_token"]),
+    ("StartExperiment", text(1, 3), NOT_FOUND, "experiment_not_found", ["xxx"]),
+    ("StopExperiment", b"\x12\x02\xff\xfe", INVALID, "malformed_request", ["UTF-8"]),
+    ("StopExperiment", text(1, 3), NOT_FOUND, "experiment_not_found", ["xxx"]),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_experiment_refusals(server, method, payload, code, reason, words):
+    with pytest.raises(grpc.RpcError) as caught:
+        server.channel.unary_unary("/swaa.v1.ExperimentService/" + method)(payload, timeout=20)
+    error = caught.value
+    assert error.code() == code, error.details()
+    assert trailer(error, "swaa-error-reason") == reason
+    for word in words:
+        assert word in error.details(), error.details()
+
+
 @pytest.mark.parametrize("method", [
     "GetServerInfo", "GetModelInfo", "GetLoad", "ListLoras", "ListRecipes"])
 def test_control_ignores_fields_of_later_versions(server, method):

@@ -1,0 +1,62 @@
+// A unary call that takes and gives raw bytes: with messages of its own, gRPC would answer one that
+// does not parse with UNIMPLEMENTED and no word.
+
+#ifndef SWAA_SERVER_CONTROL_RAW_CALL_H_
+#define SWAA_SERVER_CONTROL_RAW_CALL_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "server/generate/errors.h"
+#include "server/generate/request_bytes.h"
+
+namespace swaa::server {
+
+// A request of the control plane has names at most.
+inline constexpr size_t kMostControlRequestBytes = 64 << 10;
+
+// INVALID_ARGUMENT for bytes that are too many or no message of this type.
+template <typename Request>
+absl::StatusOr<Request> ParseControlRequest(grpc::ByteBuffer bytes) {
+  if (bytes.Length() > kMostControlRequestBytes) {
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, "limit_exceeded",
+        absl::StrCat("request: ", bytes.Length(), " bytes; at most ", kMostControlRequestBytes));
+  }
+  Request request;
+  if (grpc::SerializationTraits<Request>::Deserialize(&bytes, &request).ok()) return request;
+  return MalformedRequest(Request::descriptor()->full_name());
+}
+
+// Ends the call with the status and its trailers, or with the response.
+template <typename Response>
+void EndCall(grpc::CallbackServerContext* call, grpc::ServerUnaryReactor* reactor,
+             const absl::Status& status, const Response& response, grpc::ByteBuffer* answer) {
+  grpc::Status ended = ToGrpcStatus(status);
+  if (ended.ok()) {
+    bool own = false;
+    ended = grpc::SerializationTraits<Response>::Serialize(response, answer, &own);
+  }
+  AddErrorTrailers(status, call);
+  reactor->Finish(ended);
+}
+
+// Parses the request, has it handled, and ends the call with what comes of it.
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* AnswerCall(
+    grpc::CallbackServerContext* call, const grpc::ByteBuffer& bytes, grpc::ByteBuffer* answer,
+    absl::FunctionRef<absl::Status(const Request&, Response*)> handle) {
+  Response response;
+  const absl::StatusOr<Request> request = ParseControlRequest<Request>(bytes);
+  const absl::Status status = request.ok() ? handle(*request, &response) : request.status();
+  grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+  EndCall(call, reactor, status, response, answer);
+  return reactor;
+}
+
+}  // namespace swaa::server
+
+#endif  // SWAA_SERVER_CONTROL_RAW_CALL_H_
