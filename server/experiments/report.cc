@@ -48,6 +48,7 @@ std::vector<double> SharesOf(const v1::Experiment& experiment) {
   double total = 0;
   for (const BucketRange& range : ranges) total += range.size();
   std::vector<double> shares;
+  shares.reserve(ranges.size());
   for (const BucketRange& range : ranges) shares.push_back(range.size() / total);
   return shares;
 }

@@ -44,7 +44,7 @@ std::string NumberInWords(double value) { return absl::StrFormat("%.3g", value);
 std::string SecondsInWords(double seconds) {
   if (std::isinf(seconds)) return "never";
   if (seconds < 0.9995) return absl::StrFormat("%.3g ms", 1000 * seconds);
-  return absl::StrFormat(seconds < 1000 ? "%.3g s" : "%.0f s", seconds);
+  return seconds < 1000 ? absl::StrFormat("%.3g s", seconds) : absl::StrFormat("%.0f s", seconds);
 }
 
 std::string BytesInWords(double bytes) {

@@ -8,6 +8,7 @@ namespace swaa::server {
 
 EffectEstimate PairedDifference(const std::vector<double>& differences) {
   std::vector<GroupTotals> pairs;
+  pairs.reserve(differences.size());
   for (const double difference : differences) pairs.push_back({difference, 1});
   const RatioEstimate mean = EstimateRatio(pairs);
   return {.effect = mean.value,
