@@ -168,61 +168,6 @@ absl::StatusOr<RecipeCatalog> Server::MakeRecipes(const ServerOptions& options) 
       absl::StrCat(options.config_path, ": ", std::string(catalog.status().message())));
 }
 
-namespace {
-
-Experiments::Options ExperimentsOptions(const v1::ServerConfig& config) {
-  const v1::ExperimentStorageConfig& storage = config.experiment_storage();
-  const v1::ExperimentGuardrailConfig& guardrail = config.experiment_guardrail();
-  Experiments::Options options{.path = storage.path(),
-                               .key_file = storage.key_file(),
-                               .exposure_log = storage.exposure_log(),
-                               .outcome_window = ToDuration(storage.outcome_window()),
-                               .check_interval = ToDuration(guardrail.check_interval())};
-  const absl::Duration limit = ToDuration(guardrail.max_time_to_first_token_p95());
-  if (limit > absl::ZeroDuration()) options.max_time_to_first_token_p95 = limit;
-  return options;
-}
-
-}  // namespace
-
-Shadows::Options ShadowOptions(const v1::ServerConfig& config) {
-  return {.share = config.shadow().share(),
-          .baseline_recipe = config.shadow().baseline_recipe(),
-          .max_waiting = config.shadow().max_waiting()};
-}
-
-absl::StatusOr<ExperimentSet> Server::MakeExperiments(const ServerOptions& options,
-                                                      const RecipeCatalog& recipes) const {
-  const std::string& baseline = options.config.shadow().baseline_recipe();
-  if (recipes.Find(baseline) == nullptr) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(options.config_path, ": shadow.baseline_recipe: there is no recipe ",
-                     Quoted(baseline), "; there are ", recipes.Names()));
-  }
-  const RecipeView view{[&recipes](const std::string& name) -> std::optional<ArmRecipe> {
-                          const NamedRecipe* named = recipes.Find(name);
-                          if (named == nullptr) return std::nullopt;
-                          return ArmRecipe{named->recipe, named->thinking_mode, named->lora_name};
-                        },
-                        recipes.Names()};
-  absl::StatusOr<ExperimentSet> set = experiments_->Check(options.config.experiments(), view);
-  if (set.ok() || options.config_path.empty()) return set;
-  return absl::Status(set.status().code(),
-                      absl::StrCat(options.config_path, ": ", std::string(set.status().message())));
-}
-
-absl::Status Server::StartExperiments() {
-  SWAA_ASSIGN_OR_RETURN(experiments_, Experiments::Create(ExperimentsOptions(options_.config)));
-  serving_.experiments = experiments_.get();
-  SWAA_ASSIGN_OR_RETURN(ExperimentSet set, MakeExperiments(options_, *serving_.recipes.Get()));
-  if (!set.experiments().empty() && options_.config.experiment_storage().path().empty()) {
-    LogWarning(
-        "experiments are kept in memory and are gone when the server ends; set "
-        "experiment_storage.path");
-  }
-  return experiments_->Adopt(std::move(set));
-}
-
 absl::Status Server::StartEngine() {
   serving_.version = SWAA_VERSION;
   serving_.instance_id = RandomId();
@@ -419,10 +364,11 @@ absl::Status CheckServerOptions(const ServerOptions& options) {
   SWAA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Create(checkpoint.tokenizer));
   const absl::StatusOr<std::unique_ptr<ChatFormat>> chat = ChatFormat::Create(*tokenizer);
-  return RecipeCatalog::Create(options.recipes, checkpoint.config.num_layers,
-                               chat.ok() && (*chat)->supports_thinking(),
-                               options.config.default_recipe())
-      .status();
+  SWAA_ASSIGN_OR_RETURN(const RecipeCatalog recipes,
+                        RecipeCatalog::Create(options.recipes, checkpoint.config.num_layers,
+                                              chat.ok() && (*chat)->supports_thinking(),
+                                              options.config.default_recipe()));
+  return CheckExperiments(options, recipes);
 }
 
 }  // namespace swaa::server

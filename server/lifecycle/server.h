@@ -119,6 +119,9 @@ class Server {
 // What a configuration says of shadows.
 Shadows::Options ShadowOptions(const v1::ServerConfig& config);
 
+// What is wrong with the options' experiments and shadows, given the model's recipes.
+absl::Status CheckExperiments(const ServerOptions& options, const RecipeCatalog& recipes);
+
 // `swaa serve`: starts, says so, waits for SIGTERM or SIGINT, drains. The process's exit code.
 int RunServer(const ServerOptions& options);
 

@@ -195,6 +195,20 @@ def test_a_wrong_configuration_changes_nothing(folder):
     assert server.stop() == 0, server.log()
 
 
+def test_a_configuration_is_checked_without_a_start(folder):
+    config = folder / "config.yaml"
+    for arms, code, says in (
+            ("[{name: a, recipe_name: full}, {name: b, recipe_name: window}]", 0, ""),
+            ("[{name: a, recipe_name: full}, {name: b, recipe_name: nosuch}]", 2,
+             f"{config}: experiments[0].arms[1].recipe_name")):
+        config.write_text(f"experiments: [{{id: chat, arms: {arms}}}]")
+        done = subprocess.run(
+            [harness.BINARY, "serve", "--check-config", "--config", str(config), "--model",
+             str(harness.model_path())], capture_output=True, text=True, timeout=60)
+        assert done.returncode == code, done.stderr
+        assert says in done.stderr
+
+
 def test_shadows_compare_recipes_and_leave_no_trace(folder):
     server = ExperimentServer(folder, share="1.0")
     prompt_before = metric(server.metrics(), "swaa_prompt_tokens_total")
