@@ -111,7 +111,7 @@ def small_server():
     """One request runs, one waits; a pool that holds 1536 positions."""
     running = Server("--max-running-requests", "1", "--max-queued-requests", "1",
                      "--kv-cache-bytes", "36MiB", "--log-format", "json",
-                     "--drain-grace-seconds", "120")
+                     "--drain-grace-seconds", "900")  # on however slow a machine
     yield running
     running.stop(signal.SIGKILL)
 

@@ -65,10 +65,10 @@ std::map<std::string, size_t> LoadColours(const LoadResult& result, const BenchO
   std::map<std::string, size_t> colours;
   std::vector<size_t> in_full;
   for (size_t i = 0; i < options.arms.size(); ++i) {
-    if (options.arms[i].in_full) {
-      in_full.push_back(i);
-    } else if (names.count(options.arms[i].label) > 0) {
+    if (names.count(options.arms[i].label) > 0) {
       colours[options.arms[i].label] = i;
+    } else if (options.arms[i].in_full) {
+      in_full.push_back(i);
     }
   }
   size_t next = options.arms.size();
@@ -101,6 +101,23 @@ void AddStep(double at, double value, Series* series) {
   series->line.emplace_back(at, value);
 }
 
+// Series of milliseconds, shown in seconds where that fits better.
+Panel LatencyPanel(const std::string& title, const std::string& what, std::vector<Series> series) {
+  double most = 0;
+  for (const Series& one : series) {
+    for (const auto& [at, value] : one.dots) most = std::max(most, value);
+  }
+  const bool seconds = most >= 1000;
+  for (Series& one : series) {
+    for (auto* points : {&one.dots, &one.line}) {
+      for (auto& [at, value] : *points) value /= seconds ? 1000 : 1;
+    }
+  }
+  return {.title = title,
+          .y_label = absl::StrCat(what, seconds ? ", s" : ", ms"),
+          .series = std::move(series)};
+}
+
 }  // namespace
 
 Figure LatencyFigure(const LoadResult& result, const BenchOptions& options,
@@ -112,14 +129,12 @@ Figure LatencyFigure(const LoadResult& result, const BenchOptions& options,
     figure.legend.push_back({.label = options.arms[i].label, .colour = i});
   }
   const size_t arms = options.arms.size();
-  figure.panels.push_back(
-      {.title = "Time to first token",
-       .y_label = "TTFT, ms",
-       .series = LatencySeries(result, arms, [](const auto& record) { return record.ttft_ms(); })});
-  figure.panels.push_back(
-      {.title = "End to end",
-       .y_label = "end to end, ms",
-       .series = LatencySeries(result, arms, [](const auto& record) { return record.e2el_ms(); })});
+  figure.panels.push_back(LatencyPanel(
+      "Time to first token", "TTFT",
+      LatencySeries(result, arms, [](const auto& record) { return record.ttft_ms(); })));
+  figure.panels.push_back(LatencyPanel(
+      "End to end", "end to end",
+      LatencySeries(result, arms, [](const auto& record) { return record.e2el_ms(); })));
   return figure;
 }
 
