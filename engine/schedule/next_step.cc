@@ -113,8 +113,7 @@ std::optional<Step> Scheduler::NextStep(SteadyTime now) {
   SWAA_CHECK_LT(steps_in_flight(), device_.max_steps_in_flight);
   if (idle()) return std::nullopt;
   // Nobody waits for a step that has nothing else to compute.
-  const bool alone =
-      submitted_.empty() && (running_.empty() || running_.front()->shadow());
+  const bool alone = submitted_.empty() && (running_.empty() || running_.front()->shadow());
   lookup_blocks_ = alone ? std::numeric_limits<int64_t>::max() : options_.lookup_blocks;
   StepPlan plan = Plan();
   while (plan.rows.empty()) {

@@ -29,9 +29,9 @@ Scheduler::Scheduler(const SchedulerOptions& options, const DeviceInfo& device,
 void Scheduler::Add(GenerationRequest request, std::shared_ptr<GenerationSink> sink,
                     int32_t max_output, SteadyTime now) {
   const bool shadow = request.request_class == RequestClass::kShadow;
-  const Rank rank =
-      shadow ? Rank::OfShadow(now, next_order_++)
-             : Rank::Of(now, request.priority, options_.priority_aging, next_order_++);
+  const Rank rank = shadow
+                        ? Rank::OfShadow(now, next_order_++)
+                        : Rank::Of(now, request.priority, options_.priority_aging, next_order_++);
   auto state = std::make_shared<RequestState>(std::move(request), std::move(sink), rank, max_output,
                                               device_.num_layers, tokenizer_);
   state->load = shadow ? &shadow_load_ : loads_.Use(state->request.recipe_label);
