@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "engine/recipe/visibility.h"
+#include "kernels/page_count.h"
 
 namespace swaa {
 namespace {
@@ -27,7 +28,7 @@ struct KeptBlocks {
       slides[layer] = !recipe.layer_full[layer] && !recipe.decode_full[layer];
       sliding += slides[layer];
     }
-    sinks = (int64_t{recipe.sinks} + kBlock - 1) / kBlock;
+    sinks = kernels::PageCount(recipe.sinks);
     window = int64_t{*recipe.window};
   }
 

@@ -6,14 +6,13 @@
 
 #include "base/check.h"
 #include "engine/recipe/visibility.h"
+#include "kernels/page_count.h"
 #include "kernels/types.h"
 
 namespace swaa {
 namespace {
 
-int64_t BlocksOf(int64_t positions) {
-  return (positions + kernels::kPageTokens - 1) / kernels::kPageTokens;
-}
+using kernels::PageCount;
 
 }  // namespace
 
@@ -23,12 +22,13 @@ PagePool::Holder SequencePages::HolderIn(PagePool* pool) {
 }
 
 int64_t SequencePages::Missing(int64_t positions) const {
-  return std::max<int64_t>(0, BlocksOf(positions) - blocks_) * static_cast<int64_t>(layers_.size());
+  return std::max<int64_t>(0, PageCount(positions) - blocks_) *
+         static_cast<int64_t>(layers_.size());
 }
 
 void SequencePages::Extend(int64_t positions, int32_t slot, PagePool* pool,
                            std::vector<PageTableUpdate>* updates) {
-  const int64_t blocks = BlocksOf(positions);
+  const int64_t blocks = PageCount(positions);
   if (blocks <= blocks_) return;
   const PagePool::Holder holder = HolderIn(pool);
   for (; blocks_ < blocks; ++blocks_) {

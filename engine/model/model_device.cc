@@ -21,6 +21,7 @@
 #include "base/status_macros.h"
 #include "engine/model/step_check.h"
 #include "engine/model/transformer.h"
+#include "kernels/page_count.h"
 
 namespace swaa {
 namespace {
@@ -148,7 +149,7 @@ class ModelDevice : public Device {
     info_.num_layers = config_.num_layers;
     info_.page_bytes = operators_->KvPageBytes(config_.kv_heads, config_.head_dim);
     info_.num_slots = options_.num_slots;
-    info_.max_pages_per_layer = (context + kernels::kPageTokens - 1) / kernels::kPageTokens;
+    info_.max_pages_per_layer = static_cast<int32_t>(kernels::PageCount(context));
     info_.max_step_tokens = options_.max_step_tokens;
     info_.max_steps_in_flight = operators_->max_steps_in_flight();
     if (options_.kv_cache_bytes == 0) return absl::OkStatus();  // known when all else is there

@@ -4,12 +4,14 @@
 
 #include <algorithm>
 
+#include "kernels/page_count.h"
+
 namespace swaa {
 namespace {
 
 constexpr int64_t kPage = kernels::kPageTokens;
 
-int64_t Blocks(int64_t positions) { return (positions + kPage - 1) / kPage; }
+using kernels::PageCount;
 
 // 1 + 2 + ... + n.
 int64_t Triangle(int64_t n) { return n * (n + 1) / 2; }
@@ -62,10 +64,10 @@ bool KeepsPage(const KeptPositions& kept, int64_t block) {
 
 int64_t PagesHeld(const Recipe& recipe, int64_t computed) {
   int64_t pages = 0;
-  const int64_t blocks = Blocks(computed);
+  const int64_t blocks = PageCount(computed);
   for (int32_t layer = 0; layer < recipe.num_layers(); ++layer) {
     const KeptPositions kept = Kept(recipe, layer, computed);
-    const int64_t sink_blocks = std::min(blocks, Blocks(kept.keep_first));
+    const int64_t sink_blocks = std::min(blocks, PageCount(kept.keep_first));
     const int64_t window_begin = std::clamp(kept.keep_from / kPage, sink_blocks, blocks);
     pages += sink_blocks + blocks - window_begin;
   }
@@ -77,8 +79,9 @@ int64_t PeakPages(const Recipe& recipe, int64_t total, int64_t chunk_tokens) {
   for (int32_t layer = 0; layer < recipe.num_layers(); ++layer) {
     const bool keeps_all = Kept(recipe, layer, total).keep_from == 0;
     const kernels::KeySpan span = SpanOf(recipe, layer, Phase::kPrefill);
-    const int64_t sliding = Blocks(span.sinks) + Blocks(int64_t{span.window} + chunk_tokens) + 1;
-    pages += keeps_all ? Blocks(total) : std::min(Blocks(total), sliding);
+    const int64_t sliding =
+        PageCount(span.sinks) + PageCount(int64_t{span.window} + chunk_tokens) + 1;
+    pages += keeps_all ? PageCount(total) : std::min(PageCount(total), sliding);
   }
   return pages;
 }

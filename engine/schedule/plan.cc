@@ -6,6 +6,7 @@
 #include <numeric>
 #include <optional>
 
+#include "kernels/page_count.h"
 #include "kernels/types.h"
 
 namespace swaa {
@@ -13,7 +14,7 @@ namespace {
 
 constexpr int32_t kPage = kernels::kPageTokens;
 
-int64_t Blocks(int64_t positions) { return (positions + kPage - 1) / kPage; }
+using kernels::PageCount;
 
 std::vector<size_t> ByRank(const std::vector<RequestView>& requests) {
   std::vector<size_t> order(requests.size());
@@ -115,13 +116,13 @@ class Planner {
   }
 
   int64_t PagesFor(int32_t submitted, int32_t count) const {
-    return (Blocks(int64_t{submitted} + count) - Blocks(submitted)) * input_.num_layers;
+    return (PageCount(int64_t{submitted} + count) - PageCount(submitted)) * input_.num_layers;
   }
 
   // How many of `count` rows from `submitted` on have room in `pages` pages.
   int32_t FittingRows(int32_t submitted, int32_t count, int64_t pages) const {
     if (PagesFor(submitted, count) <= pages) return count;
-    const int64_t blocks = Blocks(submitted) + pages / input_.num_layers;
+    const int64_t blocks = PageCount(submitted) + pages / input_.num_layers;
     return static_cast<int32_t>(std::clamp<int64_t>(blocks * kPage - submitted, 0, count));
   }
 

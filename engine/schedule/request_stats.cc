@@ -5,13 +5,13 @@
 #include <algorithm>
 
 #include "engine/recipe/visibility.h"
-#include "kernels/types.h"
+#include "kernels/page_count.h"
 
 namespace swaa {
 namespace {
 
 int64_t FullAttentionPages(int64_t positions, int32_t num_layers) {
-  return (positions + kernels::kPageTokens - 1) / kernels::kPageTokens * num_layers;
+  return kernels::PageCount(positions) * num_layers;
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ namespace swaa {
 inline constexpr const char* kTiny = "tests/data/tiny-llama";
 inline constexpr const char* kSharded = "tests/data/tiny-llama-sharded";
 
-class HfFolderTest : public testing::Test {
+class HfFolderTest : public ::testing::Test {
  protected:
   void Copy(const std::string& from) {
     for (const auto& entry : std::filesystem::directory_iterator(from)) {
@@ -37,8 +37,8 @@ class HfFolderTest : public testing::Test {
     const auto checkpoint = Load();
     ASSERT_FALSE(checkpoint.ok());
     EXPECT_EQ(checkpoint.status().code(), code) << checkpoint.status();
-    EXPECT_THAT(std::string(checkpoint.status().message()), testing::HasSubstr(message));
-    EXPECT_THAT(std::string(checkpoint.status().message()), testing::HasSubstr(folder_.path()));
+    EXPECT_THAT(std::string(checkpoint.status().message()), ::testing::HasSubstr(message));
+    EXPECT_THAT(std::string(checkpoint.status().message()), ::testing::HasSubstr(folder_.path()));
   }
   TempFolder folder_;
 };

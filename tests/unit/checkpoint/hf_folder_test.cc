@@ -16,12 +16,13 @@
 
 #include "engine/checkpoint/checkpoint.h"
 #include "tests/unit/checkpoint/hf_folder_fixture.h"
+#include "tests/unit/testing/seed.h"
 
 namespace swaa {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using Json = nlohmann::json;
 
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
@@ -49,7 +50,7 @@ TEST_F(HfFolderTest, ReadsASingleFile) {
   EXPECT_FALSE(checkpoint->generation.min_p.has_value());
   EXPECT_EQ(checkpoint->tokenizer.tokens.size(), 320u);
   EXPECT_EQ(checkpoint->tokenizer.pre_tokenizer, PreTokenizer::kSmolLm);
-  EXPECT_THAT(checkpoint->tokenizer.eos_ids, testing::UnorderedElementsAre(2, 0));
+  EXPECT_THAT(checkpoint->tokenizer.eos_ids, ::testing::UnorderedElementsAre(2, 0));
   EXPECT_THAT(checkpoint->tokenizer.chat_template, HasSubstr("<|im_start|>"));
   EXPECT_EQ(ReadEverything(*checkpoint),
             320 * 32 + 32 + 2 * (2 * 32 + 2 * 128 * 32 + 2 * 64 * 32 + 3 * 64 * 32));
@@ -119,7 +120,7 @@ TEST_F(HfFolderTest, EndTokensComeFromTheConfigurationWithoutGenerationConfig) {
   folder_.Write("config.json", config.dump());
   const auto checkpoint = Load();
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  EXPECT_THAT(checkpoint->tokenizer.eos_ids, testing::UnorderedElementsAre(2, 7));
+  EXPECT_THAT(checkpoint->tokenizer.eos_ids, ::testing::UnorderedElementsAre(2, 7));
   EXPECT_FALSE(checkpoint->generation.temperature.has_value());
 }
 
@@ -234,8 +235,7 @@ TEST_F(HfFolderTest, RefusesIndicesThatDoNotFit) {
 
 TEST_F(HfFolderTest, SurvivesFlippedBytes) {
   Copy(kTiny);
-  const uint32_t seed = std::random_device()();
-  std::cout << "seed " << seed << std::endl;
+  const uint32_t seed = testing::Seed();
   std::mt19937 random(seed);
   for (const char* name :
        {"config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"}) {

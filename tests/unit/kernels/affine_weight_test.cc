@@ -20,20 +20,21 @@
 #include "absl/strings/str_cat.h"
 #include "engine/checkpoint/dequantize.h"
 #include "gtest/gtest.h"
+#include "tests/unit/testing/seed.h"
 
 namespace swaa::kernels::cpu {
 namespace {
 
 constexpr double kTolerance = 0x1p-21;
 
-class AffineWeightTest : public testing::Test {
+class AffineWeightTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    seed_ = std::random_device()();
+    seed_ = testing::Seed();
     random_.seed(seed_);
   }
   void TearDown() override {
-    if (HasFailure()) std::cerr << "seed " << seed_ << std::endl;
+    if (HasFailure()) std::cerr << "SWAA_TEST_SEED=" << seed_ << std::endl;
   }
 
   int Integer(int first, int last) {

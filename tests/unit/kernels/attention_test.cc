@@ -16,21 +16,16 @@
 #include <gtest/gtest.h>
 
 #include "tests/unit/kernels/attention_problem.h"
+#include "tests/unit/testing/seed.h"
 
 namespace swaa::kernels {
 namespace {
 
 using cpu::InstructionSet;
 
-// SWAA_TEST_SEED repeats a run.
+// One for all tests of a run.
 uint32_t Seed() {
-  static const uint32_t seed = [] {
-    const char* fixed = std::getenv("SWAA_TEST_SEED");
-    const uint32_t value =
-        fixed != nullptr ? static_cast<uint32_t>(std::stoul(fixed)) : std::random_device()();
-    std::cout << "SWAA_TEST_SEED=" << value << std::endl;
-    return value;
-  }();
+  static const uint32_t seed = testing::Seed();
   return seed;
 }
 
@@ -79,7 +74,7 @@ void ExpectRight(const ProblemOptions& options, const std::vector<SequenceCase>&
   }
   const Limits limits = LimitsOf(options, largest_score);
   for (const auto& [name, kernels] : KernelsHere(options.kv)) {
-    SCOPED_TRACE(testing::Message()
+    SCOPED_TRACE(::testing::Message()
                  << name << ", heads " << options.shape.heads << "/" << options.shape.kv_heads
                  << " x " << options.shape.head_dim << ", threads " << threads);
     const Errors errors = problem.Compare(problem.Run(kernels, threads));
@@ -96,7 +91,7 @@ struct Types {
   DataType out;
 };
 
-class AttentionTest : public testing::TestWithParam<Types> {
+class AttentionTest : public ::testing::TestWithParam<Types> {
  protected:
   ProblemOptions Options(HeadShape shape) const {
     ProblemOptions options;
@@ -107,14 +102,16 @@ class AttentionTest : public testing::TestWithParam<Types> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(
-    Pages, AttentionTest,
-    testing::Values(Types{DataType::kBf16, DataType::kBf16}, Types{DataType::kBf16, DataType::kF32},
-                    Types{DataType::kF32, DataType::kF32}, Types{DataType::kF32, DataType::kBf16}),
-    [](const auto& info) {
-      return std::string(info.param.kv == DataType::kBf16 ? "Bf16Pages" : "F32Pages") +
-             (info.param.out == DataType::kBf16 ? "Bf16Out" : "F32Out");
-    });
+INSTANTIATE_TEST_SUITE_P(Pages, AttentionTest,
+                         ::testing::Values(Types{DataType::kBf16, DataType::kBf16},
+                                           Types{DataType::kBf16, DataType::kF32},
+                                           Types{DataType::kF32, DataType::kF32},
+                                           Types{DataType::kF32, DataType::kBf16}),
+                         [](const auto& info) {
+                           return std::string(info.param.kv == DataType::kBf16 ? "Bf16Pages"
+                                                                               : "F32Pages") +
+                                  (info.param.out == DataType::kBf16 ? "Bf16Out" : "F32Out");
+                         });
 
 const int32_t kEdges[] = {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129};
 
@@ -237,7 +234,7 @@ TEST(AttentionThreadState, FloatingPointModeIsRestored) {
 }
 
 // One small mix for every instruction set there is, so that a run says which of them it left out.
-class InstructionSetTest : public testing::TestWithParam<InstructionSet> {};
+class InstructionSetTest : public ::testing::TestWithParam<InstructionSet> {};
 
 TEST_P(InstructionSetTest, AnswersByItsDefaultKernels) {
   if (GetParam() > cpu::BestInstructionSet()) {
@@ -255,7 +252,7 @@ TEST_P(InstructionSetTest, AnswersByItsDefaultKernels) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, InstructionSetTest, testing::ValuesIn(cpu::AllInstructionSets()),
+INSTANTIATE_TEST_SUITE_P(All, InstructionSetTest, ::testing::ValuesIn(cpu::AllInstructionSets()),
                          [](const auto& info) { return std::string(Name(info.param)); });
 
 TEST(InstructionSets, AreOrderedFromGenericToBest) {

@@ -3,7 +3,6 @@
 #include "kernels/cpu/draw_token.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -347,43 +346,6 @@ TEST(ScoreTokenTest, AgreesWithDoublePrecision) {
 TEST(ScoreTokenTest, LargeFlatRowsKeepTheirPrecision) {
   const std::vector<float> logits(1 << 17, 3.5f);
   EXPECT_NEAR(ScoreToken(logits, 11, 0).logprob, -17 * std::log(2.0), 1e-6);
-}
-
-// Ratios within one process: noise of the machine touches both sides.
-TEST(SamplerSpeedTest, DrawsCostAFewScansOfTheRow) {
-  std::mt19937 random(1);
-  const std::vector<float> logits = RandomLogits(random, 152064, 2);
-  const auto seconds = [&](auto&& body) {
-    double best = 1e9;
-    for (uint64_t t = 0; t < 15; ++t) {
-      const auto start = std::chrono::steady_clock::now();
-      body(t);
-      const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-      best = std::min(best, elapsed.count());
-    }
-    return best;
-  };
-  volatile int32_t sink = 0;
-  const double sort = seconds([&](uint64_t) {
-    std::vector<float> copy = logits;
-    std::sort(copy.begin(), copy.end());
-    sink = static_cast<int32_t>(copy[0]);
-  });
-  const double greedy =
-      seconds([&](uint64_t) { sink = DrawToken(logits, {.temperature = 0}, {}); });
-  const auto draw = [&](const SamplingParams& params) {
-    return seconds([&](uint64_t t) { sink = DrawToken(logits, params, {.output_index = t}); });
-  };
-  const double plain = draw({});
-  const double filtered = draw({.temperature = 0.7f, .top_p = 0.9f, .top_k = 40});
-  const double score = seconds([&](uint64_t) { sink = ScoreToken(logits, 5, 20).token; });
-  std::cout << "us: sort " << sort * 1e6 << " greedy " << greedy * 1e6 << " plain " << plain * 1e6
-            << " filtered " << filtered * 1e6 << " score " << score * 1e6 << "\n";
-#ifndef __SANITIZE_ADDRESS__
-  EXPECT_LT(greedy, sort / 20);
-  EXPECT_LT(filtered, sort / 2);
-  EXPECT_LT(score, sort / 2);
-#endif
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "kernels/cpu/onednn_matmul.h"
 #include "kernels/reference/operators.h"
 #include "tests/unit/kernels/operators_fixture.h"
+#include "tests/unit/testing/seed.h"
 
 namespace swaa::kernels {
 namespace {
@@ -251,7 +252,7 @@ TEST_P(LinearTest, NoRowCountFallsBackToOneDnnsReference) {
 // Whatever is measured: every form that a weight has, at every row count that it may get.
 TEST(SkinnyFormsTest, EveryFormOfAWeightAgrees) {
   if (!cpu::HasBf16Products()) GTEST_SKIP() << "no skinny products without avx512_bf16";
-  const uint32_t seed = std::random_device()();
+  const uint32_t seed = testing::Seed();
   SCOPED_TRACE(absl::StrCat("seed ", seed));
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
@@ -310,7 +311,7 @@ TEST(SkinnyFormsTest, ALargeWeightDecidesForItsKind) {
   EXPECT_EQ(linear->FormFor(*large, cpu::kMaxSkinnyRows + 1), cpu::ProductForm::kOneDnn);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, LinearTest, testing::ValuesIn(Variants()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Cpu, LinearTest, ::testing::ValuesIn(Variants()), NameOf);
 
 }  // namespace
 }  // namespace swaa::kernels

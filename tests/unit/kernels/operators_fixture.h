@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cpu/instruction_set.h"
 #include "kernels/operators.h"
+#include "tests/unit/testing/seed.h"
 
 namespace swaa::kernels {
 
@@ -39,11 +40,11 @@ inline bool Supported(const std::string& instruction_set) {
   return false;
 }
 
-inline std::string NameOf(const testing::TestParamInfo<Variant>& info) {
+inline std::string NameOf(const ::testing::TestParamInfo<Variant>& info) {
   return info.param.instruction_set + "_" + info.param.dtype;
 }
 
-class OperatorsFixture : public testing::TestWithParam<Variant> {
+class OperatorsFixture : public ::testing::TestWithParam<Variant> {
  protected:
   void SetUp() override {
     if (!Supported(GetParam().instruction_set)) {
@@ -53,12 +54,12 @@ class OperatorsFixture : public testing::TestWithParam<Variant> {
         {.dtype = GetParam().dtype, .threads = 2, .instruction_set = GetParam().instruction_set});
     ASSERT_TRUE(operators.ok()) << operators.status();
     operators_ = std::move(*operators);
-    seed_ = std::random_device()();
+    seed_ = testing::Seed();
     random_.seed(seed_);
     RecordProperty("seed", std::to_string(seed_));
   }
   void TearDown() override {
-    if (HasFailure()) std::cerr << "seed " << seed_ << std::endl;
+    if (HasFailure()) std::cerr << "SWAA_TEST_SEED=" << seed_ << std::endl;
   }
 
   DataType activations() const { return operators_->precision().activations; }

@@ -339,10 +339,10 @@ TEST_P(RopeAndStoreTest, RotatesAndStores) { Run(false, true); }
 TEST_P(RopeAndStoreTest, NormsHeadsFirst) { Run(true, true); }
 TEST_P(RopeAndStoreTest, LeavesQueriesThatNobodyWants) { Run(true, false); }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, OperatorsTest, testing::ValuesIn(Variants()), NameOf);
-INSTANTIATE_TEST_SUITE_P(Cpu, GatedLinearTest, testing::ValuesIn(Variants()), NameOf);
-INSTANTIATE_TEST_SUITE_P(Cpu, StepOperatorsTest, testing::ValuesIn(Variants()), NameOf);
-INSTANTIATE_TEST_SUITE_P(Cpu, RopeAndStoreTest, testing::ValuesIn(Variants()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Cpu, OperatorsTest, ::testing::ValuesIn(Variants()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Cpu, GatedLinearTest, ::testing::ValuesIn(Variants()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Cpu, StepOperatorsTest, ::testing::ValuesIn(Variants()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Cpu, RopeAndStoreTest, ::testing::ValuesIn(Variants()), NameOf);
 
 TEST(AllocateTest, ZeroedAlignedAndWritable) {
   auto operators = CreateOperators({});
@@ -375,7 +375,7 @@ TEST(CreateOperatorsTest, RefusesWhatItLacksAndListsWhatItHas) {
         Case{{.instruction_set = "mmx"}, "no \"mmx\"; it has auto, generic"}}) {
     auto operators = CreateOperators(c.options);
     EXPECT_EQ(operators.status().code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_THAT(std::string(operators.status().message()), testing::HasSubstr(c.message));
+    EXPECT_THAT(std::string(operators.status().message()), ::testing::HasSubstr(c.message));
   }
 }
 
@@ -388,7 +388,7 @@ TEST(CreateOperatorsTest, ShapesWithoutAttentionAreRefusedByName) {
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
     EXPECT_THAT(
         std::string(status.message()),
-        testing::HasSubstr(absl::StrCat("head_dim: the CPU has no attention for ", head_dim)));
+        ::testing::HasSubstr(absl::StrCat("head_dim: the CPU has no attention for ", head_dim)));
   }
 }
 
@@ -398,18 +398,18 @@ TEST(CreateOperatorsTest, TakesEveryProcessorThatItMayUseUnlessTold) {
     EXPECT_TRUE(operators.ok()) << operators.status();
     return (*operators)->device_name();
   };
-  EXPECT_THAT(threads_of({.threads = 3}), testing::EndsWith(", 3 threads"));
-  EXPECT_THAT(threads_of({.threads = 1}), testing::EndsWith(", 1 thread"));
+  EXPECT_THAT(threads_of({.threads = 3}), ::testing::EndsWith(", 3 threads"));
+  EXPECT_THAT(threads_of({.threads = 1}), ::testing::EndsWith(", 1 thread"));
   const int all = cpu::AvailableProcessors();
   EXPECT_THAT(threads_of({}),
-              testing::EndsWith(absl::StrCat(", ", all, all == 1 ? " thread" : " threads")));
+              ::testing::EndsWith(absl::StrCat(", ", all, all == 1 ? " thread" : " threads")));
   // In a thread that is bound to one processor.
   std::thread([&] {
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(sched_getcpu(), &one);
     ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
-    EXPECT_THAT(threads_of({}), testing::EndsWith(", 1 thread"));
+    EXPECT_THAT(threads_of({}), ::testing::EndsWith(", 1 thread"));
   }).join();
 }
 
@@ -427,7 +427,7 @@ TEST(CreateOperatorsTest, PrecisionFollowsDtypeAndInstructionSet) {
   ASSERT_TRUE(best.ok());
   EXPECT_EQ((*best)->precision().weights == DataType::kBf16, cpu::HasBf16Products());
   EXPECT_THAT((*best)->device_name(),
-              testing::HasSubstr(std::string(cpu::Name(cpu::BestInstructionSet()))));
+              ::testing::HasSubstr(std::string(cpu::Name(cpu::BestInstructionSet()))));
 }
 
 }  // namespace

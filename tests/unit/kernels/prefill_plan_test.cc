@@ -13,6 +13,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
+#include "tests/unit/testing/seed.h"
 
 namespace swaa::kernels::cuda {
 namespace {
@@ -151,7 +152,7 @@ TEST(PrefillPlanTest, CutsPay) {
     }
     return static_cast<double>(*ends.rbegin());
   };
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = testing::Seed();
   std::mt19937_64 random(seed);
   SCOPED_TRACE(absl::StrCat("seed ", seed));
   const auto below = [&](int32_t n) { return static_cast<int32_t>(random() % n); };
@@ -180,7 +181,7 @@ TEST(PrefillPlanTest, CutsPay) {
 }
 
 TEST(PrefillPlanTest, AnyStep) {
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = testing::Seed();
   std::mt19937_64 random(seed);
   SCOPED_TRACE(absl::StrCat("seed ", seed));
   const auto below = [&](int32_t n) { return static_cast<int32_t>(random() % n); };

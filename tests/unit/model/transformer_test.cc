@@ -17,6 +17,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cpu/instruction_set.h"
 #include "tests/unit/model/tiny_model.h"
+#include "tests/unit/testing/seed.h"
 
 namespace swaa {
 namespace {
@@ -44,14 +45,14 @@ struct Part {
   int32_t end;
 };
 
-class TransformerTest : public testing::Test {
+class TransformerTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    seed_ = std::random_device()();
+    seed_ = testing::Seed();
     random_.seed(seed_);
   }
   void TearDown() override {
-    if (HasFailure()) std::cerr << "seed " << seed_ << std::endl;
+    if (HasFailure()) std::cerr << "SWAA_TEST_SEED=" << seed_ << std::endl;
   }
 
   void Load(const ModelConfig& config, const std::string& dtype,
@@ -288,7 +289,7 @@ TEST_F(TransformerTest, OnlyWantedRowsComeBackAndAllKeysAreStored) {
 
 class TransformerInstructionSetTest
     : public TransformerTest,
-      public testing::WithParamInterface<kernels::cpu::InstructionSet> {};
+      public ::testing::WithParamInterface<kernels::cpu::InstructionSet> {};
 
 TEST_P(TransformerInstructionSetTest, IsNearTheReference) {
   if (GetParam() > kernels::cpu::BestInstructionSet()) {
@@ -310,7 +311,7 @@ TEST_P(TransformerInstructionSetTest, IsNearTheReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, TransformerInstructionSetTest,
-                         testing::ValuesIn(kernels::cpu::AllInstructionSets()),
+                         ::testing::ValuesIn(kernels::cpu::AllInstructionSets()),
                          [](const auto& info) {
                            return std::string(kernels::cpu::Name(info.param));
                          });
@@ -328,7 +329,7 @@ TEST_F(TransformerTest, MissingAndMisshapenWeightsAreNamed) {
   auto misshapen =
       Transformer::Load(operators->get(), wider, RandomWeights(config, 1), {16, 16}, {});
   EXPECT_EQ(misshapen.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(misshapen.status().message()), testing::HasSubstr("[131, 80]"));
+  EXPECT_THAT(std::string(misshapen.status().message()), ::testing::HasSubstr("[131, 80]"));
 }
 
 TEST(RopeInverseFrequenciesTest, Llama3ScalingKeepsShortWavesAndStretchesLongOnes) {
