@@ -134,7 +134,6 @@ void ScorePage(const int32_t* q, const Page& page, int32_t head_dim, float* scor
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) sums[r][v] = _mm512_setzero_ps();
     }
-#pragma GCC unroll 1
     for (int32_t pair = 0; pair < head_dim / 2; ++pair) {
       __m512bh key[V];
 #pragma GCC unroll 4
