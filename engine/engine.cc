@@ -33,6 +33,7 @@ class ThreadedEngine final : public Engine {
         callbacks_(std::move(callbacks)),
         scheduler_(scheduler_options_, device->info(), tokenizer) {
     SWAA_CHECK_GE(device->info().max_step_tokens, options.max_batch_tokens);
+    scheduler_.set_on_ending([this](const std::string& id, bool runs) { Leave(id, runs); });
     load_ = scheduler_.Snapshot();
     thread_ = std::thread([this] { Run(); });
   }
@@ -127,7 +128,8 @@ class ThreadedEngine final : public Engine {
 
   bool AwaitIdle(absl::Duration timeout) override {
     std::unique_lock lock(mutex_);
-    return ended_.wait_for(lock, absl::ToChronoNanoseconds(timeout), [&] { return live_.empty(); });
+    return ended_.wait_for(lock, absl::ToChronoNanoseconds(timeout),
+                           [&] { return live_.empty() && unpublished_ == 0; });
   }
 
   EngineLoad Load() const override {
@@ -224,18 +226,28 @@ class ThreadedEngine final : public Engine {
     for (Work& one : work) one();
   }
 
+  // A request is about to end: its id and its place in the queue are free before its client knows.
+  void Leave(const std::string& id, bool runs) {
+    std::lock_guard lock(mutex_);
+    const auto found = live_.find(id);
+    SWAA_CHECK(found != live_.end()) << "request " << id << " is not live";
+    if (found->second == RequestClass::kShadow) {
+      --live_shadows_;
+    } else if (!runs) {
+      --waiting_;
+    }
+    live_.erase(found);
+    ++unpublished_;
+  }
+
   void Publish() {
     LoadSnapshot load = scheduler_.Snapshot();
     const std::vector<std::string> ended = scheduler_.TakeEnded();
     std::lock_guard lock(mutex_);
-    for (const std::string& id : ended) {
-      const auto found = live_.find(id);
-      if (found->second == RequestClass::kShadow) --live_shadows_;
-      live_.erase(found);
-    }
+    unpublished_ -= ended.size();
     waiting_ = static_cast<int32_t>(live_.size()) - live_shadows_ - load.totals.running;
     load_ = std::move(load);
-    if (live_.empty()) ended_.notify_all();
+    if (live_.empty() && unpublished_ == 0) ended_.notify_all();
   }
 
   const EngineOptions options_;
@@ -250,7 +262,8 @@ class ThreadedEngine final : public Engine {
   std::vector<Work> inbox_;
   std::unordered_map<std::string, RequestClass> live_;  // by id
   int32_t live_shadows_ = 0;
-  int32_t waiting_ = 0;  // live, serving and not running
+  size_t unpublished_ = 0;  // ended and still in load_
+  int32_t waiting_ = 0;     // live, serving and not running
   LoadSnapshot load_;
   absl::Status lost_;  // what new requests get once the device is lost
   bool draining_ = false;

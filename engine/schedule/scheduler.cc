@@ -117,12 +117,14 @@ void Scheduler::FailAll(const absl::Status& status) {
 
 void Scheduler::Finish(const Request& request, FinishReason reason, StopCause stop,
                        SteadyTime now) {
+  on_ending_(request->request.id, request->slot >= 0);
   request->sink->OnFinished(
       {.reason = reason, .stop = std::move(stop), .stats = StatsOf(*request, device_, now)});
   Remove(request);
 }
 
 void Scheduler::Fail(const Request& request, const absl::Status& status, SteadyTime now) {
+  on_ending_(request->request.id, request->slot >= 0);
   request->sink->OnFailed(status, StatsOf(*request, device_, now));
   Remove(request);
 }

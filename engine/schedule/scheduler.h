@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -72,6 +73,10 @@ class Scheduler {
   bool idle() const { return running_.empty() && queued_.empty(); }
   LoadSnapshot Snapshot() const;
   EngineLoad Load() const { return Snapshot().ToLoad(); }
+  // Called before a request's client is told of its end, which may come again at once.
+  void set_on_ending(std::function<void(const std::string& id, bool runs)> on_ending) {
+    on_ending_ = std::move(on_ending);
+  }
   // Ids of the requests that ended since the last call.
   std::vector<std::string> TakeEnded() { return std::exchange(ended_, {}); }
   bool any_ended() const { return !ended_.empty(); }
@@ -154,6 +159,7 @@ class Scheduler {
   uint64_t next_step_ = 1;
   int64_t preemptions_ = 0;
   std::vector<std::string> ended_;
+  std::function<void(const std::string&, bool)> on_ending_ = [](const std::string&, bool) {};
 };
 
 }  // namespace swaa

@@ -99,6 +99,38 @@ TEST_P(EngineTest, AnswersManyThreadsAtOnce) {
   EXPECT_GE(decode_tokens_, 24 * 39);
 }
 
+// Holds the engine up at a request's end until another thread has done what it does there.
+class ComesAgain final : public RecordingSink {
+ public:
+  explicit ComesAgain(std::function<void()> again) : again_(std::move(again)) {}
+  void OnFailed(const absl::Status& status, const GenerationStats& stats) override {
+    std::thread(again_).join();
+    RecordingSink::OnFailed(status, stats);
+  }
+
+ private:
+  const std::function<void()> again_;
+};
+
+TEST_P(EngineTest, WhoIsToldOfItsEndFindsItsIdAndItsPlaceFree) {
+  Start(/*max_queued=*/1, /*max_running=*/1);
+  auto running = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(engine_->Submit(Request("runs", 500), running).ok());
+  ASSERT_TRUE(WaitFor([&] { return running->token_count > 0; }));
+  auto again = std::make_shared<RecordingSink>();
+  absl::Status submitted = absl::UnknownError("it was not told");
+  auto waiting = std::make_shared<ComesAgain>(
+      [&] { submitted = engine_->Submit(Request("waits", 1), again); });
+  ASSERT_TRUE(engine_->Submit(Request("waits", 1), waiting).ok());
+  EXPECT_FALSE(engine_->Submit(Request("third", 1), std::make_shared<RecordingSink>()).ok());
+  EXPECT_TRUE(engine_->Abort("waits"));
+  ASSERT_TRUE(WaitFor([&] { return waiting->ended.load(); }));
+  EXPECT_TRUE(submitted.ok()) << submitted;
+  engine_->Abort("runs");
+  ASSERT_TRUE(engine_->AwaitIdle(absl::Seconds(30)));
+  EXPECT_EQ(again->output.size(), 1u);
+}
+
 // What the header allows any thread, at once; above all for the thread sanitizer.
 TEST_P(EngineTest, EveryCallMayComeFromAnyThread) {
   constexpr int kThreads = 4;

@@ -13,7 +13,7 @@
 namespace swaa::testing {
 
 // Written by the engine thread; read by the test once `ended` is true.
-class RecordingSink final : public GenerationSink {
+class RecordingSink : public GenerationSink {
  public:
   void OnAccepted() override {
     SWAA_CHECK(!accepted && !ended);
