@@ -34,7 +34,9 @@ TEST(AssignmentTest, HashesAreThoseOfTheVectors) {
 }
 
 TEST(AssignmentTest, RangesAreThoseOfTheVectors) {
-  for (const nlohmann::json& vector : Vectors()["arm_ranges"]) {
+  const nlohmann::json vectors = Vectors()["arm_ranges"];
+  ASSERT_GE(vectors.size(), 4u);
+  for (const nlohmann::json& vector : vectors) {
     std::vector<BucketRange> expected;
     for (const nlohmann::json& range : vector["ranges"]) expected.push_back({range[0], range[1]});
     EXPECT_EQ(ArmRanges(vector["weights"].get<std::vector<uint32_t>>(), vector["coverage"]),

@@ -25,11 +25,11 @@ namespace {
 constexpr double kAlpha = 0.05;
 constexpr int64_t kBurnInUnits = 100;
 
-// Bounds are for 1,000 runs; fewer get three standard deviations more room.
+// Bounds are for 1,000 runs; fewer get four standard deviations more room.
 void ExpectOfThousand(const std::string& what, int count, double low, double high,
                       int runs = kSimulationRuns) {
   const double share = 1000.0 * count / runs;
-  const double slack = runs >= 400 ? 0 : 3000 * std::sqrt(0.05 * 0.95 / runs);
+  const double slack = runs >= 400 ? 0 : 4000 * std::sqrt(0.08 * 0.92 / runs);
   std::cout << "  " << what << ": " << share << " of 1,000\n";
   EXPECT_GE(share, low - slack) << what;
   EXPECT_LE(share, high + slack) << what;
