@@ -286,3 +286,40 @@ def test_forty_clients_at_once_with_mixed_recipes(server):
         attended = answer.finished.stats.attended_keys
         assert (attended < expected.finished.stats.attended_keys) == (cached > 0)
     server.await_idle()
+
+
+# Of Debian's package libfaketime.
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+
+
+def test_a_step_of_the_wall_clock_ends_nothing(tmp_path, monkeypatch):
+    """A day forward, then most of one back, while a request with a deadline runs."""
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    for name, value in (("LD_PRELOAD", FAKETIME), ("FAKETIME_TIMESTAMP_FILE", str(clock)),
+                        ("FAKETIME_NO_CACHE", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+                        ("DONT_FAKE_MONOTONIC", "1"),
+                        ("ASAN_OPTIONS", "verify_asan_link_order=0")):
+        monkeypatch.setenv(name, value)
+    server = Server("--kv-cache-bytes", "128MiB")
+    monkeypatch.undo()
+    steps = iter(["+86400", "-79190", "+3600"])
+    message = request("The sea", max_tokens=60)
+    message.stopping_options.ignore_eos = True
+    answer = harness.Answer()
+    for response in server.inference.Generate(message, timeout=60):
+        answer.take(response)
+        if len(answer.deltas) % 15 == 5:
+            clock.write_text(next(steps, "+0"))
+    assert len(answer.ids) == 60
+    clock.write_text("-200000")
+    # A deadline is a span, whatever the time of day becomes meanwhile.
+    assert len(collect(server.inference, request("The sea", max_tokens=2), timeout=20).ids) == 2
+    for line in server.metrics().splitlines():
+        if "_seconds_sum" in line:
+            assert 0 <= float(line.split()[-1]) < 120, line
+    stats = answer.finished.stats
+    assert stats.queue_time_us + stats.prefill_time_us + stats.decode_time_us < 60e6
+    assert server.stop() == 0, server.log()
+    days = {line[:10] for line in server.log().splitlines() if line.startswith("20")}
+    assert len(days) > 1, "the clock was never moved"
