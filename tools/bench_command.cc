@@ -100,10 +100,10 @@ absl::Status WriteOutputs(const BenchOptions& options, const bench::LoadResult& 
         WriteFile("json", options.json_file, ReportJson(report, options, result).dump(1) + "\n"));
   }
   if (options.plot_folder.empty()) return absl::OkStatus();
-  SWAA_RETURN_IF_ERROR(WriteFile("plot", options.plot_folder + "/latency.svg",
-                                 RenderSvg(bench::LatencyFigure(result, options, report.model))));
-  return WriteFile("plot", options.plot_folder + "/kv_memory.svg",
-                   RenderSvg(bench::KvMemoryFigure(result, options, report.model)));
+  SWAA_RETURN_IF_ERROR(WriteFile("plot", options.plot_folder + "/latency.vl.json",
+                                 bench::LatencyPlot(result, options, report.model).dump(1) + "\n"));
+  return WriteFile("plot", options.plot_folder + "/kv_memory.vl.json",
+                   bench::KvMemoryPlot(result, options, report.model).dump(1) + "\n");
 }
 
 // The exit code.

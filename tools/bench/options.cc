@@ -70,8 +70,10 @@ ABSL_FLAG(absl::Duration, bench_poll_interval, absl::Seconds(1),
 ABSL_FLAG(std::string, bench_json, "",
           "write the results to this file, with the keys of `vllm bench serve`");
 ABSL_FLAG(bool, bench_detailed, false, "with --json: every single request too");
-ABSL_FLAG(std::string, bench_plot, "",
-          "write latency.svg and kv_memory.svg, over time by recipe, into this folder");
+ABSL_FLAG(
+    std::string, bench_plot, "",
+    "write latency.vl.json and kv_memory.vl.json, Vega-Lite plots over time by recipe, into this "
+    "folder; any Vega-Lite viewer shows them");
 
 namespace swaa::tools::bench {
 namespace {

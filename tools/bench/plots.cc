@@ -1,90 +1,72 @@
-// Bench: what a run's plots show.
+// Bench: what a run's plots show, as Vega-Lite specifications.
 
 #include "tools/bench/plots.h"
 
-#include <algorithm>
-#include <map>
 #include <set>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "tools/bench/statistics.h"
 
 namespace swaa::tools::bench {
 namespace {
 
-// Of the lines of medians.
-constexpr size_t kMostGroups = 40;
-constexpr size_t kLeastGroup = 5;
+using nlohmann::json;
+
 constexpr double kMegabyte = 1e6;
+constexpr double kMillisecondsPerSecond = 1e3;
+// A line through fewer points says more than they do.
+constexpr size_t kLeastSmoothed = 100;
 
-using Points = std::vector<std::pair<double, double>>;
-
-// The median of each group of neighbours, at the median x of the group; `points` in order of x.
-Points GroupMedians(const Points& points) {
-  const size_t group = std::max(kLeastGroup, (points.size() + kMostGroups - 1) / kMostGroups);
-  Points medians;
-  for (size_t begin = 0; begin < points.size(); begin += group) {
-    std::vector<double> xs;
-    std::vector<double> ys;
-    for (size_t i = begin; i < std::min(begin + group, points.size()); ++i) {
-      xs.push_back(points[i].first);
-      ys.push_back(points[i].second);
-    }
-    medians.emplace_back(Describe(std::move(xs)).median, Describe(std::move(ys)).median);
+// Names that no recipe of the run has come after those that it asks for.
+json Domain(const BenchOptions& options, const std::set<std::string>& more) {
+  json domain = json::array();
+  std::set<std::string> known;
+  for (const RecipeArm& arm : options.arms) {
+    if (known.insert(arm.label).second) domain.push_back(arm.label);
   }
-  return medians;
+  for (const std::string& name : more) {
+    if (known.insert(name).second) domain.push_back(name);
+  }
+  return domain;
 }
 
-template <class Value>
-std::vector<Series> LatencySeries(const LoadResult& result, size_t arms, Value value) {
-  std::vector<Series> all(arms);
-  for (size_t arm = 0; arm < arms; ++arm) all[arm].colour = arm;
-  for (const RequestRecord& record : result.records) {
-    if (!record.completed() || record.first_token_seconds < 0) continue;
-    all[record.arm].dots.emplace_back(record.sent_seconds, value(record));
-  }
-  for (Series& series : all) {
-    std::sort(series.dots.begin(), series.dots.end());
-    series.line = GroupMedians(series.dots);
-  }
-  return all;
+// The colour of a recipe is the same in both plots: by its place in the run.
+json Colour(const json& domain) {
+  return {{"field", "recipe"}, {"type", "nominal"}, {"scale", {{"domain", domain}}}};
 }
 
-// The recipe names that the server reports, in the colours of the arms of that name; the others
-// take the colours after those.
-std::map<std::string, size_t> LoadColours(const LoadResult& result, const BenchOptions& options) {
-  std::set<std::string> names;
-  for (const LoadSample& sample : result.samples) {
-    for (const v1::RecipeLoad& recipe : sample.load.recipes()) {
-      if (recipe.kv_cache_bytes() > 0 || recipe.running_requests() > 0) {
-        names.insert(recipe.recipe_name());
-      }
-    }
-  }
-  std::map<std::string, size_t> colours;
-  std::vector<size_t> in_full;
-  for (size_t i = 0; i < options.arms.size(); ++i) {
-    if (names.count(options.arms[i].label) > 0) {
-      colours[options.arms[i].label] = i;
-    } else if (options.arms[i].in_full) {
-      in_full.push_back(i);
-    }
-  }
-  size_t next = options.arms.size();
-  for (const std::string& name : names) {
-    if (colours.count(name) > 0) continue;
-    // A single recipe in full is the one that the server means.
-    colours[name] = in_full.size() == 1 ? in_full[0] : next++;
-  }
-  return colours;
+json Axis(const std::string& field, const std::string& title) {
+  return {{"field", field}, {"type", "quantitative"}, {"title", title}};
 }
 
-std::vector<std::pair<std::string, size_t>> ByColour(const std::map<std::string, size_t>& colours) {
-  std::vector<std::pair<std::string, size_t>> sorted(colours.begin(), colours.end());
-  std::sort(sorted.begin(), sorted.end(),
-            [](const auto& a, const auto& b) { return a.second < b.second; });
-  return sorted;
+json Plot(const std::string& title, const std::string& subtitle, json rows, json views) {
+  return {{"$schema", "https://vega.github.io/schema/vega-lite/v5.json"},
+          {"title", {{"text", title}, {"subtitle", subtitle}}},
+          {"data", {{"values", std::move(rows)}}},
+          {"vconcat", std::move(views)}};
+}
+
+json LatencyView(const std::string& field, const std::string& title, bool smoothed,
+                 const json& colour) {
+  const json encoding = {{"x", Axis("sent", "time of sending, s")},
+                         {"y", Axis(field, title + ", s")},
+                         {"color", colour}};
+  json layers = json::array({{{"mark", {{"type", "point"}, {"opacity", 0.5}, {"tooltip", true}}},
+                              {"encoding", encoding}}});
+  if (smoothed) {
+    layers.push_back(
+        {{"transform", {{{"loess", field}, {"on", "sent"}, {"groupby", json::array({"recipe"})}}}},
+         {"mark", "line"},
+         {"encoding", encoding}});
+  }
+  return {{"width", 720}, {"height", 260}, {"layer", layers}};
+}
+
+json StepView(const std::string& field, const std::string& title, const json& colour) {
+  return {
+      {"width", 720},
+      {"height", 260},
+      {"mark", {{"type", "line"}, {"interpolate", "step-after"}, {"tooltip", true}}},
+      {"encoding", {{"x", Axis("time", "time, s")}, {"y", Axis(field, title)}, {"color", colour}}}};
 }
 
 // A recipe that the sample leaves out holds nothing.
@@ -95,76 +77,54 @@ v1::RecipeLoad LoadOf(const std::string& name, const LoadSample& sample) {
   return {};
 }
 
-// Each value holds until the next sample.
-void AddStep(double at, double value, Series* series) {
-  if (!series->line.empty()) series->line.emplace_back(at, series->line.back().second);
-  series->line.emplace_back(at, value);
-}
-
-// Series of milliseconds, shown in seconds where that fits better.
-Panel LatencyPanel(const std::string& title, const std::string& what, std::vector<Series> series) {
-  double most = 0;
-  for (const Series& one : series) {
-    for (const auto& [at, value] : one.dots) most = std::max(most, value);
-  }
-  const bool seconds = most >= 1000;
-  for (Series& one : series) {
-    for (auto* points : {&one.dots, &one.line}) {
-      for (auto& [at, value] : *points) value /= seconds ? 1000 : 1;
-    }
-  }
-  return {.title = title,
-          .y_label = absl::StrCat(what, seconds ? ", s" : ", ms"),
-          .series = std::move(series)};
-}
-
 }  // namespace
 
-Figure LatencyFigure(const LoadResult& result, const BenchOptions& options,
-                     const std::string& model) {
-  Figure figure{.title = absl::StrCat("Latency over time, ", model),
-                .note = "a dot: one request; the lines: medians of neighbouring requests",
-                .x_label = "time of sending, s"};
-  for (size_t i = 0; i < options.arms.size(); ++i) {
-    figure.legend.push_back({.label = options.arms[i].label, .colour = i});
+json LatencyPlot(const LoadResult& result, const BenchOptions& options, const std::string& model) {
+  json rows = json::array();
+  for (const RequestRecord& record : result.records) {
+    if (!record.completed() || record.first_token_seconds < 0) continue;
+    rows.push_back({{"recipe", options.arms[record.arm].label},
+                    {"sent", record.sent_seconds},
+                    {"ttft", record.ttft_ms() / kMillisecondsPerSecond},
+                    {"e2el", record.e2el_ms() / kMillisecondsPerSecond}});
   }
-  const size_t arms = options.arms.size();
-  figure.panels.push_back(LatencyPanel(
-      "Time to first token", "TTFT",
-      LatencySeries(result, arms, [](const auto& record) { return record.ttft_ms(); })));
-  figure.panels.push_back(LatencyPanel(
-      "End to end", "end to end",
-      LatencySeries(result, arms, [](const auto& record) { return record.e2el_ms(); })));
-  return figure;
+  const json colour = Colour(Domain(options, {}));
+  const bool smoothed = rows.size() >= kLeastSmoothed;
+  return Plot(absl::StrCat("Latency over time, ", model),
+              smoothed ? "a point: one request; the lines: smoothed over neighbouring requests"
+                       : "a point: one request",
+              std::move(rows),
+              {LatencyView("ttft", "time to first token", smoothed, colour),
+               LatencyView("e2el", "end to end", smoothed, colour)});
 }
 
-Figure KvMemoryFigure(const LoadResult& result, const BenchOptions& options,
-                      const std::string& model) {
-  Figure figure{.title = absl::StrCat("KV memory over time, ", model),
-                .note =
-                    "as the server reports it; dashed: what the same requests would hold under "
-                    "full attention",
-                .x_label = "time, s"};
-  Panel memory{.title = "Keys and values held", .y_label = "KV memory, MB"};
-  Panel running{.title = "Requests running", .y_label = "requests", .whole_numbers = true};
-  for (const auto& [name, colour] : ByColour(LoadColours(result, options))) {
-    Series held{.colour = colour};
-    Series full{.colour = colour, .dashed = true};
-    Series requests{.colour = colour};
-    for (const LoadSample& sample : result.samples) {
-      const v1::RecipeLoad load = LoadOf(name, sample);
-      const double at = sample.seconds;
-      AddStep(at, static_cast<double>(load.kv_cache_bytes()) / kMegabyte, &held);
-      AddStep(at, static_cast<double>(load.full_attention_kv_cache_bytes()) / kMegabyte, &full);
-      AddStep(at, load.running_requests(), &requests);
+json KvMemoryPlot(const LoadResult& result, const BenchOptions& options, const std::string& model) {
+  std::set<std::string> names;
+  for (const LoadSample& sample : result.samples) {
+    for (const v1::RecipeLoad& recipe : sample.load.recipes()) {
+      if (recipe.kv_cache_bytes() > 0 || recipe.running_requests() > 0) {
+        names.insert(recipe.recipe_name());
+      }
     }
-    figure.legend.push_back({.label = name, .colour = colour});
-    memory.series.push_back(std::move(full));
-    memory.series.push_back(std::move(held));
-    running.series.push_back(std::move(requests));
   }
-  figure.panels = {std::move(memory), std::move(running)};
-  return figure;
+  json rows = json::array();
+  for (const LoadSample& sample : result.samples) {
+    for (const std::string& name : names) {
+      const v1::RecipeLoad load = LoadOf(name, sample);
+      rows.push_back(
+          {{"recipe", name},
+           {"time", sample.seconds},
+           {"held", static_cast<double>(load.kv_cache_bytes()) / kMegabyte},
+           {"full", static_cast<double>(load.full_attention_kv_cache_bytes()) / kMegabyte},
+           {"running", load.running_requests()}});
+    }
+  }
+  const json colour = Colour(Domain(options, names));
+  return Plot(absl::StrCat("KV memory over time, ", model), "as the server reports it",
+              std::move(rows),
+              {StepView("held", "keys and values held, MB", colour),
+               StepView("full", "the same requests under full attention, MB", colour),
+               StepView("running", "requests running", colour)});
 }
 
 }  // namespace swaa::tools::bench

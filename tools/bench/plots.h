@@ -1,25 +1,28 @@
-// Bench: what a run's plots show.
+// Bench: what a run's plots show, as Vega-Lite specifications (https://vega.github.io/vega-lite)
+// with their data in them.
 
 #ifndef SWAA_TOOLS_BENCH_PLOTS_H_
 #define SWAA_TOOLS_BENCH_PLOTS_H_
 
 #include <string>
 
+#include <nlohmann/json.hpp>
+
 #include "tools/bench/load.h"
 #include "tools/bench/options.h"
-#include "tools/bench/svg.h"
 
 namespace swaa::tools::bench {
 
-// Time to first token and end-to-end time of each completed request over the time of its sending,
-// with a line of medians of neighbours for each recipe.
-Figure LatencyFigure(const LoadResult& result, const BenchOptions& options,
-                     const std::string& model);
+// Time to first token and end-to-end time, in seconds, of each completed request over the time of
+// its sending; of a hundred and more, with a smoothed line for each recipe.
+nlohmann::json LatencyPlot(const LoadResult& result, const BenchOptions& options,
+                           const std::string& model);
 
-// Bytes of keys and values, and running requests, over time by recipe, as the server tells; recipes
-// given in full are one there, "custom".
-Figure KvMemoryFigure(const LoadResult& result, const BenchOptions& options,
-                      const std::string& model);
+// Megabytes of keys and values, those that the same requests would hold under full attention, and
+// running requests, over time by recipe, as the server tells; recipes given in full are one there,
+// "custom", unless there is but one.
+nlohmann::json KvMemoryPlot(const LoadResult& result, const BenchOptions& options,
+                            const std::string& model);
 
 }  // namespace swaa::tools::bench
 
