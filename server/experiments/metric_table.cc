@@ -28,7 +28,7 @@ bool IsValidGroup(int32_t group) { return 0 <= group && group < kUnitGroups; }
 }  // namespace
 
 MetricTable::MetricTable(const ExperimentData& data, uint64_t revision,
-                         const v1::Experiment& experiment)
+                         const v1::Experiment& experiment, int64_t now_ms)
     : units_(static_cast<size_t>(experiment.arms_size())),
       triggered_units_(units_.size()),
       units_before_stops_(units_.size()) {
@@ -38,7 +38,11 @@ MetricTable::MetricTable(const ExperimentData& data, uint64_t revision,
   }
   AddOutcomes(data, revision, experiment);
   AddUnits(data, revision);
-  AddPairs(data, revision, FindArm(experiment, experiment.control_arm()));
+  const int64_t window_ms = int64_t{experiment.window_seconds()} * 1000;
+  if (window_ms > 0) {
+    AddPairs(data, revision, FindArm(experiment, experiment.control_arm()),
+             (now_ms - window_ms) / (2 * window_ms));
+  }
 }
 
 std::vector<Sum>& MetricTable::At(int32_t arm, const std::string& metric, bool triggered) {
@@ -86,10 +90,11 @@ void MetricTable::AddUnits(const ExperimentData& data, uint64_t revision) {
   }
 }
 
-void MetricTable::AddPairs(const ExperimentData& data, uint64_t revision, int32_t control) {
+void MetricTable::AddPairs(const ExperimentData& data, uint64_t revision, int32_t control,
+                           int64_t pairs_over) {
   std::map<std::pair<std::string, int64_t>, std::array<Sum, 2>> pairs;
   for (const auto& [key, sum] : data.observations.pairs) {
-    if (key.revision != revision) continue;
+    if (key.revision != revision || key.pair >= pairs_over) continue;
     pairs[{key.metric, key.pair}][key.arm == control ? 0 : 1] += sum;
   }
   for (const auto& [key, arms] : pairs) {

@@ -25,7 +25,9 @@ class MetricTable {
  public:
   // Outcomes are taken from `data.outcomes`; those of undeclared metrics, and of requests that
   // ended after their arm's stop, are left out.
-  MetricTable(const ExperimentData& data, uint64_t revision, const v1::Experiment& experiment);
+  // A switchback's pair counts when it is over, and another window for what it began.
+  MetricTable(const ExperimentData& data, uint64_t revision, const v1::Experiment& experiment,
+              int64_t now_ms);
 
   // [kUnitGroups]
   std::vector<Sum> Groups(int32_t arm, const std::string& metric, Population population) const;
@@ -48,7 +50,7 @@ class MetricTable {
 
   void AddOutcomes(const ExperimentData& data, uint64_t revision, const v1::Experiment& experiment);
   void AddUnits(const ExperimentData& data, uint64_t revision);
-  void AddPairs(const ExperimentData& data, uint64_t revision, int32_t control);
+  void AddPairs(const ExperimentData& data, uint64_t revision, int32_t control, int64_t pairs_over);
   std::vector<Sum>& At(int32_t arm, const std::string& metric, bool triggered);
 
   std::map<Key, std::array<std::vector<Sum>, 2>> sums_;  // by triggered, group

@@ -49,6 +49,7 @@ CREATE TABLE outcome(request_id TEXT NOT NULL, metric TEXT NOT NULL, value REAL 
   revision INTEGER NOT NULL, arm INTEGER NOT NULL, grp INTEGER NOT NULL,
   unit_key INTEGER NOT NULL, end_ms INTEGER NOT NULL, triggered INTEGER NOT NULL,
   class INTEGER NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY(request_id, metric)) WITHOUT ROWID;
+CREATE INDEX outcome_revision ON outcome(revision);
 CREATE TABLE pair(revision INTEGER NOT NULL, metric TEXT NOT NULL, pair INTEGER NOT NULL,
   arm INTEGER NOT NULL, day INTEGER NOT NULL, n INTEGER NOT NULL, s REAL NOT NULL,
   PRIMARY KEY(revision, metric, pair, arm, day)) WITHOUT ROWID;

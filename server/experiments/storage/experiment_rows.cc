@@ -4,14 +4,15 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "server/experiments/storage/experiment_file.h"
 
 namespace swaa::server {
 namespace {
 
-// What a query with `?1` and `?2` in this place reads: all revisions, or one.
-constexpr char kOfRevision[] = " WHERE (?1 OR revision = ?2)";
+// Of UnitRecord::arms_seen; a file with others was not written here.
+constexpr int64_t kMostArms = 64;
 
 absl::Status WriteSums(const Observations& observations, int64_t day, SqliteDatabase* database) {
   SWAA_ASSIGN_OR_RETURN(
@@ -87,13 +88,29 @@ class Reader {
   // Calls `take` with the statement at each row of the wanted revision.
   template <typename Take>
   absl::Status ForEachRow(const std::string& select, const Take& take) {
-    SWAA_ASSIGN_OR_RETURN(SqliteStatement rows, database_.Prepare(select + kOfRevision));
-    rows.Bind(!revision_.has_value(), revision_.value_or(0));
+    // By the revision alone where it is known, which begins the tables' keys.
+    SWAA_ASSIGN_OR_RETURN(
+        SqliteStatement rows,
+        database_.Prepare(select + (revision_.has_value() ? " WHERE revision = ?1" : "")));
+    if (revision_.has_value()) rows.Bind(*revision_);
     for (;;) {
       SWAA_ASSIGN_OR_RETURN(const bool row, rows.Step());
-      if (!row) return absl::OkStatus();
+      if (!row) break;
       take(rows);
     }
+    if (!out_of_range_) return absl::OkStatus();
+    return absl::DataLossError(
+        absl::StrCat("the file is damaged: an arm or a group is out of range (", select,
+                     "); restore it from a copy, or begin with a new one"));
+  }
+  // Notes what no index may be made of.
+  int32_t ArmOf(const SqliteStatement& row, int column) {
+    return Checked(row.Int(column), 0, kMostArms);
+  }
+  int32_t Checked(int64_t value, int64_t least, int64_t end) {
+    if (value >= least && value < end) return static_cast<int32_t>(value);
+    out_of_range_ = true;
+    return static_cast<int32_t>(least);
   }
   int64_t CutOf(uint64_t revision, int32_t arm) const {
     int64_t earliest = std::numeric_limits<int64_t>::max();
@@ -111,6 +128,7 @@ class Reader {
   const ArmCuts& cuts_;
   SqliteDatabase& database_;
   ExperimentData& data_;
+  bool out_of_range_ = false;
 };
 
 absl::Status Reader::ReadRevisions() {
@@ -136,7 +154,7 @@ absl::Status Reader::ReadStops() {
 absl::Status Reader::ReadUnits() {
   return ForEachRow("SELECT revision, unit_key, arm, first_ms, trigger_ms, arms_seen FROM unit",
                     [this](const SqliteStatement& row) {
-                      const UnitRecord unit = {.arm = static_cast<int32_t>(row.Int(2)),
+                      const UnitRecord unit = {.arm = ArmOf(row, 2),
                                                .first_ms = row.Int(3),
                                                .trigger_ms = row.Int(4),
                                                .arms_seen = row.Unsigned(5)};
@@ -151,11 +169,11 @@ absl::Status Reader::ReadSums() {
   return ForEachRow("SELECT revision, arm, metric, triggered, class, grp, day, n, s FROM sums",
                     [this](const SqliteStatement& row) {
                       const SumKey key = {.revision = row.Unsigned(0),
-                                          .arm = static_cast<int32_t>(row.Int(1)),
+                                          .arm = ArmOf(row, 1),
                                           .metric = row.Text(2),
                                           .triggered = row.Int(3) != 0,
                                           .prompt_class = static_cast<int32_t>(row.Int(4)),
-                                          .group = static_cast<int32_t>(row.Int(5))};
+                                          .group = Checked(row.Int(5), 0, kUnitGroups)};
                       if (!DayCounts(key.revision, key.arm, row.Int(6))) return;
                       data_.observations.sums[key] += {.count = row.Int(7), .sum = row.Real(8)};
                     });
@@ -165,10 +183,10 @@ absl::Status Reader::ReadSketches() {
   return ForEachRow("SELECT revision, arm, metric, class, grp64, bin, day, n FROM sketch",
                     [this](const SqliteStatement& row) {
                       const SketchKey key = {.revision = row.Unsigned(0),
-                                             .arm = static_cast<int32_t>(row.Int(1)),
+                                             .arm = ArmOf(row, 1),
                                              .metric = row.Text(2),
                                              .prompt_class = static_cast<int32_t>(row.Int(3)),
-                                             .group = static_cast<int32_t>(row.Int(4))};
+                                             .group = Checked(row.Int(4), 0, kSketchGroups)};
                       if (!DayCounts(key.revision, key.arm, row.Int(6))) return;
                       const auto bin = static_cast<int32_t>(row.Int(5));
                       data_.observations.sketches[key][bin] += row.Int(7);
@@ -181,7 +199,7 @@ absl::Status Reader::ReadPairs() {
                       const PairKey key = {.revision = row.Unsigned(0),
                                            .metric = row.Text(1),
                                            .pair = row.Int(2),
-                                           .arm = static_cast<int32_t>(row.Int(3))};
+                                           .arm = ArmOf(row, 3)};
                       if (!DayCounts(key.revision, key.arm, row.Int(4))) return;
                       data_.observations.pairs[key] += {.count = row.Int(5), .sum = row.Real(6)};
                     });
@@ -193,8 +211,8 @@ absl::Status Reader::ReadOutcomes() {
       "at_ms FROM outcome",
       [this](const SqliteStatement& row) {
         const OutcomeScope scope = {.revision = row.Unsigned(3),
-                                    .arm = static_cast<int32_t>(row.Int(4)),
-                                    .group = static_cast<int32_t>(row.Int(5)),
+                                    .arm = ArmOf(row, 4),
+                                    .group = Checked(row.Int(5), 0, kUnitGroups),
                                     .unit_key = row.Unsigned(6),
                                     .end_ms = row.Int(7),
                                     .triggered = row.Int(8) != 0,

@@ -64,8 +64,14 @@ absl::StatusOr<std::unique_ptr<ExperimentStore>> ExperimentStore::Open(const Opt
       SetPragma(database.get(), "journal_mode", "WAL", options.path.empty() ? "memory" : "wal"));
   SWAA_ASSIGN_OR_RETURN(const std::string dropped,
                         database->Value("SELECT v FROM meta WHERE k = 'dropped'"));
+  int64_t dropped_observations = 0;
+  if (!absl::SimpleAtoi(dropped, &dropped_observations)) {
+    return absl::DataLossError(absl::StrCat(
+        options.path, ": the file is damaged: it does not know ",
+        "how many observations it lost; restore it from a copy, ", "or begin with a new one"));
+  }
   return std::unique_ptr<ExperimentStore>(new ExperimentStore(
-      options, std::move(lock), std::move(database), identity, std::stoll(dropped)));
+      options, std::move(lock), std::move(database), identity, dropped_observations));
 }
 
 ExperimentStore::ExperimentStore(const Options& options, FileLock lock,
@@ -113,10 +119,10 @@ void ExperimentStore::Add(const Observations& observations) {
   const bool was_empty = observations_.empty();
   const size_t entries = NumEntries(observations);
   // An upper bound so far: entries that were there already count again.
-  if (num_entries_ + entries > options_.max_waiting_entries) {
+  if (num_entries_ + entries + entries_in_write_ > options_.max_waiting_entries) {
     num_entries_ = NumEntries(observations_);
   }
-  if (num_entries_ + entries > options_.max_waiting_entries) {
+  if (num_entries_ + entries + entries_in_write_ > options_.max_waiting_entries) {
     const int64_t dropped = NumObservations(observations) + observations.dropped;
     observations_.dropped += dropped;
     stats_.dropped_observations += dropped;
@@ -231,6 +237,14 @@ absl::StatusOr<ExperimentData> ExperimentStore::Snapshot(std::optional<uint64_t>
   }
   const std::lock_guard lock(mutex_);
   data.observations.dropped = stats_.dropped_observations;
+  return data;
+}
+
+absl::StatusOr<ExperimentData> ExperimentStore::Heads() {
+  ExperimentData data;
+  SWAA_RETURN_IF_ERROR(Read([&](SqliteDatabase* database) {
+    return ReadRevisionsAndStops(std::nullopt, database, &data);
+  }));
   return data;
 }
 

@@ -109,6 +109,9 @@ class ExperimentStore {
   // memory it waits). Takes time and memory by the number of units and outcomes.
   absl::StatusOr<ExperimentData> Snapshot(std::optional<uint64_t> revision = std::nullopt);
 
+  // The revisions and stops alone, of all revisions.
+  absl::StatusOr<ExperimentData> Heads();
+
   // Writes a copy to a file of its own, as ExportExperiments says, while the store goes on.
   absl::Status Export(const std::string& path);
 
@@ -161,6 +164,7 @@ class ExperimentStore {
   Clock::time_point group_due_ ABSL_GUARDED_BY(mutex_);
   Observations observations_ ABSL_GUARDED_BY(mutex_);
   size_t num_entries_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t entries_in_write_ ABSL_GUARDED_BY(mutex_) = 0;  // they come back if they cannot be written
   Clock::time_point flush_due_ ABSL_GUARDED_BY(mutex_);
   Stats stats_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

@@ -102,6 +102,7 @@ absl::Status ExperimentStore::WriteWaitingObservations() {
   {
     const std::lock_guard lock(mutex_);
     std::swap(batch, observations_);
+    entries_in_write_ = NumEntries(batch);
     num_entries_ = 0;
   }
   if (batch.empty()) return absl::OkStatus();
@@ -114,9 +115,10 @@ absl::Status ExperimentStore::WriteWaitingObservations() {
   };
   const absl::Status status = CatchOutOfMemory(write);
   NoteWrite(status);
+  const std::lock_guard lock(mutex_);
+  entries_in_write_ = 0;
   if (status.ok()) return status;
   // Back to those that came meanwhile, to be tried again; Add sees to the bound.
-  const std::lock_guard lock(mutex_);
   Accumulate(observations_, &batch);
   observations_ = std::move(batch);
   num_entries_ = NumEntries(observations_);

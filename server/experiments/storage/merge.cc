@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -180,10 +181,23 @@ void MergeOutcomes(std::map<OutcomeKey, OutcomeRecord> part, ExperimentData* all
   }
 }
 
-void CountUnitConflicts(const Observations& part, const Observations& all, Conflicts* conflicts) {
+// A switchback's units meet both arms, everywhere.
+std::set<uint64_t> Switchbacks(const ExperimentData& data) {
+  std::set<uint64_t> revisions;
+  for (const auto& [revision, record] : data.revisions) {
+    if (record.config_json.find("EXPERIMENT_DESIGN_SWITCHBACK") != std::string::npos) {
+      revisions.insert(revision);
+    }
+  }
+  return revisions;
+}
+
+void CountUnitConflicts(const Observations& part, const Observations& all,
+                        const std::set<uint64_t>& switchbacks, Conflicts* conflicts) {
   for (const auto& [key, unit] : part.units) {
     const auto known = all.units.find(key);
-    if (known != all.units.end() && known->second.arm != unit.arm) ++conflicts->units;
+    const bool differ = known != all.units.end() && known->second.arm != unit.arm;
+    if (differ && !switchbacks.contains(key.revision)) ++conflicts->units;
   }
 }
 
@@ -219,7 +233,7 @@ absl::StatusOr<ExperimentData> MergeExperimentFiles(const std::vector<std::strin
   for (const Source& source : sources) {
     SWAA_ASSIGN_OR_RETURN(ExperimentData part, ReadExperimentData(revision, CutsOf(source, stops),
                                                                   source.file.database.get()));
-    CountUnitConflicts(part.observations, all.observations, &conflicts);
+    CountUnitConflicts(part.observations, all.observations, Switchbacks(part), &conflicts);
     Accumulate(part.observations, &all.observations);
     MergeOutcomes(std::move(part.outcomes), &all, &conflicts);
     MergeRevisions(part, &all, &replicas);
