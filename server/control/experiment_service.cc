@@ -3,6 +3,7 @@
 #include "server/control/experiment_service.h"
 
 #include <functional>
+#include <new>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -23,10 +24,19 @@ grpc::ServerUnaryReactor* AnswerOnWorker(
   absl::StatusOr<Request> request = ParseControlRequest<Request>(bytes);
   absl::Status status = request.status();
   if (status.ok()) {
-    const auto posted = serving->workers->PostAdmission(
+    const auto posted = serving->control_workers->PostAdmission(
         0, [=, request = *std::move(request), handle = std::move(handle)] {
           Response response;
-          const absl::Status handled = handle(request, &response);
+          absl::Status handled;
+          try {
+            handled = handle(request, &response);
+          } catch (const std::bad_alloc&) {
+            response.Clear();
+            handled =
+                MakeError(absl::StatusCode::kResourceExhausted, "out_of_memory",
+                          "the server has not the memory for the answer now; try again later, "
+                          "or make the report from the file with `swaa experiment report --data`");
+          }
           EndCall(call, reactor, handled, response, answer);
         });
     status = posted.status();

@@ -41,6 +41,7 @@ struct ServingContext {
   CurrentRecipes recipes;
   Engine* engine = nullptr;
   WorkerPool* workers = nullptr;
+  WorkerPool* control_workers = nullptr;  // what the control plane waits for the disk for
   Metrics* metrics = nullptr;
   Experiments* experiments = nullptr;
   Shadows* shadows = nullptr;

@@ -97,6 +97,7 @@ Server::~Server() {
   shadows_.reset();
   engine_.reset();
   workers_.reset();
+  control_workers_.reset();
 }
 
 // Before the model is loaded, which takes its time.
@@ -184,6 +185,10 @@ absl::Status Server::StartEngine() {
       .max_queued_admissions = config_.scheduling().max_queued_requests(),
       .max_admission_bytes = static_cast<int64_t>(config_.scheduling().max_unread_bytes())});
   serving_.workers = workers_.get();
+  // Apart, so that no report delays a request, and no flood of requests an operator.
+  control_workers_ =
+      std::make_unique<WorkerPool>(WorkerPool::Options{.threads = 3, .max_queued_admissions = 16});
+  serving_.control_workers = control_workers_.get();
   slow_readers_ =
       std::make_unique<SlowReaderWatch>(ToDuration(config_.streaming().slow_reader_timeout()));
   serving_.slow_readers = slow_readers_.get();
@@ -202,7 +207,11 @@ absl::Status Server::StartEngine() {
       absl::ToChronoNanoseconds(ToDuration(config_.scheduling().priority_aging()));
   engine_ = Engine::Create(
       serving_.engine_options, device_.get(), tokenizer_.get(),
-      {.on_step = [metrics = metrics_.get()](const StepRecord& step) { metrics->OnStep(step); },
+      {.on_step =
+           [this](const StepRecord& step) {
+             metrics_->OnStep(step);
+             experiments_->SetStepModelError(step.model.error_ratio);
+           },
        .on_device_lost =
            [this](const absl::Status& status) { Fail(std::string(status.message())); }});
   serving_.engine = engine_.get();

@@ -95,6 +95,7 @@ class Server {
   std::shared_ptr<DeviceCollector> device_collector_;
   std::shared_ptr<ProcessCollector> process_collector_;
   std::unique_ptr<WorkerPool> workers_;
+  std::unique_ptr<WorkerPool> control_workers_;
   std::unique_ptr<SlowReaderWatch> slow_readers_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Shadows> shadows_;

@@ -44,8 +44,7 @@ absl::Status Server::TryReload() {
   metrics_->SetRecipes(recipes);
   const std::string names = recipes.Names();
   const std::string default_name = recipes.default_recipe().name;
-  // Recipes before the experiments that name them. Should the storage not take those, the old ones
-  // stay, with recipes of their own.
+  // An experiment has recipes of its own: should the storage not take the new ones, the old go on.
   serving_.recipes.Set(std::move(recipes));
   SWAA_RETURN_IF_ERROR(experiments_->Adopt(std::move(experiments)));
   shadows_->SetOptions(ShadowOptions(options.config));
