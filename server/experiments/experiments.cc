@@ -28,7 +28,12 @@ absl::Status WithSetting(const absl::Status& status, const std::string& setting)
   return absl::Status(status.code(), absl::StrCat(setting, ": ", std::string(status.message())));
 }
 
-// The share of units that each arm should have.
+bool HasStops(const Stops& stops, uint64_t revision) {
+  const auto first = stops.lower_bound({revision, kAllArms});
+  return first != stops.end() && first->first.revision == revision;
+}
+
+// The share of units that each arm should have; coverage is not 0.
 std::vector<double> ExpectedShares(const ActiveExperiment& experiment) {
   double all = 0;
   for (const BucketRange& range : experiment.arm_ranges) all += range.size();
@@ -97,7 +102,7 @@ Experiments::~Experiments() {
 
 // What stopped stays stopped, and what a revision was stays known.
 absl::Status Experiments::LoadStored() {
-  SWAA_ASSIGN_OR_RETURN(ExperimentData data, store_->Snapshot());
+  SWAA_ASSIGN_OR_RETURN(ExperimentData data, store_->Heads());
   std::map<std::string, int64_t> newest;
   std::lock_guard lock(mutex_);
   for (const auto& [revision, record] : data.revisions) {
@@ -175,7 +180,7 @@ absl::Status Experiments::Adopt(ExperimentSet set) {
     if (before->FindRevision(experiment.revision) != nullptr) continue;
     // It may have been in force before.
     SWAA_ASSIGN_OR_RETURN(const ExperimentData data, store_->Snapshot(experiment.revision));
-    recorder_.Load(data);
+    recorder_.Load({experiment.revision}, data);
   }
   for (const ActiveExperiment& experiment : before->experiments()) {
     if (revisions.contains(experiment.revision)) continue;
@@ -202,7 +207,13 @@ Experiments::Choice Experiments::Choose(const std::string& unit, const std::stri
   const auto stops = CurrentStops();
   const int64_t now = NowMs();
   const Assignment assignment = set->Assign(unit, now, *stops);
-  if (const std::string* recipe = assignment.recipe_name()) choice.recipe_name = *recipe;
+  if (const std::string* recipe = assignment.recipe_name()) {
+    const ArmRecipe& arm = assignment.experiment->definition.recipes[assignment.arm];
+    choice.recipe = {.name = *recipe,
+                     .recipe = arm.recipe,
+                     .thinking_mode = arm.thinking_mode,
+                     .lora_name = arm.lora_name};
+  }
   if (assignment.enrolment != Enrolment::kAssigned) {
     metrics_->CountUnassigned(EnrolmentName(assignment.enrolment));
     return choice;
@@ -249,7 +260,8 @@ void Experiments::OnRequestEnd(const ExperimentTag* tag, const RequestRecord& re
     std::lock_guard lock(mutex_);
     latency_.Observe(absl::ToDoubleSeconds(record.stats.time_to_first_token), now);
   }
-  if (tag != nullptr) store_->Add(recorder_.End(*tag, record, now));
+  if (tag == nullptr) return;
+  store_->Add(recorder_.End(*tag, record, step_model_error_.load(std::memory_order_relaxed), now));
 }
 
 void Experiments::OnShadow(const ExperimentTag& tag, const GenerationStats& stats,
@@ -324,7 +336,12 @@ void Experiments::CheckNow() {
   for (const ActiveExperiment& experiment : set->experiments()) {
     const auto stops = CurrentStops();
     absl::Status stored = StoreMissedStops(experiment);
-    if (StateOf(experiment, now, *stops) != v1::EXPERIMENT_STATE_RUNNING) continue;
+    // Coverage 0 is a pause.
+    if (StateOf(experiment, now, *stops) != v1::EXPERIMENT_STATE_RUNNING ||
+        experiment.proto().coverage() == 0) {
+      if (!stored.ok()) LogError(std::string(stored.message()));
+      continue;
+    }
     const auto stop = [&](int32_t arm, const std::string& reason) {
       stored.Update(StopArm(experiment, arm, reason));
       for (int32_t each = 0; each < experiment.num_arms(); ++each) {
@@ -346,7 +363,9 @@ void Experiments::CheckNow() {
         if (!stops->contains({experiment.revision, breach.arm})) stop(breach.arm, breach.reason);
       }
     }
-    if (experiment.proto().design() == v1::EXPERIMENT_DESIGN_UNIT) {
+    // Once an arm is stopped the others alone take units.
+    if (experiment.proto().design() == v1::EXPERIMENT_DESIGN_UNIT &&
+        !HasStops(*CurrentStops(), experiment.revision)) {
       stored.Update(store_->RecordSampleRatio(
           experiment.revision,
           LogSampleRatioPValue(std::vector<uint64_t>(units.begin(), units.end()),

@@ -4,6 +4,7 @@
 #ifndef SWAA_SERVER_EXPERIMENTS_EXPERIMENTS_H_
 #define SWAA_SERVER_EXPERIMENTS_EXPERIMENTS_H_
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -29,6 +30,7 @@
 #include "server/experiments/storage/experiment_store.h"
 #include "server/experiments/storage/exposure_log.h"
 #include "server/observation/request_log.h"
+#include "server/recipes/recipe_catalog.h"
 #include "swaa/v1/experiment_service.pb.h"
 
 namespace swaa::server {
@@ -62,11 +64,12 @@ class Experiments {
   absl::Status Adopt(ExperimentSet set);
 
   // What a unit's request gets; without a unit, or outside of every experiment, nothing. Counts the
-  // exposure, so call it once for a request. `recipe_name` is set for units of stopped arms, too,
-  // which have no tag.
+  // exposure, so call it once for a request. `recipe` is set for units of stopped arms, too, which
+  // have no tag.
   struct Choice {
     std::optional<ExperimentTag> tag;
-    std::optional<std::string> recipe_name;
+    // As the experiment's revision has it, whatever is registered under the name meanwhile.
+    std::optional<NamedRecipe> recipe;
   };
   Choice Choose(const std::string& unit, const std::string& request_id);
   // The request named its own recipe.
@@ -80,6 +83,10 @@ class Experiments {
   };
   Finish FinishOf(const ExperimentTag& tag, const std::string& request_id,
                   const GenerationStats& stats);
+  // How good the step-time model is now (StepTimeModel::Quality::error_ratio).
+  void SetStepModelError(double error_ratio) {
+    step_model_error_.store(error_ratio, std::memory_order_relaxed);
+  }
   // Every request, once; `tag` is null without an experiment.
   void OnRequestEnd(const ExperimentTag* tag, const RequestRecord& record);
   void OnShadow(const ExperimentTag& tag, const GenerationStats& stats,
@@ -133,6 +140,7 @@ class Experiments {
   std::unique_ptr<ExperimentStore> store_;
   std::unique_ptr<ExposureLog> exposure_log_;  // null: none
   RequestRecorder recorder_;
+  std::atomic<double> step_model_error_{0};
 
   std::mutex adopt_mutex_;  // one Adopt, Start or Stop at a time; taken before mutex_
   std::set<StopKey> missed_stops_ ABSL_GUARDED_BY(adopt_mutex_);

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int kMostOutcomes = 64;
 constexpr size_t kMostRequestIdBytes = 128;
+constexpr int64_t kLatestUnixSeconds = 253'402'300'799;  // of google.protobuf.Timestamp
 
 absl::Status NoSuchExperiment(const std::string& id, const std::string& known) {
   return MakeError(absl::StatusCode::kNotFound, "experiment_not_found",
@@ -109,11 +110,14 @@ absl::StatusOr<v1::GetAssignmentResponse> Experiments::GetAssignment(
                                   kMaxUnitBytes, " are allowed"));
   }
   const auto set = CurrentSet();
-  const int64_t at = request.has_time() ? ToUnixMs(request.time()) : NowMs();
-  if (at < 0) {
+  if (request.has_time() &&
+      (request.time().seconds() < 0 || request.time().seconds() > kLatestUnixSeconds ||
+       request.time().nanos() < 0 || request.time().nanos() >= 1'000'000'000)) {
     return MakeError(absl::StatusCode::kInvalidArgument, "invalid_time",
-                     "time: is before 1970; leave it out for now");
+                     absl::StrCat("time: ", request.time().seconds(),
+                                  " s is no time from 1970 to 9999; leave it out for now"));
   }
+  const int64_t at = request.has_time() ? ToUnixMs(request.time()) : NowMs();
   const Assignment assignment = set->Assign(unit, at, *CurrentStops());
   v1::GetAssignmentResponse response;
   response.set_layer_bucket(assignment.layer_bucket);
@@ -241,6 +245,17 @@ absl::StatusOr<v1::ExperimentStatus> Experiments::Start(const std::string& exper
   const auto set = CurrentSet();
   const ActiveExperiment* experiment = set->Find(experiment_id);
   if (experiment == nullptr) return NoSuchExperiment(experiment_id, Names(*set));
+  // It would stop again within the minute, now or after a restart.
+  const std::vector<GuardrailBreach> breaches =
+      FindGuardrailBreaches(*experiment, recorder_.Totals(experiment->revision),
+                            recorder_.UnitCounts(experiment->revision, experiment->num_arms()));
+  if (!breaches.empty()) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, "guardrail_breached",
+        absl::StrCat("experiment_id: ", experiment->proto().arms(breaches[0].arm).name(), " of ",
+                     experiment_id, ": ", breaches[0].reason,
+                     "; raise its maximum_harm, or begin anew with another salt"));
+  }
   SWAA_RETURN_IF_ERROR(store_->RemoveStops(experiment->revision));
   auto stops = std::make_shared<Stops>(*CurrentStops());
   std::erase_if(*stops,

@@ -25,7 +25,8 @@ struct GuardrailBreach {
 
 // The arms whose harm against control is beyond a guardrail's maximum_harm: the whole of a
 // one-sided bound that is valid at all times. An arm is named once. Judges nothing before both arms
-// have 100 units, and rates not before 25 ones and 25 zeros. Pure.
+// have 100 units, and rates not before both arms together have 25 ones and 25 zeros. A switchback
+// has none but the latency guardrail. Pure.
 std::vector<GuardrailBreach> FindGuardrailBreaches(const ActiveExperiment& experiment,
                                                    const std::map<SumKey, Sum>& totals,
                                                    const std::vector<int64_t>& units);

@@ -38,6 +38,10 @@ inline constexpr char kExposures[] = "exposures";
 inline constexpr char kTotalDeviceSeconds[] = "total_device_seconds";
 inline constexpr char kAttendedKeys[] = "attended_keys";
 inline constexpr char kFullAttentionAttendedKeys[] = "full_attention_attended_keys";
+// The error of the model by which its device time was attributed, as it was when the request ended.
+inline constexpr char kStepModelError[] = "step_model_error_ratio";
+// Beyond it what is attributed is not to be trusted.
+inline constexpr double kMostStepModelError = 0.1;
 
 // Of a finished request that was replayed alone, in random order, under the recipe of the arm that
 // answered it and under another arm's, one of the two being control: summed in the arm that
@@ -94,7 +98,8 @@ inline const ServerMetric* FindServerMetric(std::string_view name) {
 
 inline bool IsReservedMetric(std::string_view name) {
   return name == kExposures || name == kTotalDeviceSeconds || name == kAttendedKeys ||
-         name == kFullAttentionAttendedKeys || name.starts_with(kShadowPrefix);
+         name == kFullAttentionAttendedKeys || name == kStepModelError ||
+         name.starts_with(kShadowPrefix);
 }
 
 }  // namespace swaa::server

@@ -177,6 +177,17 @@ bool ReportInput::HasUnequalShares(int32_t arm) const {
   return std::max(ratio, 1 / ratio) > kEqualShares;
 }
 
+namespace {
+
+double StepModelErrorOf(const MetricTable& table, int32_t arms) {
+  Sum all;
+  for (int32_t arm = 0; arm < arms; ++arm)
+    all += table.Total(arm, kStepModelError, Population::kAll);
+  return all.count > 0 ? all.sum / static_cast<double>(all.count) : 0;
+}
+
+}  // namespace
+
 absl::StatusOr<v1::GetReportResponse> MakeReport(const ExperimentData& data, uint64_t revision,
                                                  int64_t now_ms) {
   const auto record = data.revisions.find(revision);
@@ -185,13 +196,14 @@ absl::StatusOr<v1::GetReportResponse> MakeReport(const ExperimentData& data, uin
         absl::StrCat("revision: nothing is known of ", revision, "; leave it out for the newest"));
   }
   SWAA_ASSIGN_OR_RETURN(const StoredRevision stored, ParseRevisionJson(record->second.config_json));
-  const MetricTable table(data, revision, stored.experiment);
+  const MetricTable table(data, revision, stored.experiment, now_ms);
   const ReportInput input = {data,
                              revision,
                              stored,
                              table,
                              SharesOf(stored.experiment),
-                             FindArm(stored.experiment, stored.experiment.control_arm())};
+                             FindArm(stored.experiment, stored.experiment.control_arm()),
+                             StepModelErrorOf(table, stored.experiment.arms_size())};
 
   v1::GetReportResponse report;
   *report.mutable_status() = StatusOf(stored.experiment, revision, now_ms, data.stops);

@@ -168,6 +168,7 @@ void AdjustPValues(const ReportInput& input, v1::GetReportResponse* report) {
 
 bool IsJudged(const ReportInput& input, const v1::ExperimentMetric& metric) {
   const ServerMetric* measured = FindServerMetric(metric.name());
+  if (metric.name() == kDeviceSeconds && input.step_model_error > kMostStepModelError) return false;
   if (input.is_switchback()) return measured != nullptr;
   return measured == nullptr || !measured->shared_batch;
 }

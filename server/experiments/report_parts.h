@@ -24,6 +24,7 @@ struct ReportInput {
   const MetricTable& table;
   std::vector<double> shares;  // [arms], of buckets; empty with a switchback
   int32_t control = 0;
+  double step_model_error = 0;  // mean over requests
 
   const v1::Experiment& experiment() const { return stored.experiment; }
   bool is_switchback() const { return experiment().design() == v1::EXPERIMENT_DESIGN_SWITCHBACK; }
@@ -38,7 +39,8 @@ struct ReportInput {
 };
 
 // Whether arms of this design differ by the metric as their recipes do: not by latencies in a
-// shared batch, and in a switchback only by what the server measures, as users meet both arms.
+// shared batch, and in a switchback only by what the server measures, as users meet both arms; and
+// not by attributed device time while the model that it is attributed by is too far off.
 bool IsJudged(const ReportInput& input, const v1::ExperimentMetric& metric);
 
 // Every arm against control on every declared metric, for all requests and for triggered ones.

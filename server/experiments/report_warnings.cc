@@ -55,6 +55,17 @@ void WarnOfUnits(const ReportInput& input, const v1::GetReportResponse& report,
   }
 }
 
+void WarnOfStepModel(const ReportInput& input, Warnings* warnings) {
+  if (input.step_model_error <= kMostStepModelError) return;
+  warnings->Add(
+      absl::StrFormat("Attributed device time is not to be trusted: the model of a step's time was "
+                      "off by %.0f %% on "
+                      "average. Look at swaa_step_model_error_ratio: other work on the device, or "
+                      "too little traffic "
+                      "to tell costs apart, does this.",
+                      100 * input.step_model_error));
+}
+
 // Requests before their unit's first trigger are computed the same in every arm: a test of the
 // experiment itself.
 void WarnOfUntriggered(const ReportInput& input, Warnings* warnings) {
@@ -165,6 +176,7 @@ void WarnOfCaches(const ReportInput& input, const v1::GetReportResponse& report,
 
 void AddWarnings(const ReportInput& input, v1::GetReportResponse* report) {
   Warnings warnings(report);
+  WarnOfStepModel(input, &warnings);
   WarnOfUnits(input, *report, &warnings);
   WarnOfUntriggered(input, &warnings);
   WarnOfStops(input, &warnings);

@@ -78,11 +78,13 @@ int32_t PromptClassIndex(int64_t prompt_tokens) {
       std::lower_bound(std::begin(kEdges), std::end(kEdges), prompt_tokens) - std::begin(kEdges));
 }
 
-void RequestRecorder::Load(const ExperimentData& data) {
+void RequestRecorder::Load(const std::set<uint64_t>& revisions, const ExperimentData& data) {
   std::lock_guard lock(mutex_);
+  for (const uint64_t revision : revisions) revisions_[revision] = {};
   Note(data.observations);
   for (const auto& [key, outcome] : data.outcomes) {
     const OutcomeScope& scope = outcome.scope;
+    if (!revisions.contains(scope.revision)) continue;
     const auto found = data.revisions.find(scope.revision);
     if (found == data.revisions.end()) continue;
     const absl::StatusOr<StoredRevision> stored = ParseRevisionJson(found->second.config_json);
@@ -102,12 +104,22 @@ void RequestRecorder::Keep(const std::set<uint64_t>& revisions) {
   std::erase_if(revisions_, [&](const auto& entry) { return !revisions.contains(entry.first); });
 }
 
+bool RequestRecorder::HasTriggered(uint64_t revision, uint64_t unit_key) const {
+  const auto kept = revisions_.find(revision);
+  if (kept == revisions_.end()) return false;
+  const auto unit = kept->second.units.find(unit_key);
+  return unit != kept->second.units.end() && unit->second.triggered;
+}
+
 void RequestRecorder::Note(const Observations& observations) {
   for (const auto& [key, sum] : observations.sums) {
-    revisions_[key.revision].totals[key] += sum;
+    const auto kept = revisions_.find(key.revision);
+    if (kept != revisions_.end()) kept->second.totals[key] += sum;
   }
   for (const auto& [key, record] : observations.units) {
-    Revision& revision = revisions_[key.revision];
+    const auto kept = revisions_.find(key.revision);
+    if (kept == revisions_.end()) continue;
+    Revision& revision = kept->second;
     const auto [it, added] = revision.units.try_emplace(key.unit_key);
     Unit& unit = it->second;
     if (added) {
@@ -125,9 +137,10 @@ Observations RequestRecorder::Expose(const ExperimentTag& tag, int64_t now_ms) {
   const uint64_t arm_bit = uint64_t{1} << tag.arm;
   out.sums[{revision, tag.arm, kExposures, false, 0, tag.group}] = {1, 1};
   std::lock_guard lock(mutex_);
-  const auto& units = revisions_[revision].units;
-  const auto known = units.find(tag.unit_key);
-  if (known == units.end() || (known->second.arms_seen & arm_bit) == 0) {
+  const auto kept = revisions_.find(revision);
+  const bool seen = kept != revisions_.end() && kept->second.units.contains(tag.unit_key) &&
+                    (kept->second.units.at(tag.unit_key).arms_seen & arm_bit) != 0;
+  if (!seen) {
     out.units[{revision, tag.unit_key}] = {
         .arm = tag.arm, .first_ms = now_ms, .arms_seen = arm_bit};
   }
@@ -145,13 +158,13 @@ OutcomeScope RequestRecorder::ScopeOf(const ExperimentTag& tag, const Generation
                      .prompt_class = PromptClassIndex(stats.prompt_tokens)};
   const int64_t positions = int64_t{stats.prompt_tokens} + stats.completion_tokens;
   std::lock_guard lock(mutex_);
-  const Unit& unit = revisions_[scope.revision].units[scope.unit_key];
-  scope.triggered = unit.triggered || tag.experiment->definition.Triggers(positions);
+  scope.triggered = HasTriggered(scope.revision, scope.unit_key) ||
+                    tag.experiment->definition.Triggers(positions);
   return scope;
 }
 
 Observations RequestRecorder::End(const ExperimentTag& tag, const RequestRecord& record,
-                                  int64_t now_ms) {
+                                  double step_model_error, int64_t now_ms) {
   const GenerationStats& stats = record.stats;
   const OutcomeScope scope = ScopeOf(tag, stats, now_ms);
   Observations out;
@@ -171,11 +184,11 @@ Observations RequestRecorder::End(const ExperimentTag& tag, const RequestRecord&
     if (stats.device_seconds.has_value()) {
       values.Log(kDeviceSeconds, *stats.device_seconds);
       values.Plain(kTotalDeviceSeconds, *stats.device_seconds);
+      values.Plain(kStepModelError, step_model_error);
     }
   }
   std::lock_guard lock(mutex_);
-  const bool was_triggered = revisions_[scope.revision].units[scope.unit_key].triggered;
-  if (scope.triggered && !was_triggered) {
+  if (scope.triggered && !HasTriggered(scope.revision, scope.unit_key)) {
     out.units[{scope.revision, scope.unit_key}] = {.arm = tag.arm,
                                                    .first_ms = now_ms,
                                                    .trigger_ms = now_ms,
@@ -221,7 +234,7 @@ std::vector<int64_t> RequestRecorder::UnitCounts(uint64_t revision, int32_t num_
   const auto found = revisions_.find(revision);
   if (found == revisions_.end()) return counts;
   for (const auto& [arm, units] : found->second.units_by_arm) {
-    if (arm < num_arms) counts[arm] = units;
+    if (arm >= 0 && arm < num_arms) counts[arm] = units;
   }
   return counts;
 }

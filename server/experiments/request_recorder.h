@@ -37,8 +37,9 @@ struct ShadowComparison {
 // Thread-safe; no call waits for anything but other calls. What it returns is to be stored.
 class RequestRecorder {
  public:
-  // Takes what a store has of revisions that are about to be in force.
-  void Load(const ExperimentData& data);
+  // Takes what a store has of revisions that are about to be in force, in place of what it had of
+  // them. Revisions that were never loaded, or that Keep forgot, are not kept in memory.
+  void Load(const std::set<uint64_t>& revisions, const ExperimentData& data);
   // Forgets all revisions but these.
   void Keep(const std::set<uint64_t>& revisions);
 
@@ -48,7 +49,9 @@ class RequestRecorder {
   // triggered.
   OutcomeScope ScopeOf(const ExperimentTag& tag, const GenerationStats& stats, int64_t now_ms);
   // The request ended, well or not.
-  Observations End(const ExperimentTag& tag, const RequestRecord& record, int64_t now_ms);
+  // `step_model_error`: how good the model is that its device time is attributed by.
+  Observations End(const ExperimentTag& tag, const RequestRecord& record, double step_model_error,
+                   int64_t now_ms);
   // It was computed again under two recipes.
   Observations Shadow(const ExperimentTag& tag, const OutcomeScope& scope,
                       const ShadowComparison& comparison);
@@ -73,6 +76,8 @@ class RequestRecorder {
   };
 
   void Note(const Observations& observations) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasTriggered(uint64_t revision, uint64_t unit_key) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   mutable std::mutex mutex_;
   std::map<uint64_t, Revision> revisions_ ABSL_GUARDED_BY(mutex_);

@@ -181,6 +181,10 @@ void Shadows::Compare(const ShadowJob& job) {
       comparison.first_divergence = std::min(comparison.first_divergence, static_cast<int64_t>(i));
     }
   }
+  // What was computed twice took twice its time.
+  if (own_replay.stats.preemptions + other_replay.stats.preemptions > 0) {
+    return Drop(job, "preempted");
+  }
   const double own_seconds = own_replay.stats.step_seconds;
   const double other_seconds = other_replay.stats.step_seconds;
   if (own_seconds <= 0 || other_seconds <= 0) return Drop(job, "not_timed");

@@ -70,8 +70,8 @@ absl::StatusOr<ChosenRecipe> ChooseRecipe(const v1::GenerateRequest& proto,
     accepted.set_experiment_revision(choice.tag->experiment->revision);
   }
   admission->experiment = std::move(choice.tag);
-  return serving.recipes.Get()->Choose(
-      proto, choice.recipe_name.has_value() ? &*choice.recipe_name : nullptr);
+  return serving.recipes.Get()->Choose(proto,
+                                       choice.recipe.has_value() ? &*choice.recipe : nullptr);
 }
 
 }  // namespace

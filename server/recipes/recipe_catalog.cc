@@ -190,7 +190,7 @@ absl::StatusOr<ChosenRecipe> RecipeCatalog::ChooseByName(const std::string& name
 }
 
 absl::StatusOr<ChosenRecipe> RecipeCatalog::Choose(const v1::GenerateRequest& request,
-                                                   const std::string* by_experiment) const {
+                                                   const NamedRecipe* by_experiment) const {
   ChosenRecipe chosen;
   switch (request.recipe_choice_case()) {
     case v1::GenerateRequest::kRecipe: {
@@ -202,9 +202,8 @@ absl::StatusOr<ChosenRecipe> RecipeCatalog::Choose(const v1::GenerateRequest& re
       break;
     }
     case v1::GenerateRequest::RECIPE_CHOICE_NOT_SET: {
-      // A reload may have taken the experiment's recipe away a moment ago.
-      const NamedRecipe* named = by_experiment == nullptr ? nullptr : Find(*by_experiment);
-      chosen = Chosen(named == nullptr ? default_recipe() : *named, /*from_request=*/false);
+      chosen = Chosen(by_experiment == nullptr ? default_recipe() : *by_experiment,
+                      /*from_request=*/false);
       break;
     }
   }

@@ -61,9 +61,9 @@ class RecipeCatalog {
   // In full, else by name, else the default. NOT_FOUND for an unknown name or adapter,
   // INVALID_ARGUMENT for a recipe that is wrong or a thinking switch that the model or a raw input
   // does not take. A default's thinking switch is dropped with raw input.
-  // `by_experiment`: the name that an experiment chose, in place of the default one.
+  // `by_experiment`: what an experiment chose in place of the default one.
   absl::StatusOr<ChosenRecipe> Choose(const v1::GenerateRequest& request,
-                                      const std::string* by_experiment = nullptr) const;
+                                      const NamedRecipe* by_experiment = nullptr) const;
 
  private:
   absl::StatusOr<ChosenRecipe> ChooseInFull(const v1::Recipe& proto) const;

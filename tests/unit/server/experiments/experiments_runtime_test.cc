@@ -121,14 +121,15 @@ class ExperimentsTest : public ::testing::Test {
 
 TEST_F(ExperimentsTest, ARequestGetsTheArmThatGetAssignmentTells) {
   const auto experiments = Open();
-  EXPECT_FALSE(experiments->Choose("user-1", "r").recipe_name.has_value()) << "none is configured";
+  EXPECT_FALSE(experiments->Choose("user-1", "r").recipe.has_value()) << "none is configured";
   Configure(experiments.get(), {kExperiment});
   for (const std::string arm : {"control", "small"}) {
     const std::string unit = UnitOf(experiments.get(), arm);
     const Experiments::Choice choice = experiments->Choose(unit, "r");
     ASSERT_TRUE(choice.tag.has_value());
     EXPECT_EQ(choice.tag->arm_name(), arm);
-    EXPECT_EQ(choice.recipe_name, arm == "control" ? "full" : "window");
+    EXPECT_EQ(choice.recipe->name, arm == "control" ? "full" : "window");
+    EXPECT_EQ(choice.recipe->recipe, FindRecipe(choice.recipe->name)->recipe);
   }
   experiments->Choose("", "r");
   experiments->Choose(std::string(257, 'u'), "r");
@@ -200,7 +201,7 @@ TEST_F(ExperimentsTest, AStoppedArmsUnitsGetControlAndAreRecordedNowhereAcrossRe
   Configure(experiments.get(), {kExperiment});
   const Experiments::Choice choice = experiments->Choose(unit, "r");
   EXPECT_FALSE(choice.tag.has_value());
-  EXPECT_EQ(choice.recipe_name, "full");
+  EXPECT_EQ(choice.recipe->name, "full");
   EXPECT_THAT(Page(*experiments),
               HasSubstr("swaa_experiment_arm_stopped{experiment=\"chat\",arm=\"small\"} 1"));
   EXPECT_THAT(Page(*experiments),
@@ -252,6 +253,10 @@ TEST_F(ExperimentsTest, AGuardrailStopsAnArmByItself) {
   ASSERT_EQ(listed.experiments(0).stopped_arms_size(), 1);
   EXPECT_THAT(listed.experiments(0).stopped_arms(0).reason(), HasSubstr("thumbs_up"));
   EXPECT_EQ(listed.experiments(0).state(), v1::EXPERIMENT_STATE_STOPPED) << "no other arm is left";
+  // It would only stop again.
+  const absl::Status refused = experiments->Start("chat").status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("raise its maximum_harm"));
 }
 
 TEST_F(ExperimentsTest, ARequestIsTriggeredFromItsUnitsFirstLongOneOn) {
@@ -267,6 +272,70 @@ TEST_F(ExperimentsTest, ARequestIsTriggeredFromItsUnitsFirstLongOneOn) {
   EXPECT_FALSE(triggered(59)) << "59 and 5 are the window's 64";
   EXPECT_TRUE(triggered(60));
   EXPECT_TRUE(triggered(10)) << "what came later may be its doing";
+}
+
+TEST_F(ExperimentsTest, CoverageZeroIsAPause) {
+  const auto experiments = Open();
+  Configure(experiments.get(), {absl::StrCat(kExperiment, " coverage: 0")});
+  EXPECT_FALSE(experiments->Choose("user-1", "r").tag.has_value());
+  std::this_thread::sleep_for(std::chrono::milliseconds(350));  // some checks
+  EXPECT_EQ(experiments->List().experiments_size(), 1);
+}
+
+// After a stop the other arms alone take units: that is no mismatch.
+TEST_F(ExperimentsTest, AStoppedArmIsNoSampleRatioMismatch) {
+  const auto experiments = Open();
+  Configure(experiments.get(), {R"(id: "three" arms { name: "a" recipe_name: "full" }
+                                   arms { name: "b" recipe_name: "window" }
+                                   arms { name: "c" recipe_name: "window" })"});
+  const auto expose = [&](int from, int to) {
+    for (int i = from; i < to; ++i) experiments->Choose(absl::StrCat("unit-", i), "r");
+    std::this_thread::sleep_for(std::chrono::milliseconds(350));  // some checks
+  };
+  expose(0, 3000);
+  now_ += 1000;
+  ASSERT_TRUE(experiments->Stop("three", "c").ok());
+  now_ += 1000;
+  expose(3000, 9000);
+  v1::GetReportRequest request;
+  request.set_experiment_id("three");
+  const auto report = experiments->GetReport(request);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_FALSE(report->sample_ratio_check().mismatch());
+  EXPECT_GT(report->arms(0).units(), 2500u);
+}
+
+// A revision that leaves and comes back counts nothing twice, nor what ended while it was away.
+TEST_F(ExperimentsTest, ARevisionComesBackAsItWas) {
+  const auto experiments = Open();
+  Configure(experiments.get(), {kExperiment});
+  std::vector<ExperimentTag> tags;
+  for (int i = 0; i < 300; ++i) {
+    tags.push_back(*experiments->Choose(absl::StrCat("unit-", i), absl::StrCat("r", i)).tag);
+  }
+  RequestRecord failed = Finished();
+  failed.status = absl::InternalError("broke");
+  for (size_t i = 0; i < tags.size(); ++i) {
+    if (i == 150) Configure(experiments.get(), {});
+    // All of one arm fail: a breach, if all are counted once.
+    const bool fails = tags[i].arm_name() == "small" && i % 8 == 0;
+    experiments->OnRequestEnd(&tags[i], fails ? failed : Finished());
+  }
+  Configure(experiments.get(), {kExperiment});
+  v1::GetReportRequest request;
+  request.set_experiment_id("chat");
+  const auto report = experiments->GetReport(request);
+  ASSERT_TRUE(report.ok()) << report.status();
+  uint64_t units = 0;
+  for (const v1::ArmReport& arm : report->arms()) units += arm.units();
+  EXPECT_EQ(units, 300u);
+  uint64_t ended = 0;
+  for (const v1::ArmReport& arm : report->arms()) {
+    for (const v1::MetricEstimate& metric : arm.metrics()) {
+      if (metric.metric() == "error_rate" && !metric.triggered_only()) ended += metric.requests();
+    }
+  }
+  EXPECT_EQ(ended, 300u);
 }
 
 TEST_F(ExperimentsTest, TheReportHasWhatWasRecorded) {

@@ -55,6 +55,9 @@ TEST(Guardrails, StopHarmAndHardlyEverWhatDoesNone) {
   EXPECT_LE(Stops(set, 200, 0.1, 0.1), 4) << "1 % is what is allowed";
   EXPECT_EQ(Stops(set, 50, 0.1, 0.25), 50);
   EXPECT_EQ(Stops(set, 50, 0.25, 0.1), 0) << "a gain is no harm";
+  EXPECT_LE(Stops(set, 200, 0.02, 0.02), 4);
+  EXPECT_EQ(Stops(set, 50, 0, 0.3), 50) << "a control that never fails has no ones";
+  EXPECT_EQ(Stops(set, 50, 0.1, 1), 50) << "an arm that always does has no zeros";
 }
 
 TEST(Guardrails, AllowTheHarmThatTheyAreToldTo) {
@@ -77,6 +80,10 @@ TEST(Guardrails, JudgeNothingBeforeThereAreUnitsEnough) {
   const ActiveExperiment& experiment = set.experiments()[0];
   EXPECT_TRUE(FindGuardrailBreaches(experiment, totals, {99, 1000}).empty());
   EXPECT_TRUE(FindGuardrailBreaches(experiment, totals, {1000, 99}).empty());
+  std::map<SumKey, Sum> few;
+  few[{1, 0, kErrorRate, false, 0, 1}] = few[{1, 0, kErrorRate, false, 0, 2}] = {60, 0};
+  few[{1, 1, kErrorRate, false, 0, 1}] = few[{1, 1, kErrorRate, false, 0, 2}] = {60, 12};
+  EXPECT_TRUE(FindGuardrailBreaches(experiment, few, {1000, 1000}).empty()) << "24 ones";
   const auto breaches = FindGuardrailBreaches(experiment, totals, {100, 100});
   ASSERT_EQ(breaches.size(), 1u);
   EXPECT_EQ(breaches[0].arm, 1);
