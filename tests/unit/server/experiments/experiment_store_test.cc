@@ -250,10 +250,13 @@ TEST(ExperimentStoreFileTest, FileSystemsOfSeveralHostsAreRefused) {
 }
 
 // While it lives no file can be made in the folder, by root neither: this thread's accesses are
-// nobody's then (setfsuid).
+// nobody's then (setfsuid). Everybody may read, whatever the umask.
 class NobodyWrites {
  public:
   explicit NobodyWrites(const std::string& folder) : folder_(folder) {
+    for (const auto& file : std::filesystem::directory_iterator(folder_)) {
+      SWAA_CHECK_EQ(chmod(file.path().c_str(), 0444), 0);
+    }
     SWAA_CHECK_EQ(chmod(folder_.c_str(), 0555), 0);
     if (geteuid() == 0) setfsuid(65534);
   }
