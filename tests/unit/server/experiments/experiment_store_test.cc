@@ -11,9 +11,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/capability.h>
 #include <linux/magic.h>
-#include <sys/fsuid.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "tests/unit/server/experiments/storage_testing.h"
 
@@ -249,24 +250,26 @@ TEST(ExperimentStoreFileTest, FileSystemsOfSeveralHostsAreRefused) {
   }
 }
 
-// While it lives no file can be made in the folder, by root neither: this thread's accesses are
-// nobody's then (setfsuid). Everybody may read, whatever the umask.
+// While it lives no file can be made in the folder, by root neither: this thread's power to pass
+// over permissions is put aside.
 class NobodyWrites {
  public:
   explicit NobodyWrites(const std::string& folder) : folder_(folder) {
-    for (const auto& file : std::filesystem::directory_iterator(folder_)) {
-      SWAA_CHECK_EQ(chmod(file.path().c_str(), 0444), 0);
-    }
     SWAA_CHECK_EQ(chmod(folder_.c_str(), 0555), 0);
-    if (geteuid() == 0) setfsuid(65534);
+    SWAA_CHECK_EQ(syscall(SYS_capget, &header_, before_), 0);
+    std::array<__user_cap_data_struct, 2> less = {before_[0], before_[1]};
+    less[0].effective &= ~(1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH);
+    SWAA_CHECK_EQ(syscall(SYS_capset, &header_, less.data()), 0);
   }
   ~NobodyWrites() {
-    setfsuid(geteuid());
+    syscall(SYS_capset, &header_, before_);
     chmod(folder_.c_str(), 0700);
   }
 
  private:
   const std::string folder_;
+  __user_cap_header_struct header_ = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct before_[2] = {};
 };
 
 // As of a backup: no file may be made beside it, as a reader of a write-ahead log would.
