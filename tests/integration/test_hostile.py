@@ -249,7 +249,8 @@ def test_no_line_of_the_log_is_forged():
                 assert not re.match(r"\S+ \S+ info request id=FAKE", line), line
 
 
-def test_refusals_do_not_fill_the_log(attacked):
+def test_refusals_do_not_fill_the_log():
+    attacked = Server("--kv-cache-bytes", "64MiB")  # nobody was refused there yet
     size = len(attacked.log())
     channel = attacked.new_channel()
     stub = harness.inference_grpc.InferenceServiceStub(channel)
@@ -270,6 +271,7 @@ def test_refusals_do_not_fill_the_log(attacked):
     time.sleep(0.2)  # for the next line
     refused(attacked.inference, message)
     assert re.search(r"refused requests: \d+ lines were left out", attacked.log())
+    assert attacked.stop() == 0, attacked.log()
 
 
 def test_metrics_are_answered_beside_silent_connections(attacked):
