@@ -54,12 +54,16 @@ class ExperimentServer(harness.Server):
         staged.rename(self.config)
 
     def reload(self):
+        """Waits until the configuration was read again, well or not."""
         before = self.log().count("SIGHUP")
         self.process.send_signal(signal.SIGHUP)
         until = time.monotonic() + 20
-        while not any(word in self.log().split("SIGHUP")[-1] for word in ("recipes are now", "stays")) \
-                or self.log().count("SIGHUP") == before:
-            assert time.monotonic() < until, self.log()
+        while True:
+            log = self.log()
+            said = log.split("SIGHUP")[-1]
+            if log.count("SIGHUP") > before and ("recipes are now" in said or "stays" in said):
+                return
+            assert time.monotonic() < until, log
             time.sleep(0.02)
 
     def ask(self, unit, metadata=(), **fields):
