@@ -19,6 +19,7 @@
 #include "server/experiments/report.h"
 #include "server/experiments/report_html.h"
 #include "server/experiments/report_text.h"
+#include "server/experiments/report_words.h"
 #include "server/experiments/storage/experiment_file.h"
 #include "server/experiments/storage/merge.h"
 #include "swaa/v1/experiment_service.grpc.pb.h"
@@ -48,21 +49,6 @@ std::vector<std::string>& DataFiles() {
   return *kFiles;
 }
 
-std::string StateText(v1::ExperimentState state) {
-  switch (state) {
-    case v1::EXPERIMENT_STATE_SCHEDULED:
-      return "scheduled";
-    case v1::EXPERIMENT_STATE_RUNNING:
-      return "running";
-    case v1::EXPERIMENT_STATE_STOPPED:
-      return "stopped";
-    case v1::EXPERIMENT_STATE_ENDED:
-      return "ended";
-    default:
-      return "in an unknown state";
-  }
-}
-
 std::string TimeText(const google::protobuf::Timestamp& time) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", absl::FromUnixSeconds(time.seconds()),
                           absl::UTCTimeZone());
@@ -71,7 +57,7 @@ std::string TimeText(const google::protobuf::Timestamp& time) {
 void PrintStatus(const v1::ExperimentStatus& status) {
   const v1::Experiment& experiment = status.experiment();
   std::printf("%s: %s, revision %016llx\n", experiment.id().c_str(),
-              StateText(status.state()).c_str(),
+              server::StateInWords(status.state()).c_str(),
               static_cast<unsigned long long>(status.revision()));
   for (const v1::ExperimentArm& arm : experiment.arms()) {
     std::printf("    %-16s recipe %s, weight %u%s\n", arm.name().c_str(), arm.recipe_name().c_str(),

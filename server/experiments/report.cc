@@ -18,13 +18,12 @@
 #include "server/experiments/report_parts.h"
 #include "server/experiments/statistics/quantile_sketch.h"
 #include "server/experiments/statistics/sample_ratio.h"
+#include "server/observation/prompt_class.h"
 
 namespace swaa::server {
 namespace {
 
 constexpr double kQuantiles[] = {0.5, 0.9, 0.95, 0.99};
-constexpr const char* kClassNames[kPromptClasses] = {"le_2k", "le_8k", "le_32k", "le_128k",
-                                                     "gt_128k"};
 constexpr int kAllClasses = -1;
 // More units in several arms than this, and arms are no longer what they are called.
 constexpr double kMaxShareInSeveralArms = 0.01;
@@ -128,7 +127,7 @@ void AddLatencies(const ReportInput& input, int32_t arm, v1::ArmReport* report) 
         const QuantileEstimate estimate = sketch.Quantile(quantile);
         v1::LatencyQuantile& out = *report->add_latencies();
         out.set_metric(metric);
-        if (prompt_class != kAllClasses) out.set_prompt_len(kClassNames[prompt_class]);
+        if (prompt_class != kAllClasses) out.set_prompt_len(kPromptClassNames[prompt_class]);
         out.set_quantile(quantile);
         out.set_requests(static_cast<uint64_t>(estimate.count));
         if (!estimate.enough) continue;

@@ -72,11 +72,7 @@ void AddLatencies(const RequestRecord& record, Values* values) {
 
 }  // namespace
 
-int32_t PromptClassIndex(int64_t prompt_tokens) {
-  constexpr int64_t kEdges[kPromptClasses - 1] = {2048, 8192, 32768, 131072};
-  return static_cast<int32_t>(
-      std::lower_bound(std::begin(kEdges), std::end(kEdges), prompt_tokens) - std::begin(kEdges));
-}
+static_assert(kPromptClassNames.size() == kPromptClasses);
 
 void RequestRecorder::Load(const std::set<uint64_t>& revisions, const ExperimentData& data) {
   std::lock_guard lock(mutex_);

@@ -15,13 +15,11 @@
 #include "engine/generation.h"
 #include "server/experiments/experiment_data.h"
 #include "server/experiments/experiment_tag.h"
+#include "server/observation/prompt_class.h"
 #include "server/observation/request_log.h"
 #include "swaa/v1/experiment.pb.h"
 
 namespace swaa::server {
-
-// Where a prompt's length falls, as PromptLengthClass names it: [0, kPromptClasses).
-int32_t PromptClassIndex(int64_t prompt_tokens);
 
 // Of two recipes on one finished request, each computed alone (metric_names.h says what of).
 struct ShadowComparison {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "server/generate/errors.h"
+#include "server/observation/prompt_class.h"
 
 namespace swaa::server {
 namespace {
@@ -63,11 +64,7 @@ std::string LayerList(const std::vector<bool>& layers) {
 }  // namespace
 
 std::string PromptLengthClass(int64_t prompt_tokens) {
-  if (prompt_tokens <= 2048) return "le_2k";
-  if (prompt_tokens <= 8192) return "le_8k";
-  if (prompt_tokens <= 32768) return "le_32k";
-  if (prompt_tokens <= 131072) return "le_128k";
-  return "gt_128k";
+  return kPromptClassNames[PromptClassIndex(prompt_tokens)];
 }
 
 Metrics::Metrics(const RecipeCatalog& recipes, const std::string& version,
