@@ -240,8 +240,8 @@ def test_a_seed_repeats_and_another_differs(stub):
 
 
 def test_a_seed_holds_in_company():
-    """In bf16, where other company rounds otherwise: a draw is as steady as a greedy token."""
-    server = Server("--kv-cache-bytes", "128MiB")
+    """In f32, where company changes no logit; unit tests say how rarely rounding changes a draw."""
+    server = Server("--kv-cache-bytes", "128MiB", "--dtype", "f32")
     prompts = ["Once upon a time", "The best way to learn is", "My favourite animal is the",
                "Yesterday in the city of"]
 
@@ -257,14 +257,13 @@ def test_a_seed_holds_in_company():
             answer.take(response)
         return answer.ids
 
-    equal, seen = 0, set()
+    seen = set()
     for prompt in prompts:
         alone = [ids(start(prompt, seed, f"alone {seed}")) for seed in range(8)]
         company = [start(prompt, seed, f"company {seed}") for seed in range(8)]
-        equal += sum(ids(call) == one for call, one in zip(company, alone))
+        assert [ids(call) for call in company] == alone
         seen |= {tuple(one) for one in alone}
     assert len(seen) == 32, "seeds make no difference"
-    assert equal >= 30, f"{equal} of 32"
     assert server.stop() == 0, server.log()
 
 
