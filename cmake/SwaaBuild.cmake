@@ -49,19 +49,34 @@ add_custom_target(swaa_unit_tests)
 # Those of them that the thread sanitizer runs.
 add_custom_target(swaa_thread_tests)
 
-# swaa_test(NAME SOURCES ... DEPENDS ... [LABELS ...]): a GoogleTest executable that ctest runs as one
-# test. It runs in the source root, so that tests reach tests/data by a relative path. A test without
-# the label integration or parity is a unit test. The label threads: also for the thread sanitizer,
-# which reports false races where a library that is not instrumented locks or starts threads: neither
-# locks of abseil, nor calls of gRPC, nor OpenMP may be in the test.
+# What one entry of ctest has in common with all others of GoogleTest.
+function(swaa_add_test name executable labels)
+  add_test(NAME ${name} COMMAND ${executable} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT 600)
+endfunction()
+
+# swaa_test(NAME SOURCES ... DEPENDS ... [LABELS ...] [SHARDS n]): a GoogleTest executable that ctest
+# runs as one test, or a long one as n tests side by side, NAME_1 to NAME_n. It runs in the source root,
+# so that tests reach tests/data by a relative path. A test without the label integration or parity is
+# a unit test. The label threads: also for the thread sanitizer, which reports false races where a
+# library that is not instrumented locks or starts threads: neither locks of abseil, nor calls of gRPC,
+# nor OpenMP may be in the test.
 function(swaa_test name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "" "SHARDS" "SOURCES;DEPENDS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} GTest::gmock GTest::gtest_main)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
-  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600)
+  if(ARG_SHARDS)
+    foreach(shard RANGE 1 ${ARG_SHARDS})
+      math(EXPR index "${shard} - 1")
+      swaa_add_test(${name}_${shard} ${name} "${ARG_LABELS}")
+      set_property(TEST ${name}_${shard} PROPERTY
+        ENVIRONMENT GTEST_TOTAL_SHARDS=${ARG_SHARDS} GTEST_SHARD_INDEX=${index})
+    endforeach()
+  else()
+    swaa_add_test(${name} ${name} "${ARG_LABELS}")
+  endif()
   if(NOT ARG_LABELS MATCHES "integration|parity")
     add_dependencies(swaa_unit_tests ${name})
   endif()
