@@ -46,7 +46,7 @@ Scheduler::CommittedStep Scheduler::Commit(StepResult result, SteadyTime now) {
                           .shadow = !step.rows.empty() && step.rows.front().request->shadow()};
   for (const SubmittedRows& rows : step.rows) --rows.request->rows_in_flight;
   if (result.status.ok()) {
-    committed.attributed_seconds = BookTime(step, result.seconds, now);
+    committed.attributed_seconds = BookTime(step, result.seconds);
     CommitRows(std::move(step), std::move(result.tokens), now);
   } else {
     FailStep(step, result.status, now);
@@ -68,7 +68,7 @@ void Scheduler::Settle(uint64_t step) {
 
 // Returns what was attributed to requests. A shadow's steps, which are its alone, say nothing of
 // steps that are shared.
-double Scheduler::BookTime(const SubmittedStep& step, double seconds, SteadyTime now) {
+double Scheduler::BookTime(const SubmittedStep& step, double seconds) {
   const StepWork work = step.Work();
   double attributed = 0;
   const RequestState* last = nullptr;
@@ -85,7 +85,7 @@ double Scheduler::BookTime(const SubmittedStep& step, double seconds, SteadyTime
     cost.full_attention_device_seconds += *step_time_model_.Cost(work, rows.full_attention);
     attributed += *own + recomputed;
   }
-  if (!step.rows.front().request->shadow()) step_time_model_.Observe(work, seconds, now);
+  if (!step.rows.front().request->shadow()) step_time_model_.Observe(work, seconds);
   return attributed;
 }
 

@@ -130,7 +130,7 @@ class Scheduler {
 
   // commit.cc: what a result means.
   void Settle(uint64_t step);
-  double BookTime(const SubmittedStep& step, double seconds, SteadyTime now);
+  double BookTime(const SubmittedStep& step, double seconds);
   void FailStep(const SubmittedStep& step, const absl::Status& status, SteadyTime now);
   void CommitRows(SubmittedStep step, std::vector<ScoredToken> tokens, SteadyTime now);
   void Tell(const Request& request, RequestProgress progress, SteadyTime now);

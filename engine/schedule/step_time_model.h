@@ -8,8 +8,6 @@
 #include <cstdint>
 #include <optional>
 
-#include "engine/generation.h"
-
 namespace swaa {
 
 // What a step did, or what it did for one request. Keys are (query, key) pairs over all layers.
@@ -31,12 +29,13 @@ struct StepWork {
 // seconds = b0 + b1 prefill_tokens + b2 decode_tokens + b3 prefill_keys + b4 decode_keys, all b >=
 // 0, for steps that only prefill, only decode, and do both, each with coefficients of its own.
 // Fitted by non-negative least squares over all steps, older ones counting less (half after 10,000
-// steps of the kind); the first time after 32 steps, then whenever the steps have doubled and each
-// minute. Not thread-safe.
+// steps of the kind); the first time after 32 steps, then every 16, and after each step that
+// was foreseen badly: what short prompts taught says little of the first long ones. Not
+// thread-safe.
 class StepTimeModel {
  public:
   // Takes a step into account, in constant time but for the fits (some microseconds).
-  void Observe(const StepWork& step, double seconds, SteadyTime now);
+  void Observe(const StepWork& step, double seconds);
 
   // Seconds that `part` of the step costs by itself, without b0. Absent until the steps of the
   // step's kind were fitted.
@@ -59,8 +58,6 @@ class StepTimeModel {
     std::array<Vector, kTerms> products{};  // sum of x xT
     Vector targets{};                       // sum of x seconds
     int64_t steps = 0;
-    int64_t steps_at_fit = 0;
-    SteadyTime fitted_at;
     std::optional<Vector> coefficients;
   };
 

@@ -11,8 +11,6 @@
 namespace swaa {
 namespace {
 
-using Clock = SteadyTime;
-
 struct Costs {
   double overhead = 0.004;
   double prefill_token = 3e-6;
@@ -52,7 +50,6 @@ TEST(StepTimeModel, FindsWhatMadeTheTime) {
   std::normal_distribution<double> noise(1, 0.03);
   const Costs costs;
   StepTimeModel model;
-  SteadyTime now{};
   double durations = 0;
   double attributed = 0;
   for (int i = 0; i < 6000; ++i) {
@@ -62,7 +59,7 @@ TEST(StepTimeModel, FindsWhatMadeTheTime) {
       durations += seconds;
       attributed += *model.Cost(step, step) + costs.overhead;
     }
-    model.Observe(step, seconds, now += std::chrono::milliseconds(50));
+    model.Observe(step, seconds);
   }
   EXPECT_NEAR(attributed / durations, 1, 0.01);
   const StepTimeModel::Quality quality = model.quality();
@@ -83,9 +80,9 @@ TEST(StepTimeModel, FindsWhatMadeTheTime) {
 TEST(StepTimeModel, KnowsNothingOfStepsThatItHasNotSeen) {
   StepTimeModel model;
   const StepWork decode{.decode_tokens = 1, .decode_keys = 100};
-  for (int i = 0; i < 31; ++i) model.Observe(decode, 0.01, {});
+  for (int i = 0; i < 31; ++i) model.Observe(decode, 0.01);
   EXPECT_FALSE(model.Cost(decode, decode).has_value());
-  model.Observe(decode, 0.01, {});
+  model.Observe(decode, 0.01);
   ASSERT_TRUE(model.Cost(decode, decode).has_value());
   // Steps that are all alike tell no overhead apart.
   EXPECT_NEAR(*model.Cost(decode, decode), 0.01, 1e-9);
@@ -102,10 +99,33 @@ TEST(StepTimeModel, HasNoNegativeCosts) {
   for (int i = 0; i < 400; ++i) {
     const StepWork step = RandomStep(&random, 2);
     const double keys = static_cast<double>(step.prefill_keys) * 1e-12;
-    model.Observe(step, std::max(1e-4, 0.02 - keys), {});
+    model.Observe(step, std::max(1e-4, 0.02 - keys));
   }
   const StepWork step = RandomStep(&random, 2);
   EXPECT_EQ(*model.Cost(step, {.prefill_keys = 1'000'000'000}), 0);
+}
+
+// Noise in a narrow range of work makes slopes that are far off where the work is ten times as
+// much.
+TEST(StepTimeModel, LearnsLongPromptsSoonAfterShortOnes) {
+  const uint32_t seed = testing::Seed();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  std::normal_distribution<double> noise(1, 0.05);
+  const Costs costs;
+  StepTimeModel model;
+  const auto run = [&](int steps, int64_t least_keys) {
+    for (int i = 0; i < steps; ++i) {
+      StepWork step{.decode_tokens = 1 + static_cast<int64_t>(random() % 8)};
+      step.decode_keys = step.decode_tokens * (least_keys + static_cast<int64_t>(random() % 1000));
+      model.Observe(step, (costs.overhead + costs.Of(step)) * noise(random));
+    }
+  };
+  run(2000, 0);
+  run(8, 2'000'000);
+  const StepWork step{.decode_tokens = 4, .decode_keys = 8'000'000};
+  EXPECT_NEAR((*model.Cost(step, step) + costs.overhead) / (costs.Of(step) + costs.overhead), 1,
+              0.1);
 }
 
 TEST(StepTimeModel, FollowsADeviceThatChanges) {
@@ -113,12 +133,11 @@ TEST(StepTimeModel, FollowsADeviceThatChanges) {
   SCOPED_TRACE(seed);
   std::mt19937 random(seed);
   StepTimeModel model;
-  SteadyTime now{};
   Costs costs;
   const auto run = [&](int steps) {
     for (int i = 0; i < steps; ++i) {
       const StepWork step = RandomStep(&random, 0);
-      model.Observe(step, costs.overhead + costs.Of(step), now += std::chrono::milliseconds(50));
+      model.Observe(step, costs.overhead + costs.Of(step));
     }
   };
   run(2000);
