@@ -8,6 +8,7 @@
 #ifndef SWAA_SERVER_EXPERIMENTS_EXPERIMENT_DATA_H_
 #define SWAA_SERVER_EXPERIMENTS_EXPERIMENT_DATA_H_
 
+#include <array>
 #include <compare>
 #include <cstdint>
 #include <limits>
@@ -21,6 +22,18 @@ namespace swaa::server {
 inline constexpr int kUnitGroups = 256;   // of sums: unit hash >> 56
 inline constexpr int kSketchGroups = 64;  // of sketches: a sum's group / 4
 inline constexpr int kPromptClasses = 5;  // le_2k, le_8k, le_32k, le_128k, gt_128k
+inline constexpr int kUnitAges = 3;       // of a unit at a request: UnitAgeIndex
+inline constexpr std::array<const char*, kUnitAges> kUnitAgeNames = {"first_day", "first_week",
+                                                                     "later"};
+
+inline constexpr int64_t kMillisecondsPerDay = 86400000;
+
+// How long a unit has had its arm: less than a day, less than a week, longer. What is new may
+// please or annoy for no other reason; what is left after a week is the effect.
+inline int32_t UnitAgeIndex(int64_t first_ms, int64_t now_ms) {
+  const int64_t days = (now_ms - first_ms) / kMillisecondsPerDay;
+  return days < 1 ? 0 : days < 7 ? 1 : 2;
+}
 
 // The sum of a metric's values over requests: logarithms of them with METRIC_SCALE_LOG_MEAN.
 struct SumKey {
@@ -29,7 +42,8 @@ struct SumKey {
   std::string metric;
   bool triggered = false;  // the unit's first triggered request, and all later ones
   int32_t prompt_class = 0;
-  int32_t group = 0;  // [0, kUnitGroups)
+  int32_t group = 0;     // [0, kUnitGroups)
+  int32_t unit_age = 0;  // [0, kUnitAges)
   auto operator<=>(const SumKey&) const = default;
 };
 struct Sum {
@@ -110,6 +124,7 @@ struct OutcomeScope {
   int64_t end_ms = 0;  // when the request ended
   bool triggered = false;
   int32_t prompt_class = 0;
+  int32_t unit_age = 0;
 };
 struct OutcomeRecord {
   double value = 0;

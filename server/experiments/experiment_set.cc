@@ -54,8 +54,8 @@ std::vector<BucketRange> RangesOf(const v1::Experiment& experiment) {
   return ArmRanges(weights, experiment.coverage());
 }
 
-uint64_t LoweredRevision(uint64_t content_hash, uint32_t coverage) {
-  return Fmix64(Fnv1a64(absl::StrCat("coverage ", coverage), content_hash));
+uint64_t LoweredRevision(uint64_t revision, uint32_t coverage) {
+  return Fmix64(Fnv1a64(absl::StrCat("coverage ", coverage), revision));
 }
 
 uint64_t RevisionOf(const ExperimentDefinition& definition, const KnownRevision* known) {
@@ -64,7 +64,7 @@ uint64_t RevisionOf(const ExperimentDefinition& definition, const KnownRevision*
     return definition.content_hash;
   }
   if (coverage >= known->coverage) return known->revision;
-  return LoweredRevision(definition.content_hash, coverage);
+  return LoweredRevision(known->revision, coverage);
 }
 
 }  // namespace

@@ -80,8 +80,8 @@ class ExperimentSet {
   //
   // The revision is the definition's content hash. Coverage is in no hash, as raising it keeps what
   // is measured: with the same content as `known`, a coverage not below its keeps its revision, and
-  // a lower one gives another, made of content and coverage. A replica that has not known the
-  // higher coverage cannot tell, so lower it on all of them, or take another salt.
+  // a lower one gives another, made of the one before and the coverage. A replica that has not
+  // known the higher coverage cannot tell, so lower it on all of them, or take another salt.
   static absl::StatusOr<ExperimentSet> Create(
       const google::protobuf::RepeatedPtrField<v1::Experiment>& experiments,
       const RecipeView& recipes, int64_t now_ms, const KnownRevisions& known = {});

@@ -34,7 +34,7 @@ MetricTable::MetricTable(const ExperimentData& data, uint64_t revision,
       units_before_stops_(units_.size()) {
   for (const auto& [key, sum] : data.observations.sums) {
     if (key.revision != revision || !IsValidGroup(key.group)) continue;
-    At(key.arm, key.metric, key.triggered)[static_cast<size_t>(key.group)] += sum;
+    At(key.arm, key.metric, key.triggered, key.unit_age, key.group) += sum;
   }
   AddOutcomes(data, revision, experiment);
   AddUnits(data, revision);
@@ -45,10 +45,11 @@ MetricTable::MetricTable(const ExperimentData& data, uint64_t revision,
   }
 }
 
-std::vector<Sum>& MetricTable::At(int32_t arm, const std::string& metric, bool triggered) {
-  auto& by_trigger = sums_[{arm, metric}];
-  for (std::vector<Sum>& groups : by_trigger) groups.resize(kUnitGroups);
-  return by_trigger[triggered ? 1 : 0];
+Sum& MetricTable::At(int32_t arm, const std::string& metric, bool triggered, int32_t unit_age,
+                     int32_t group) {
+  std::vector<Sum>& groups = sums_[{arm, metric}][triggered][static_cast<size_t>(unit_age)];
+  groups.resize(kUnitGroups);
+  return groups[static_cast<size_t>(group)];
 }
 
 void MetricTable::AddOutcomes(const ExperimentData& data, uint64_t revision,
@@ -66,7 +67,7 @@ void MetricTable::AddOutcomes(const ExperimentData& data, uint64_t revision,
     }
     const bool logarithmic = scale->second == v1::METRIC_SCALE_LOG_MEAN;
     if (logarithmic && outcome.value <= 0) continue;
-    At(scope.arm, key.metric, scope.triggered)[static_cast<size_t>(scope.group)] +=
+    At(scope.arm, key.metric, scope.triggered, scope.unit_age, scope.group) +=
         {1, logarithmic ? std::log(outcome.value) : outcome.value};
   }
 }
@@ -104,15 +105,20 @@ void MetricTable::AddPairs(const ExperimentData& data, uint64_t revision, int32_
   }
 }
 
-std::vector<Sum> MetricTable::Groups(int32_t arm, const std::string& metric,
-                                     Population population) const {
+std::vector<Sum> MetricTable::Groups(int32_t arm, const std::string& metric, Population population,
+                                     std::optional<int32_t> unit_age) const {
   std::vector<Sum> groups(kUnitGroups);
   const auto found = sums_.find({arm, metric});
   if (found == sums_.end()) return groups;
-  for (size_t group = 0; group < groups.size(); ++group) {
-    if (population != Population::kTriggered) groups[group] += found->second[0][group];
-    if (population != Population::kUntriggered) groups[group] += found->second[1][group];
-  }
+  const auto add = [&](const std::array<std::vector<Sum>, kUnitAges>& by_age) {
+    for (int32_t age = 0; age < kUnitAges; ++age) {
+      if (unit_age.has_value() && age != *unit_age) continue;
+      const std::vector<Sum>& more = by_age[static_cast<size_t>(age)];
+      for (size_t group = 0; group < more.size(); ++group) groups[group] += more[group];
+    }
+  };
+  if (population != Population::kTriggered) add(found->second[0]);
+  if (population != Population::kUntriggered) add(found->second[1]);
   return groups;
 }
 

@@ -29,8 +29,9 @@ class MetricTable {
   MetricTable(const ExperimentData& data, uint64_t revision, const v1::Experiment& experiment,
               int64_t now_ms);
 
-  // [kUnitGroups]
-  std::vector<Sum> Groups(int32_t arm, const std::string& metric, Population population) const;
+  // [kUnitGroups]; absent `unit_age`: of units of every age.
+  std::vector<Sum> Groups(int32_t arm, const std::string& metric, Population population,
+                          std::optional<int32_t> unit_age = std::nullopt) const;
   Sum Total(int32_t arm, const std::string& metric, Population population) const;
   RatioEstimate Estimate(int32_t arm, const std::string& metric, Population population) const;
 
@@ -51,9 +52,10 @@ class MetricTable {
   void AddOutcomes(const ExperimentData& data, uint64_t revision, const v1::Experiment& experiment);
   void AddUnits(const ExperimentData& data, uint64_t revision);
   void AddPairs(const ExperimentData& data, uint64_t revision, int32_t control, int64_t pairs_over);
-  std::vector<Sum>& At(int32_t arm, const std::string& metric, bool triggered);
+  Sum& At(int32_t arm, const std::string& metric, bool triggered, int32_t unit_age, int32_t group);
 
-  std::map<Key, std::array<std::vector<Sum>, 2>> sums_;  // by triggered, group
+  // By triggered, unit's age, group; empty where nothing was seen.
+  std::map<Key, std::array<std::array<std::vector<Sum>, kUnitAges>, 2>> sums_;
   std::vector<int64_t> units_;
   std::vector<int64_t> triggered_units_;
   std::vector<uint64_t> units_before_stops_;

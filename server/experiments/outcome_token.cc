@@ -11,11 +11,11 @@
 namespace swaa::server {
 namespace {
 
-constexpr uint64_t kVersion = 1;
+constexpr uint64_t kVersion = 2;
 constexpr size_t kMacBytes = 16;
 constexpr size_t kScopeBytes = kOutcomeTokenBytes - kMacBytes;
 constexpr int32_t kMaxArms = 1 << 16;
-constexpr int32_t kMaxPromptClasses = 1 << 7;
+constexpr int32_t kMaxPromptClasses = 1 << 5;
 
 void Put(uint64_t value, int bytes, std::string* out) {
   for (int i = bytes - 1; i >= 0; --i) out->push_back(static_cast<char>(value >> (8 * i)));
@@ -38,9 +38,10 @@ OutcomeScope TakeScope(std::string_view bytes) {
   scope.revision = Take(8, &bytes);
   scope.arm = static_cast<int32_t>(Take(2, &bytes));
   scope.group = static_cast<int32_t>(Take(1, &bytes));
-  const uint64_t flags = Take(1, &bytes);
-  scope.triggered = (flags & 1) != 0;
-  scope.prompt_class = static_cast<int32_t>(flags >> 1);
+  const uint64_t kinds = Take(1, &bytes);
+  scope.triggered = (kinds & 1) != 0;
+  scope.unit_age = static_cast<int32_t>(kinds >> 1 & 3);
+  scope.prompt_class = static_cast<int32_t>(kinds >> 3);
   scope.unit_key = Take(8, &bytes);
   scope.end_ms = static_cast<int64_t>(Take(6, &bytes));
   return scope;
@@ -63,6 +64,7 @@ std::string MakeOutcomeToken(const ExperimentKey& key, std::string_view request_
   SWAA_CHECK(scope.group >= 0 && scope.group < kUnitGroups) << scope.group;
   SWAA_CHECK(scope.prompt_class >= 0 && scope.prompt_class < kMaxPromptClasses)
       << scope.prompt_class;
+  SWAA_CHECK(scope.unit_age >= 0 && scope.unit_age < kUnitAges) << scope.unit_age;
   SWAA_CHECK(scope.end_ms >= 0 && scope.end_ms < int64_t{1} << 48) << scope.end_ms;
   std::string token;
   token.reserve(kOutcomeTokenBytes);
@@ -71,7 +73,8 @@ std::string MakeOutcomeToken(const ExperimentKey& key, std::string_view request_
   Put(scope.revision, 8, &token);
   Put(static_cast<uint64_t>(scope.arm), 2, &token);
   Put(static_cast<uint64_t>(scope.group), 1, &token);
-  Put(static_cast<uint64_t>(scope.prompt_class) << 1 | (scope.triggered ? 1 : 0), 1, &token);
+  Put(static_cast<uint64_t>(scope.prompt_class << 3 | scope.unit_age << 1 | scope.triggered), 1,
+      &token);
   Put(scope.unit_key, 8, &token);
   Put(static_cast<uint64_t>(scope.end_ms), 6, &token);
   const HmacSha256 mac = Mac(key, token, request_id);

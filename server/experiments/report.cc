@@ -213,6 +213,7 @@ absl::StatusOr<v1::GetReportResponse> MakeReport(const ExperimentData& data, uin
   const bool trusted = CheckSampleRatio(input, report.mutable_sample_ratio_check());
   for (int32_t arm = 0; arm < stored.experiment.arms_size(); ++arm) AddArm(input, arm, &report);
   AddComparisons(input, trusted, &report);
+  AddEffectsByUnitAge(input, &report);
   AddSpeedups(input, &report);
   AddShadowAgreements(input, &report);
   for (const std::string& instance : data.instance_ids) report.add_instance_ids(instance);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -110,19 +111,33 @@ Alphas AlphasOf(const ReportInput& input, int populations) {
           .information = alpha};
 }
 
-v1::Comparison Compare(const ReportInput& input, const v1::ExperimentMetric& metric, int32_t arm,
-                       Population population, const Alphas& alphas, bool trusted) {
+// The effect with its interval and p-value; the verdict is left open.
+v1::Comparison Described(const ReportInput& input, const v1::ExperimentMetric& metric, int32_t arm,
+                         const EffectEstimate& estimate, double half_width, double alpha) {
   v1::Comparison comparison;
   comparison.set_metric(metric.name());
   comparison.set_arm(input.ArmName(arm));
   comparison.set_role(metric.role());
   comparison.set_scale(metric.scale());
-  comparison.set_triggered_only(population == Population::kTriggered);
-  const bool judged = IsJudged(input, metric);
-  const double alpha = alphas.Of(metric, judged);
   comparison.set_alpha(alpha);
+  const auto on_scale = [&](double effect) {
+    return metric.scale() == v1::METRIC_SCALE_LOG_MEAN ? std::exp(effect) : effect;
+  };
+  comparison.set_effect(on_scale(estimate.effect));
+  comparison.set_lower(on_scale(estimate.effect - half_width));
+  comparison.set_upper(on_scale(estimate.effect + half_width));
+  comparison.set_p_value(half_width == kInfinity
+                             ? 1
+                             : AlwaysValidPValue(estimate.effect, estimate.standard_error,
+                                                 metric.minimum_detectable_effect()));
+  comparison.set_adjusted_p_value(comparison.p_value());
+  return comparison;
+}
 
+v1::Comparison Compare(const ReportInput& input, const v1::ExperimentMetric& metric, int32_t arm,
+                       Population population, const Alphas& alphas, bool trusted) {
   const Evidence evidence = EvidenceOf(input, metric, arm, population);
+  const double alpha = alphas.Of(metric, IsJudged(input, metric));
   const double error = evidence.estimate.standard_error;
   const double tau = metric.minimum_detectable_effect();
   double half_width = kInfinity;
@@ -131,15 +146,8 @@ v1::Comparison Compare(const ReportInput& input, const v1::ExperimentMetric& met
                      ? OneSidedMargin(error, tau, alpha)
                      : AlwaysValidHalfWidth(error, tau, alpha);
   }
-  const auto on_scale = [&](double effect) {
-    return metric.scale() == v1::METRIC_SCALE_LOG_MEAN ? std::exp(effect) : effect;
-  };
-  comparison.set_effect(on_scale(evidence.estimate.effect));
-  comparison.set_lower(on_scale(evidence.estimate.effect - half_width));
-  comparison.set_upper(on_scale(evidence.estimate.effect + half_width));
-  comparison.set_p_value(evidence.usable ? AlwaysValidPValue(evidence.estimate.effect, error, tau)
-                                         : 1);
-  comparison.set_adjusted_p_value(comparison.p_value());
+  v1::Comparison comparison = Described(input, metric, arm, evidence.estimate, half_width, alpha);
+  comparison.set_triggered_only(population == Population::kTriggered);
   comparison.set_verdict(VerdictOf(input, metric, arm, evidence, half_width, trusted));
   const bool open = comparison.verdict() == v1::VERDICT_UNDECIDED ||
                     comparison.verdict() == v1::VERDICT_TOO_FEW_UNITS;
@@ -147,6 +155,26 @@ v1::Comparison Compare(const ReportInput& input, const v1::ExperimentMetric& met
     comparison.set_further_units(
         FurtherUnits(static_cast<uint64_t>(evidence.units), error, tau, alpha));
   }
+  return comparison;
+}
+
+// One arm against control among the requests of units of one age; nothing where either has none.
+std::optional<v1::Comparison> CompareAtAge(const ReportInput& input,
+                                           const v1::ExperimentMetric& metric, int32_t arm,
+                                           int32_t unit_age) {
+  const auto estimate_of = [&](int32_t of) {
+    return EstimateRatio(input.table.Groups(of, metric.name(), Population::kAll, unit_age));
+  };
+  const RatioEstimate treatment = estimate_of(arm);
+  const RatioEstimate control = estimate_of(input.control);
+  if (!treatment.usable() || !control.usable()) return std::nullopt;
+  const EffectEstimate estimate = Difference(treatment, control, input.HasUnequalShares(arm));
+  if (estimate.standard_error <= 0) return std::nullopt;
+  const double alpha = input.experiment().alpha();
+  const double half_width =
+      AlwaysValidHalfWidth(estimate.standard_error, metric.minimum_detectable_effect(), alpha);
+  v1::Comparison comparison = Described(input, metric, arm, estimate, half_width, alpha);
+  comparison.set_unit_age(kUnitAgeNames[static_cast<size_t>(unit_age)]);
   return comparison;
 }
 
@@ -188,6 +216,24 @@ void AddComparisons(const ReportInput& input, bool trusted, v1::GetReportRespons
     }
   }
   AdjustPValues(input, report);
+}
+
+void AddEffectsByUnitAge(const ReportInput& input, v1::GetReportResponse* report) {
+  // A switchback's units meet both arms, and latencies in a shared batch are no effect of an arm.
+  if (input.is_switchback()) return;
+  for (const v1::ExperimentMetric& metric : input.experiment().metrics()) {
+    if (!IsJudged(input, metric)) continue;
+    for (int32_t arm = 0; arm < input.experiment().arms_size(); ++arm) {
+      if (arm == input.control) continue;
+      std::vector<v1::Comparison> by_age;
+      for (int32_t age = 0; age < kUnitAges; ++age) {
+        const std::optional<v1::Comparison> effect = CompareAtAge(input, metric, arm, age);
+        if (effect.has_value()) by_age.push_back(*effect);
+      }
+      if (by_age.size() < 2) continue;  // nothing to compare with
+      report->mutable_effects_by_unit_age()->Add(by_age.begin(), by_age.end());
+    }
+  }
 }
 
 }  // namespace swaa::server

@@ -171,6 +171,21 @@ std::string Comparisons(const v1::GetReportResponse& report) {
   return html + "</section>\n";
 }
 
+std::string EffectsByUnitAge(const v1::GetReportResponse& report) {
+  if (report.effects_by_unit_age().empty()) return "";
+  std::string html = absl::StrCat(
+      "<section><h2>By how long units have had their arm</h2><p class=\"soft\">What is new pleases "
+      "or annoys for a while. An effect that fades from the first day to later ones was novelty; "
+      "only what is left after a week is the arm's.</p><table>",
+      HeaderRow({"metric", "arm", "since a unit's first request", "effect", "interval"}, 5));
+  for (const v1::Comparison& effect : report.effects_by_unit_age()) {
+    absl::StrAppend(&html, Row({effect.metric(), effect.arm(), UnitAgeInWords(effect),
+                                EffectInWords(effect), IntervalInWords(effect)},
+                               5));
+  }
+  return html + "</table></section>\n";
+}
+
 std::string Speedups(const v1::GetReportResponse& report) {
   if (report.speedups().empty()) return "";
   std::vector<PlotInterval> intervals;
@@ -307,8 +322,8 @@ std::string ReportHtml(const v1::GetReportResponse& report) {
       "content=\"width=device-width,initial-scale=1\"><title>Experiment ",
       HtmlEscape(report.status().experiment().id()), "</title><style>", kStyle,
       "</style></head><body>\n", Head(report), SampleRatio(report), Warnings(report),
-      Comparisons(report), Speedups(report), Arms(report), Latencies(report), Agreements(report),
-      kHowToRead, "</body></html>\n");
+      Comparisons(report), EffectsByUnitAge(report), Speedups(report), Arms(report),
+      Latencies(report), Agreements(report), kHowToRead, "</body></html>\n");
 }
 
 }  // namespace swaa::server

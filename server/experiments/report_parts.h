@@ -47,6 +47,11 @@ bool IsJudged(const ReportInput& input, const v1::ExperimentMetric& metric);
 // With `trusted` false no verdict is given.
 void AddComparisons(const ReportInput& input, bool trusted, v1::GetReportResponse* report);
 
+// The same among units that are new to their arm, and among those that have had it for longer: an
+// effect that is there for its novelty alone fades. Information: no verdict, and each interval
+// holds for itself alone.
+void AddEffectsByUnitAge(const ReportInput& input, v1::GetReportResponse* report);
+
 // How many times less of something than control, each kind's question apart.
 void AddSpeedups(const ReportInput& input, v1::GetReportResponse* report);
 // What replays of the same requests under two recipes told.

@@ -117,6 +117,17 @@ void AppendComparisons(const v1::GetReportResponse& report, std::string* out) {
   }
 }
 
+void AppendEffectsByUnitAge(const v1::GetReportResponse& report, std::string* out) {
+  if (report.effects_by_unit_age().empty()) return;
+  Table table({"metric", "arm", "since a unit's first request", "effect", "interval"});
+  for (const v1::Comparison& effect : report.effects_by_unit_age()) {
+    table.Add({effect.metric(), effect.arm(), UnitAgeInWords(effect), EffectInWords(effect),
+               IntervalInWords(effect)});
+  }
+  absl::StrAppend(out, "\nBY HOW LONG UNITS HAVE HAD THEIR ARM (what fades was novelty)\n",
+                  table.Text());
+}
+
 void AppendSpeedups(const v1::GetReportResponse& report, std::string* out) {
   if (report.speedups().empty()) return;
   absl::StrAppend(out, "\nHOW MANY TIMES LESS THAN ", report.status().experiment().control_arm(),
@@ -192,6 +203,7 @@ std::string ReportText(const v1::GetReportResponse& report) {
   AppendSampleRatio(report, &text);
   AppendWarnings(report, &text);
   AppendComparisons(report, &text);
+  AppendEffectsByUnitAge(report, &text);
   AppendSpeedups(report, &text);
   AppendArms(report, &text);
   AppendLatencies(report, &text);

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "server/experiments/experiment_data.h"
 #include "server/experiments/metric_names.h"
 
 namespace swaa::server {
@@ -137,6 +138,11 @@ std::string DirectionInWords(const v1::GetReportResponse& report,
 
 std::string PopulationInWords(bool triggered_only) {
   return triggered_only ? "triggered requests" : "all requests";
+}
+
+std::string UnitAgeInWords(const v1::Comparison& comparison) {
+  if (comparison.unit_age() == kUnitAgeNames[0]) return "the first day";
+  return comparison.unit_age() == kUnitAgeNames[1] ? "days 2 to 7" : "after a week";
 }
 
 std::string EstimateInWords(const v1::MetricEstimate& estimate, v1::MetricScale scale) {

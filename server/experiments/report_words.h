@@ -33,6 +33,8 @@ std::string VerdictInWords(const v1::Comparison& comparison);
 std::string DirectionInWords(const v1::GetReportResponse& report, const v1::Comparison& comparison);
 // "all requests", "triggered requests".
 std::string PopulationInWords(bool triggered_only);
+// "the first day", "days 2 to 7", "after a week": since the unit was first in its arm.
+std::string UnitAgeInWords(const v1::Comparison& comparison);
 // What a metric's estimate is on its scale: "time_to_first_token_seconds: 123 ms (geometric mean)".
 std::string EstimateInWords(const v1::MetricEstimate& estimate, v1::MetricScale scale);
 

@@ -2,6 +2,7 @@
 
 #include "server/experiments/request_recorder.h"
 
+#include <algorithm>
 #include <cmath>
 #include <iterator>
 
@@ -20,7 +21,7 @@ class Values {
 
   void Plain(const std::string& metric, double value, int64_t count = 1) {
     out_->sums[{scope_.revision, scope_.arm, metric, scope_.triggered, scope_.prompt_class,
-                scope_.group}] += Sum{count, value};
+                scope_.group, scope_.unit_age}] += Sum{count, value};
     const bool switchback = tag_.experiment->proto().design() == v1::EXPERIMENT_DESIGN_SWITCHBACK;
     if (switchback && !tag_.washout) {
       out_->pairs[{scope_.revision, metric, tag_.pair, scope_.arm}] += Sum{count, value};
@@ -90,7 +91,8 @@ void RequestRecorder::Load(const std::set<uint64_t>& revisions, const Experiment
       const double value =
           metric.scale() == v1::METRIC_SCALE_LOG_MEAN ? std::log(outcome.value) : outcome.value;
       revisions_[scope.revision].totals[{scope.revision, scope.arm, key.metric, scope.triggered,
-                                         scope.prompt_class, scope.group}] += Sum{1, value};
+                                         scope.prompt_class, scope.group, scope.unit_age}] +=
+          Sum{1, value};
     }
   }
 }
@@ -100,11 +102,16 @@ void RequestRecorder::Keep(const std::set<uint64_t>& revisions) {
   std::erase_if(revisions_, [&](const auto& entry) { return !revisions.contains(entry.first); });
 }
 
-bool RequestRecorder::HasTriggered(uint64_t revision, uint64_t unit_key) const {
+const RequestRecorder::Unit* RequestRecorder::FindUnit(uint64_t revision, uint64_t unit_key) const {
   const auto kept = revisions_.find(revision);
-  if (kept == revisions_.end()) return false;
+  if (kept == revisions_.end()) return nullptr;
   const auto unit = kept->second.units.find(unit_key);
-  return unit != kept->second.units.end() && unit->second.triggered;
+  return unit == kept->second.units.end() ? nullptr : &unit->second;
+}
+
+bool RequestRecorder::HasTriggered(uint64_t revision, uint64_t unit_key) const {
+  const Unit* unit = FindUnit(revision, unit_key);
+  return unit != nullptr && unit->triggered;
 }
 
 void RequestRecorder::Note(const Observations& observations) {
@@ -120,8 +127,10 @@ void RequestRecorder::Note(const Observations& observations) {
     Unit& unit = it->second;
     if (added) {
       unit.arm = record.arm;
+      unit.first_ms = record.first_ms;
       ++revision.units_by_arm[record.arm];
     }
+    unit.first_ms = std::min(unit.first_ms, record.first_ms);
     unit.arms_seen |= record.arms_seen;
     unit.triggered = unit.triggered || record.trigger_ms > 0;
   }
@@ -131,12 +140,10 @@ Observations RequestRecorder::Expose(const ExperimentTag& tag, int64_t now_ms) {
   Observations out;
   const uint64_t revision = tag.experiment->revision;
   const uint64_t arm_bit = uint64_t{1} << tag.arm;
-  out.sums[{revision, tag.arm, kExposures, false, 0, tag.group}] = {1, 1};
+  out.sums[{revision, tag.arm, kExposures, false, 0, tag.group, 0}] = {1, 1};
   std::lock_guard lock(mutex_);
-  const auto kept = revisions_.find(revision);
-  const bool seen = kept != revisions_.end() && kept->second.units.contains(tag.unit_key) &&
-                    (kept->second.units.at(tag.unit_key).arms_seen & arm_bit) != 0;
-  if (!seen) {
+  const Unit* unit = FindUnit(revision, tag.unit_key);
+  if (unit == nullptr || (unit->arms_seen & arm_bit) == 0) {
     out.units[{revision, tag.unit_key}] = {
         .arm = tag.arm, .first_ms = now_ms, .arms_seen = arm_bit};
   }
@@ -154,8 +161,10 @@ OutcomeScope RequestRecorder::ScopeOf(const ExperimentTag& tag, const Generation
                      .prompt_class = PromptClassIndex(stats.prompt_tokens)};
   const int64_t positions = int64_t{stats.prompt_tokens} + stats.completion_tokens;
   std::lock_guard lock(mutex_);
-  scope.triggered = HasTriggered(scope.revision, scope.unit_key) ||
-                    tag.experiment->definition.Triggers(positions);
+  const Unit* unit = FindUnit(scope.revision, scope.unit_key);
+  scope.triggered =
+      (unit != nullptr && unit->triggered) || tag.experiment->definition.Triggers(positions);
+  if (unit != nullptr) scope.unit_age = UnitAgeIndex(unit->first_ms, now_ms);
   return scope;
 }
 
@@ -215,7 +224,7 @@ void RequestRecorder::CountOutcome(const OutcomeScope& scope, const v1::Experime
   const auto found = revisions_.find(scope.revision);
   if (found == revisions_.end()) return;
   found->second.totals[{scope.revision, scope.arm, metric.name(), scope.triggered,
-                        scope.prompt_class, scope.group}] += Sum{1, value};
+                        scope.prompt_class, scope.group, scope.unit_age}] += Sum{1, value};
 }
 
 std::map<SumKey, Sum> RequestRecorder::Totals(uint64_t revision) const {

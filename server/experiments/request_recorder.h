@@ -64,6 +64,7 @@ class RequestRecorder {
  private:
   struct Unit {
     int32_t arm = 0;
+    int64_t first_ms = 0;  // Unix milliseconds, as far as this server knows
     uint64_t arms_seen = 0;
     bool triggered = false;
   };
@@ -74,6 +75,8 @@ class RequestRecorder {
   };
 
   void Note(const Observations& observations) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  const Unit* FindUnit(uint64_t revision, uint64_t unit_key) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasTriggered(uint64_t revision, uint64_t unit_key) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -22,7 +22,7 @@ server::ExperimentKey Key() {
 bool Equal(const server::OutcomeScope& a, const server::OutcomeScope& b) {
   return a.revision == b.revision && a.arm == b.arm && a.group == b.group &&
          a.unit_key == b.unit_key && a.end_ms == b.end_ms && a.triggered == b.triggered &&
-         a.prompt_class == b.prompt_class;
+         a.prompt_class == b.prompt_class && a.unit_age == b.unit_age;
 }
 
 // A token of ours, changed where the input says so. No token is compared here: the fuzzer sees what
@@ -35,7 +35,8 @@ void ChangeToken(std::string_view request_id, std::string_view change) {
                                       .unit_key = 1,
                                       .end_ms = static_cast<int64_t>(change.size()),
                                       .triggered = change.size() % 2 == 1,
-                                      .prompt_class = static_cast<int32_t>(change.size() % 128)};
+                                      .prompt_class = static_cast<int32_t>(change.size() % 32),
+                                      .unit_age = static_cast<int32_t>(change.size() % 3)};
   std::string token = server::MakeOutcomeToken(kKey, request_id, scope);
   bool changed = false;
   for (size_t i = 0; i < std::min(change.size(), token.size()); ++i) {

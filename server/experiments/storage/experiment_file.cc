@@ -22,7 +22,7 @@ namespace swaa::server {
 namespace {
 
 // Changes with every change of the tables.
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
 // What marks the file as one of ours in SQLite's header: "SWAA".
 constexpr int kApplicationId = 0x53574141;
 
@@ -38,9 +38,9 @@ CREATE TABLE unit(revision INTEGER NOT NULL, unit_key INTEGER NOT NULL, arm INTE
   first_ms INTEGER NOT NULL, trigger_ms INTEGER NOT NULL, arms_seen INTEGER NOT NULL,
   PRIMARY KEY(revision, unit_key)) WITHOUT ROWID;
 CREATE TABLE sums(revision INTEGER NOT NULL, arm INTEGER NOT NULL, metric TEXT NOT NULL,
-  triggered INTEGER NOT NULL, class INTEGER NOT NULL, grp INTEGER NOT NULL, day INTEGER NOT NULL,
-  n INTEGER NOT NULL, s REAL NOT NULL,
-  PRIMARY KEY(revision, arm, metric, triggered, class, grp, day)) WITHOUT ROWID;
+  triggered INTEGER NOT NULL, class INTEGER NOT NULL, grp INTEGER NOT NULL, age INTEGER NOT NULL,
+  day INTEGER NOT NULL, n INTEGER NOT NULL, s REAL NOT NULL,
+  PRIMARY KEY(revision, arm, metric, triggered, class, grp, age, day)) WITHOUT ROWID;
 CREATE TABLE sketch(revision INTEGER NOT NULL, arm INTEGER NOT NULL, metric TEXT NOT NULL,
   class INTEGER NOT NULL, grp64 INTEGER NOT NULL, bin INTEGER NOT NULL, day INTEGER NOT NULL,
   n INTEGER NOT NULL,
@@ -48,7 +48,8 @@ CREATE TABLE sketch(revision INTEGER NOT NULL, arm INTEGER NOT NULL, metric TEXT
 CREATE TABLE outcome(request_id TEXT NOT NULL, metric TEXT NOT NULL, value REAL NOT NULL,
   revision INTEGER NOT NULL, arm INTEGER NOT NULL, grp INTEGER NOT NULL,
   unit_key INTEGER NOT NULL, end_ms INTEGER NOT NULL, triggered INTEGER NOT NULL,
-  class INTEGER NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY(request_id, metric)) WITHOUT ROWID;
+  class INTEGER NOT NULL, age INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+  PRIMARY KEY(request_id, metric)) WITHOUT ROWID;
 CREATE INDEX outcome_revision ON outcome(revision);
 CREATE TABLE pair(revision INTEGER NOT NULL, metric TEXT NOT NULL, pair INTEGER NOT NULL,
   arm INTEGER NOT NULL, day INTEGER NOT NULL, n INTEGER NOT NULL, s REAL NOT NULL,

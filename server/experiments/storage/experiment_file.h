@@ -15,8 +15,6 @@
 
 namespace swaa::server {
 
-inline constexpr int64_t kMillisecondsPerDay = 24 * 60 * 60 * 1000;
-
 // Whose file it is.
 struct ExperimentFileIdentity {
   std::string instance_id;      // of the replica that made it

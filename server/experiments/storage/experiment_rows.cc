@@ -17,11 +17,12 @@ constexpr int64_t kMostArms = 64;
 absl::Status WriteSums(const Observations& observations, int64_t day, SqliteDatabase* database) {
   SWAA_ASSIGN_OR_RETURN(
       SqliteStatement add,
-      database->Prepare("INSERT INTO sums VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) "
+      database->Prepare("INSERT INTO sums VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) "
                         "ON CONFLICT DO UPDATE SET n = n + excluded.n, s = s + excluded.s"));
   for (const auto& [key, sum] : observations.sums) {
     SWAA_RETURN_IF_ERROR(add.Run(key.revision, key.arm, std::string_view(key.metric), key.triggered,
-                                 key.prompt_class, key.group, day, sum.count, sum.sum));
+                                 key.prompt_class, key.group, key.unit_age, day, sum.count,
+                                 sum.sum));
   }
   SWAA_ASSIGN_OR_RETURN(
       SqliteStatement add_pair,
@@ -166,16 +167,17 @@ absl::Status Reader::ReadUnits() {
 }
 
 absl::Status Reader::ReadSums() {
-  return ForEachRow("SELECT revision, arm, metric, triggered, class, grp, day, n, s FROM sums",
+  return ForEachRow("SELECT revision, arm, metric, triggered, class, grp, age, day, n, s FROM sums",
                     [this](const SqliteStatement& row) {
                       const SumKey key = {.revision = row.Unsigned(0),
                                           .arm = ArmOf(row, 1),
                                           .metric = row.Text(2),
                                           .triggered = row.Int(3) != 0,
                                           .prompt_class = static_cast<int32_t>(row.Int(4)),
-                                          .group = Checked(row.Int(5), 0, kUnitGroups)};
-                      if (!DayCounts(key.revision, key.arm, row.Int(6))) return;
-                      data_.observations.sums[key] += {.count = row.Int(7), .sum = row.Real(8)};
+                                          .group = Checked(row.Int(5), 0, kUnitGroups),
+                                          .unit_age = Checked(row.Int(6), 0, kUnitAges)};
+                      if (!DayCounts(key.revision, key.arm, row.Int(7))) return;
+                      data_.observations.sums[key] += {.count = row.Int(8), .sum = row.Real(9)};
                     });
 }
 
@@ -208,7 +210,7 @@ absl::Status Reader::ReadPairs() {
 absl::Status Reader::ReadOutcomes() {
   return ForEachRow(
       "SELECT request_id, metric, value, revision, arm, grp, unit_key, end_ms, triggered, class, "
-      "at_ms FROM outcome",
+      "age, at_ms FROM outcome",
       [this](const SqliteStatement& row) {
         const OutcomeScope scope = {.revision = row.Unsigned(3),
                                     .arm = ArmOf(row, 4),
@@ -216,11 +218,12 @@ absl::Status Reader::ReadOutcomes() {
                                     .unit_key = row.Unsigned(6),
                                     .end_ms = row.Int(7),
                                     .triggered = row.Int(8) != 0,
-                                    .prompt_class = static_cast<int32_t>(row.Int(9))};
+                                    .prompt_class = static_cast<int32_t>(row.Int(9)),
+                                    .unit_age = Checked(row.Int(10), 0, kUnitAges)};
         if (scope.end_ms >= CutOf(scope.revision, scope.arm)) return;
         data_.outcomes.emplace_hint(
             data_.outcomes.end(), OutcomeKey{row.Text(0), row.Text(1)},
-            OutcomeRecord{.value = row.Real(2), .scope = scope, .at_ms = row.Int(10)});
+            OutcomeRecord{.value = row.Real(2), .scope = scope, .at_ms = row.Int(11)});
       });
 }
 

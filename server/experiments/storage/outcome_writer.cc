@@ -45,7 +45,7 @@ absl::StatusOr<OutcomeWriter> OutcomeWriter::Create(SqliteDatabase* database) {
       database->Prepare("SELECT value FROM outcome WHERE request_id = ?1 AND metric = ?2"));
   SWAA_ASSIGN_OR_RETURN(SqliteStatement insert,
                         database->Prepare("INSERT INTO outcome VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, "
-                                          "?8, ?9, ?10, ?11)"));
+                                          "?8, ?9, ?10, ?11, ?12)"));
   return OutcomeWriter(std::move(find), std::move(insert));
 }
 
@@ -67,10 +67,10 @@ absl::StatusOr<int32_t> OutcomeWriter::Write(const RequestOutcomes& outcomes) {
   }
   const OutcomeScope& scope = outcomes.scope;
   for (const MetricValue* value : missing) {
-    SWAA_RETURN_IF_ERROR(insert_.Run(std::string_view(outcomes.request_id),
-                                     std::string_view(value->metric), value->value, scope.revision,
-                                     scope.arm, scope.group, scope.unit_key, scope.end_ms,
-                                     scope.triggered, scope.prompt_class, outcomes.at_ms));
+    SWAA_RETURN_IF_ERROR(insert_.Run(
+        std::string_view(outcomes.request_id), std::string_view(value->metric), value->value,
+        scope.revision, scope.arm, scope.group, scope.unit_key, scope.end_ms, scope.triggered,
+        scope.prompt_class, scope.unit_age, outcomes.at_ms));
   }
   return static_cast<int32_t>(missing.size());
 }

@@ -196,6 +196,11 @@ TEST(ExperimentSetTest, CoverageRisesWithinARevision) {
   // The lowered revision goes on as coverage rises again, and is the same on every replica.
   EXPECT_EQ(RevisionOf(Experiment("coverage: 9000"), less.Known()), less.experiments()[0].revision);
   EXPECT_EQ(RevisionOf(Experiment("coverage: 6000"), more.Known()), less.experiments()[0].revision);
+  // Lowered once more to where it was, it is a third one: who left in between is not pooled.
+  const ExperimentSet risen = *Create({Experiment("coverage: 9000")}, less.Known());
+  const uint64_t again = RevisionOf(Experiment("coverage: 6000"), risen.Known());
+  EXPECT_NE(again, less.experiments()[0].revision);
+  EXPECT_NE(again, half.experiments()[0].revision);
 }
 
 TEST(ExperimentSetTest, TriggersWhereRecipesPart) {

@@ -18,6 +18,7 @@
 namespace swaa::server {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -182,6 +183,41 @@ TEST_F(ExperimentsTest, AnyReplicaWithTheKeyTakesAnOutcome) {
   EXPECT_TRUE(
       absl::IsOutOfRange(Record(other.get(), "r1", finish.outcome_token, "thumbs_up", 1).status()));
   EXPECT_TRUE(absl::IsOutOfRange(Record(experiments.get(), "r1", "", "thumbs_up", 1).status()));
+}
+
+// Outcomes of both arms' units on their first day and on the fourth, with a restart in between: the
+// later ones count as such, though the server that sees them has only read of the first.
+TEST_F(ExperimentsTest, KnowsAcrossRestartsHowLongAUnitHasHadItsArm) {
+  const auto answer = [&](Experiments* experiments, int day) {
+    for (const std::string arm : {"control", "small"}) {
+      for (int unit = 0; unit < 8; ++unit) {
+        const std::string id = absl::StrCat("r", day, arm, unit);
+        const auto tag = *experiments->Choose(UnitOf(experiments, arm, unit), id).tag;
+        const std::string token = experiments->FinishOf(tag, id, Finished().stats).outcome_token;
+        experiments->OnRequestEnd(&tag, Finished());
+        EXPECT_EQ(*Record(experiments, id, token, "score", arm == "small" ? 2 + unit : 1 + unit),
+                  1u);
+      }
+    }
+  };
+  {
+    const auto experiments = Open();
+    Configure(experiments.get(), {kExperiment});
+    answer(experiments.get(), 0);
+  }
+  now_ += 3 * kMillisecondsPerDay;
+  const auto experiments = Open();
+  Configure(experiments.get(), {kExperiment});
+  answer(experiments.get(), 3);
+  v1::GetReportRequest request;
+  request.set_experiment_id("chat");
+  const auto report = experiments->GetReport(request);
+  ASSERT_TRUE(report.ok()) << report.status();
+  std::vector<std::string> ages;
+  for (const v1::Comparison& effect : report->effects_by_unit_age()) {
+    if (effect.metric() == "score") ages.push_back(effect.unit_age());
+  }
+  EXPECT_THAT(ages, ElementsAre("first_day", "first_week"));
 }
 
 TEST_F(ExperimentsTest, AStoppedArmsUnitsGetControlAndAreRecordedNowhereAcrossRestarts) {

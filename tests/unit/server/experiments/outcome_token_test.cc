@@ -31,7 +31,8 @@ OutcomeScope SomeScope() {
           .unit_key = uint64_t{0x8123456789abcdef},
           .end_ms = 1'764'000'000'123,
           .triggered = true,
-          .prompt_class = 4};
+          .prompt_class = 4,
+          .unit_age = 2};
 }
 
 // RFC 4231 has no key of 32 different bytes, so these are of Python's hmac module, with the bytes
@@ -86,6 +87,7 @@ TEST(OutcomeTokenTest, ComesBackOnAnyReplica) {
   EXPECT_EQ(read->end_ms, scope.end_ms);
   EXPECT_EQ(read->triggered, scope.triggered);
   EXPECT_EQ(read->prompt_class, scope.prompt_class);
+  EXPECT_EQ(read->unit_age, scope.unit_age);
 }
 
 TEST(OutcomeTokenTest, NobodyElseMakesOne) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/experiments/metric_names.h"
+#include "server/experiments/report_html.h"
+#include "server/experiments/report_text.h"
 #include "tests/unit/server/experiments/simulated_experiment.h"
 
 namespace swaa::server {
@@ -103,6 +106,31 @@ TEST(ReportTest, TellsWhatWasPlanted) {
   EXPECT_DOUBLE_EQ(liked.alpha(), 0.05 / 8);
   EXPECT_DOUBLE_EQ(Find(report, kErrorRate, "sinks").alpha(), 0.01 / 2);
   EXPECT_EQ(Find(report, kPeakKvCacheBytes, "window").verdict(), v1::VERDICT_UNSPECIFIED);
+}
+
+// Seven days, of which a unit's first one has an effect and the others none: the whole says that
+// there is one, and only the ages tell that it does not last.
+TEST(ReportTest, EffectsByUnitAgeTellNovelty) {
+  SimulationOptions options = Planted();
+  options.effects = {{}, {.cost = 0.25}, {}};
+  options.novelty = true;
+  const v1::GetReportResponse report = ReportOf(Simulate(options));
+  std::map<std::string, v1::Comparison> by_age;
+  for (const v1::Comparison& effect : report.effects_by_unit_age()) {
+    EXPECT_EQ(effect.verdict(), v1::VERDICT_UNSPECIFIED);
+    EXPECT_NE(effect.metric(), kTimeToFirstTokenSeconds) << "in a shared batch it tells nothing";
+    if (effect.metric() == kDeviceSeconds && effect.arm() == "window") {
+      by_age[effect.unit_age()] = effect;
+    }
+  }
+  ASSERT_EQ(by_age.size(), 3u);
+  EXPECT_LT(by_age.at("first_day").upper(), 0.75) << "half of the requests cost a quarter";
+  for (const char* age : {"first_week", "later"}) {
+    EXPECT_LT(by_age.at(age).lower(), 1) << age;
+    EXPECT_GT(by_age.at(age).upper(), 1) << age;
+  }
+  EXPECT_THAT(ReportText(report), HasSubstr("days 2 to 7"));
+  EXPECT_THAT(ReportHtml(report), HasSubstr("days 2 to 7"));
 }
 
 TEST(ReportTest, SpeedupsAnswerEachItsQuestion) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <random>
 #include <set>
 
@@ -43,19 +44,20 @@ ExperimentSet Define(const std::string& text) {
 class Recorder {
  public:
   Recorder(const ActiveExperiment& experiment, const Assignment& assignment, uint64_t unit_key,
-           bool triggered, int32_t prompt_class, ExperimentData* out)
+           bool triggered, int32_t prompt_class, int32_t unit_age, ExperimentData* out)
       : experiment_(experiment), assignment_(assignment), out_(out) {
     scope_ = {.revision = experiment.revision,
               .arm = assignment.arm,
               .group = assignment.group,
               .unit_key = unit_key,
               .triggered = triggered,
-              .prompt_class = prompt_class};
+              .prompt_class = prompt_class,
+              .unit_age = unit_age};
   }
 
   void Expose(int64_t now_ms, bool triggered) {
     Observations one;
-    one.sums[{scope_.revision, scope_.arm, kExposures, false, 0, scope_.group}] = {1, 1};
+    one.sums[{scope_.revision, scope_.arm, kExposures, false, 0, scope_.group, 0}] = {1, 1};
     one.units[{scope_.revision, scope_.unit_key}] = {.arm = scope_.arm,
                                                      .first_ms = now_ms,
                                                      .trigger_ms = triggered ? now_ms : 0,
@@ -64,7 +66,7 @@ class Recorder {
   }
   void Plain(const std::string& metric, double value, int64_t count = 1) {
     out_->observations.sums[{scope_.revision, scope_.arm, metric, scope_.triggered,
-                             scope_.prompt_class, scope_.group}] += {count, value};
+                             scope_.prompt_class, scope_.group, scope_.unit_age}] += {count, value};
     const bool switchback = experiment_.proto().design() == v1::EXPERIMENT_DESIGN_SWITCHBACK;
     if (!switchback || assignment_.washout) return;
     out_->observations.pairs[{scope_.revision, metric, assignment_.pair, scope_.arm}] +=
@@ -117,6 +119,7 @@ Simulation Simulate(const SimulationOptions& options) {
         {0.5 * normal(random), 0.2 + 0.1 * uniform(random), uniform(random) < options.lost_units});
   }
   std::set<int> triggered_units;
+  std::map<int, int64_t> first_ms;
   for (int request = 0; request < options.requests; ++request) {
     const int unit = static_cast<int>(random() % static_cast<uint64_t>(options.units));
     const Person& person = people[static_cast<size_t>(unit)];
@@ -131,10 +134,12 @@ Simulation Simulate(const SimulationOptions& options) {
     if (assignment.enrolment != Enrolment::kAssigned) continue;
     if (assignment.arm == 1 && person.lost) continue;
     if (triggered) triggered_units.insert(unit);
+    const int32_t age = UnitAgeIndex(first_ms.try_emplace(unit, now_ms).first->second, now_ms);
+    const bool changes = triggered && !(options.novelty && age > 0);
     const ArmEffect effect =
-        triggered ? options.effects[static_cast<size_t>(assignment.arm)] : ArmEffect{};
+        changes ? options.effects[static_cast<size_t>(assignment.arm)] : ArmEffect{};
     Recorder recorder(experiment, assignment, static_cast<uint64_t>(unit) + 1,
-                      triggered_units.contains(unit), triggered ? 1 : 0,
+                      triggered_units.contains(unit), triggered ? 1 : 0, age,
                       &simulation.files[static_cast<size_t>(request % options.files)]);
     recorder.Expose(now_ms, triggered);
     const double seconds = std::exp(person.level + 0.7 * noise) * (triggered ? 2 : 0.5);

@@ -33,6 +33,8 @@ struct SimulationOptions {
   int files = 1;           // replicas that serve the requests by turns
   // Of arm 1's units, how many are lost before they are recorded.
   double lost_units = 0;
+  // Whether effects last for a unit's first day only.
+  bool novelty = false;
   int seed = 1;
 };
 
