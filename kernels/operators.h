@@ -53,6 +53,7 @@ struct ModelShape {
   int32_t head_dim = 0;
   float attention_scale = 0;  // of q . k
   int32_t vocab = 0;
+  int32_t experts = 0;  // of a layer that is a mixture of them; 0: no layer is
 
   int64_t head_width() const { return int64_t{heads} * head_dim; }
   int64_t kv_width() const { return int64_t{kv_heads} * head_dim; }
@@ -159,6 +160,36 @@ struct GatedLinearParams {
   int64_t rows = 0;
 };
 
+// One of the feed-forward networks of a mixture.
+struct ExpertWeights {
+  const Weight* gate_up = nullptr;  // [2 width, hidden]: gate, up, as GatedLinearParams has them
+  const Weight* down = nullptr;     // [hidden, width]
+};
+
+// The numbers that decide what a mixture of experts needs besides its weights.
+struct ExpertsShape {
+  int64_t hidden = 0;
+  int64_t width = 0;            // of one expert
+  int32_t count = 0;            // of experts
+  int32_t experts_per_row = 0;  // at most `count`
+};
+
+// A sparsely gated mixture of experts (Shazeer et al., arXiv 1701.06538). Each row goes to the
+// experts_per_row experts with the largest logits (of equal ones that with the lower number), and
+// out[r, :] = sum over them of p_e * down_e(silu(gate_e x[r, :]) * up_e x[r, :]), where p is the
+// softmax over all experts' logits, or over the chosen ones' alone if `normalize`. Costs what the
+// rows and the experts that some row goes to cost; the others' weights are not read.
+struct ExpertsParams {
+  std::span<const ExpertWeights> experts;
+  int32_t experts_per_row = 0;
+  bool normalize = false;
+  const float* logits = nullptr;  // [rows, experts]
+  const void* x = nullptr;        // [rows, hidden], activation type
+  void* scratch = nullptr;        // room: ExpertScratchBytes
+  void* out = nullptr;            // [rows, hidden], delta type
+  int64_t rows = 0;
+};
+
 // Rotary embedding (rotate-half form: dimension d is paired with d + head_dim / 2), after an RMS
 // norm of each head where q_norm and k_norm are given (Qwen3); then K and V of every row of the
 // step are written to its pages.
@@ -221,6 +252,8 @@ class Operators {
   // which those from `rows` on are read and overwritten, whatever they hold. At least `rows`, never
   // falling.
   virtual int64_t PaddedRows(int64_t rows) const = 0;
+  // What Experts needs for so many rows. Never falling.
+  virtual int64_t ExpertScratchBytes(const ExpertsShape& shape, int64_t rows) const = 0;
   // Memory that the device can still give to this process.
   virtual int64_t AvailableBytes() const = 0;
   // What the state of PrepareSteps takes, pages included.
@@ -266,6 +299,7 @@ class Operators {
   virtual void AddNorm(const AddNormParams& params) = 0;
   virtual void Linear(const LinearParams& params) = 0;
   virtual void GatedLinear(const GatedLinearParams& params) = 0;
+  virtual void Experts(const ExpertsParams& params) = 0;
   virtual void RopeAndStore(const StagedStep& step, const RopeAndStoreParams& params) = 0;
   virtual void Attention(const StagedStep& step, const AttentionParams& params) = 0;
   // Rows of row_bytes bytes whose logits are wanted, one after the other.

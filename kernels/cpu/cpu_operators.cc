@@ -21,6 +21,7 @@
 #include "kernels/cpu/attention_task.h"
 #include "kernels/cpu/cpu_step.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/experts.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/parallel_ranges.h"
@@ -65,7 +66,8 @@ class CpuOperators : public Operators {
         threads_(threads),
         elementwise_(ElementwiseFor(set)),
         linear_(CpuLinear::Create(precision.weights,
-                                  set >= InstructionSet::kAvx512 && HasBf16Products(), threads)) {}
+                                  set >= InstructionSet::kAvx512 && HasBf16Products(), threads)),
+        experts_(precision, elementwise_, threads, linear_.get()) {}
 
   std::string_view backend() const override { return "cpu"; }
   std::string device_name() const override {
@@ -101,6 +103,9 @@ class CpuOperators : public Operators {
     return cpu::KvPageBytes(precision_.kv, kv_heads, head_dim);
   }
   int64_t PaddedRows(int64_t rows) const override { return CpuLinear::PaddedRows(rows); }
+  int64_t ExpertScratchBytes(const ExpertsShape& shape, int64_t rows) const override {
+    return experts_.ScratchBytes(shape, rows);
+  }
   int64_t AvailableBytes() const override { return AvailableMemoryBytes(); }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes, MemoryKind kind) override {
@@ -246,6 +251,8 @@ class CpuOperators : public Operators {
     });
   }
 
+  void Experts(const ExpertsParams& p) override { experts_.Run(p); }
+
   void GatherWantedRows(const StagedStep& step, const void* x, int64_t row_bytes,
                         void* out) override {
     const std::vector<int32_t>& rows = Cast(step).wanted.rows;
@@ -344,6 +351,7 @@ class CpuOperators : public Operators {
   int threads_;
   const ElementwiseKernels& elementwise_;
   std::unique_ptr<CpuLinear> linear_;
+  CpuExperts experts_;
 
   MemoryCounter memory_;
   StepCapacity capacity_;

@@ -23,6 +23,8 @@ struct ElementwiseKernels {
   // rotary embedding. cos_sin: head_dim / 2 cosines, then as many sines; null: the norm alone.
   void (*rope_head)(float* head, const float* cos_sin, int64_t head_dim, const float* norm,
                     float epsilon);
+  // sum += factor * x over n elements.
+  void (*add_scaled)(float* sum, const float* x, float factor, int64_t n);
   // values rounded to bf16 and back, in place.
   void (*round_to_bf16)(float* values, int64_t n);
 };

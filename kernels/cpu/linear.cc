@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <time.h>
 #include <tuple>
 #include <utility>
@@ -17,36 +18,15 @@
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "kernels/cpu/affine_weight.h"
+#include "kernels/cpu/cpu_weight.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/onednn_matmul.h"
-#include "kernels/cpu/parallel_ranges.h"
 #include "kernels/cpu/product_choice.h"
-#include "kernels/cpu/skinny_affine_product.h"
-#include "kernels/cpu/skinny_bf16_product.h"
+#include "kernels/cpu/skinny_products.h"
+#include "kernels/cpu/threads.h"
 
 namespace swaa::kernels::cpu {
 namespace {
-
-class CpuWeight : public Weight {
- public:
-  // choice: of the weight's kind; outlives it.
-  CpuWeight(std::unique_ptr<PackedWeight> packed, std::optional<AffineWeight> affine,
-            std::shared_ptr<const ProductChoice> choice)
-      : packed_(std::move(packed)), affine_(std::move(affine)), choice_(std::move(choice)) {}
-  int64_t out_features() const override { return packed_->out_features(); }
-  int64_t in_features() const override { return packed_->in_features(); }
-  int64_t bytes() const override {
-    return packed_->bytes() + (affine_.has_value() ? affine_->bytes : 0);
-  }
-  const PackedWeight& packed() const { return *packed_; }
-  const std::optional<AffineWeight>& affine() const { return affine_; }
-  const ProductChoice& choice() const { return *choice_; }
-
- private:
-  std::unique_ptr<PackedWeight> packed_;
-  std::optional<AffineWeight> affine_;
-  std::shared_ptr<const ProductChoice> choice_;  // of its kind, which may yet be measured
-};
 
 // Weights of one format share their choice.
 struct KindChoice {
@@ -65,27 +45,21 @@ constexpr int64_t kMinMeasuredElements = int64_t{1} << 20;
 constexpr int64_t kMaxMeasuredElements = int64_t{1} << 25;
 constexpr int kMeasuredRounds = 3;
 
-SkinnyOutput OutputOf(const LinearParams& p) {
-  return {.bias = p.bias,
-          .data = p.out,
-          .out_features = p.weight->out_features(),
-          .bf16 = p.out_type == DataType::kBf16};
-}
-
 class CpuLinearImpl : public CpuLinear {
  public:
   CpuLinearImpl(DataType type, bool skinny, int threads)
       : type_(type),
-        skinny_(skinny && type == DataType::kBf16),
+        has_skinny_(skinny && type == DataType::kBf16),
         threads_(threads),
-        matmul_(OneDnnMatmul::Create(type)) {}
+        matmul_(OneDnnMatmul::Create(type)),
+        skinny_(threads) {}
 
   absl::StatusOr<std::unique_ptr<Weight>> Pack(int64_t out_features, int64_t in_features,
                                                const RowReader& read_rows) override {
     PrepareOpenMpThreads(threads_);
     SWAA_ASSIGN_OR_RETURN(auto packed, matmul_->Pack(out_features, in_features, read_rows));
     std::optional<AffineWeight> affine;
-    if (skinny_) {
+    if (has_skinny_) {
       SWAA_ASSIGN_OR_RETURN(affine,
                             PackAffineWeight(out_features, in_features, read_rows, affine_memory_));
     }
@@ -111,25 +85,36 @@ class CpuLinearImpl : public CpuLinear {
     return ProductForm::kOneDnn;
   }
 
-  void RunAs(const LinearParams& p, ProductForm form) override {
-    PrepareOpenMpThreads(threads_);
-    const auto& weight = static_cast<const CpuWeight&>(*p.weight);
-    switch (form) {
-      case ProductForm::kAffine:
-        return RunSkinnyAffine(p, *weight.affine());
-      case ProductForm::kBf16:
-        return RunSkinnyBf16(p, weight.packed());
-      case ProductForm::kOneDnn:
-        LinearParams params = p;
-        params.weight = &weight.packed();
-        return matmul_->Run(params, PaddedRows(p.rows));
+  void RunGrouped(std::span<const LinearParams> products) override {
+    few_rows_.clear();
+    for (const LinearParams& p : products) {
+      if (p.rows == 0) continue;
+      const ProductForm form = FormFor(*p.weight, p.rows);
+      if (form == ProductForm::kOneDnn) {
+        RunAs(p, form);
+      } else {
+        few_rows_.push_back({p, form});
+      }
     }
+    // Last: these write no row but their own.
+    skinny_.Run(few_rows_);
+  }
+
+  void RunAs(const LinearParams& p, ProductForm form) override {
+    if (form != ProductForm::kOneDnn) {
+      const SkinnyProduct product{p, form};
+      return skinny_.Run({&product, 1});
+    }
+    PrepareOpenMpThreads(threads_);
+    LinearParams params = p;
+    params.weight = &static_cast<const CpuWeight&>(*p.weight).packed();
+    matmul_->Run(params, PaddedRows(p.rows));
   }
 
   int64_t MaxBytes(int64_t out_features, int64_t in_features) const override {
     const int64_t elements = (out_features + 63) / 64 * 64 * ((in_features + 31) / 32 * 32);
     // Beside the packed matrix, levels in 8 bits with minimum and step of each 32 inputs.
-    return skinny_ ? elements * 2 + elements * 5 / 4 : elements * SizeOf(type_);
+    return has_skinny_ ? elements * 2 + elements * 5 / 4 : elements * SizeOf(type_);
   }
 
  private:
@@ -138,7 +123,7 @@ class CpuLinearImpl : public CpuLinear {
       case ProductForm::kAffine:
         return weight.affine().has_value();
       case ProductForm::kBf16:
-        return skinny_ && weight.packed().layout().column_block > 0;
+        return has_skinny_ && weight.packed().layout().column_block > 0;
       case ProductForm::kOneDnn:
         return true;
     }
@@ -195,79 +180,14 @@ class CpuLinearImpl : public CpuLinear {
     _mm_mfence();
   }
 
-  void RunSkinnyAffine(const LinearParams& p, const AffineWeight& affine) {
-    const int64_t in = p.weight->in_features(), out = p.weight->out_features();
-    const int64_t pairs = affine.groups * affine.format.group_inputs / 2;
-    input_pairs_.resize(p.rows * pairs);
-    group_sums_.resize(p.rows * affine.groups);
-    std::array<SkinnyAffineProduct, kMaxSkinnyRows / kAffineRows> products;
-    int64_t count = 0;
-    // Whole blocks and a rest: it finds the columns in the cache that the blocks brought there.
-    for (int64_t row = 0; row < p.rows; row += kAffineRows, ++count) {
-      const int64_t rows = std::min(kAffineRows, p.rows - row);
-      int32_t* x = input_pairs_.data() + row * pairs;
-      float* x_sums = group_sums_.data() + row * affine.groups;
-      PrepareActivations(affine.format, static_cast<const Bf16*>(p.x) + row * in, rows, in, x,
-                         x_sums);
-      products[count] = {.format = affine.format,
-                         .records = affine.records.get(),
-                         .groups = affine.groups,
-                         .x = x,
-                         .x_sums = x_sums,
-                         .rows = rows,
-                         .out = OutputOf(p)};
-      products[count].out.data = static_cast<std::byte*>(p.out) + row * out * SizeOf(p.out_type);
-    }
-    ForColumns(p, [&](int64_t first, int64_t last) {
-      for (int64_t group = first; group < last; ++group) {
-        for (int64_t b = 0; b < count; ++b)
-          ComputeSkinnyAffineProduct(products[b], group, group + 1);
-      }
-    });
-  }
-
-  void RunSkinnyBf16(const LinearParams& p, const PackedWeight& weight) {
-    const int64_t in = weight.in_features(), out = weight.out_features();
-    const int64_t pairs = (in + 1) / 2;
-    input_pairs_.resize(p.rows * pairs);
-    static_assert(kMaxSkinnyRows <= kBf16Rows * kMaxBf16Products);
-    std::array<SkinnyBf16Product, kMaxBf16Products> products;
-    // Of like size.
-    const int64_t count = (p.rows + kBf16Rows - 1) / kBf16Rows;
-    for (int64_t b = 0; b < count; ++b) {
-      const int64_t row = p.rows * b / count, rows = p.rows * (b + 1) / count - row;
-      int32_t* x = input_pairs_.data() + row * pairs;
-      PrepareActivations(static_cast<const Bf16*>(p.x) + row * in, rows, in, x);
-      products[b] = {.weight = static_cast<const Bf16*>(weight.data()),
-                     .column_block = weight.layout().column_block,
-                     .block_stride = weight.layout().block_stride,
-                     .in_pairs = pairs,
-                     .x = x,
-                     .rows = rows,
-                     .out = OutputOf(p)};
-      products[b].out.data = static_cast<std::byte*>(p.out) + row * out * SizeOf(p.out_type);
-    }
-    ForColumns(p, [&](int64_t first, int64_t last) {
-      ComputeSkinnyBf16Products(products.data(), count, first, last);
-    });
-  }
-
-  // body(first, last) over groups of 16 outputs, in whole column blocks.
-  template <typename Body>
-  void ForColumns(const LinearParams& p, const Body& body) {
-    constexpr int64_t kBlockGroups = 4;  // of the largest column block
-    ForChunks(threads_, (p.weight->out_features() + 15) / 16, kBlockGroups,
-              16 * p.weight->in_features(), body);
-  }
-
   DataType type_;
-  bool skinny_;
+  bool has_skinny_;
   int threads_;
   std::unique_ptr<OneDnnMatmul> matmul_;
   SliceAllocator affine_memory_;
   std::map<std::tuple<int, int, bool>, KindChoice> kinds_;  // by level bits, group inputs, f16
-  std::vector<int32_t> input_pairs_;                        // PrepareActivations
-  std::vector<float> group_sums_;
+  SkinnyProducts skinny_;
+  std::vector<SkinnyProduct> few_rows_;  // of RunGrouped
 };
 
 }  // namespace

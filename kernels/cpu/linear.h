@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "absl/status/statusor.h"
 #include "kernels/cpu/product_choice.h"
@@ -35,6 +36,12 @@ class CpuLinear {
   // As Operators::Linear; params.weight comes from Pack.
   virtual void Run(const LinearParams& params) = 0;
 
+  // Products that lie one after another: each one's x and out begin where those of the one before
+  // it end. One padded to whole blocks of rows runs into its neighbour's place, so only what is
+  // behind the last one must be room, for kMaxPaddingRows rows. All few-row products are shared out
+  // among the threads together.
+  virtual void RunGrouped(std::span<const LinearParams> products) = 0;
+
   // The form that Run takes for so many rows of a weight from Pack, and a product by a form that
   // the weight has (at most kMaxSkinnyRows rows unless it is kOneDnn). For tests and benchmarks.
   virtual ProductForm FormFor(const Weight& weight, int64_t rows) const = 0;
@@ -43,7 +50,8 @@ class CpuLinear {
   // The most that a packed weight takes.
   virtual int64_t MaxBytes(int64_t out_features, int64_t in_features) const = 0;
 
-  // As Operators::PaddedRows.
+  // As Operators::PaddedRows; at most kMaxPaddingRows more than `rows`.
+  static constexpr int64_t kMaxPaddingRows = 127;
   static int64_t PaddedRows(int64_t rows);
 };
 

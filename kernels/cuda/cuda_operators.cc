@@ -337,6 +337,12 @@ class CudaOperators : public Operators {
                   launch());
   }
 
+  // No model that needs them passes Supports.
+  int64_t ExpertScratchBytes(const ExpertsShape& shape, int64_t rows) const override { return 0; }
+  void Experts(const ExpertsParams& p) override {
+    SWAA_CHECK(false) << "experts: there are no CUDA kernels for mixtures of experts";
+  }
+
   void RopeAndStore(const StagedStep& staged, const kernels::RopeAndStoreParams& p) override {
     const CudaStep& step = Cast(staged);
     cuda::RopeAndStore({.qkv = static_cast<Bf16*>(p.qkv),
@@ -421,6 +427,11 @@ class CudaOperators : public Operators {
   }
 
   absl::Status SupportsOnCuda(const ModelShape& shape) const {
+    if (shape.experts > 0) {
+      return absl::UnimplementedError(
+          absl::StrCat("experts: there are no CUDA kernels for mixtures of experts (",
+                       shape.experts, " a layer)"));
+    }
     SWAA_RETURN_IF_ERROR(Products::CheckShape("qkv", shape.qkv_width(), shape.hidden));
     SWAA_RETURN_IF_ERROR(Products::CheckShape("gate_up", 2 * shape.ffn_width, shape.hidden));
     SWAA_RETURN_IF_ERROR(Products::CheckShape("ffn_down", shape.hidden, shape.ffn_width));

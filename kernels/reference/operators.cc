@@ -60,4 +60,45 @@ std::vector<double> SiluMul(std::span<const double> gate_up, int64_t width) {
   return out;
 }
 
+std::vector<double> ExpertShares(std::span<const double> logits, int64_t experts,
+                                 int64_t experts_per_row, bool normalize) {
+  std::vector<double> shares(logits.size());
+  for (size_t row = 0; row < logits.size(); row += experts) {
+    const auto of_row = logits.subspan(row, experts);
+    double all = 0;
+    for (const double logit : of_row) all += std::exp(logit);
+    std::vector<bool> chosen(experts);
+    double kept = 0;
+    for (int64_t i = 0; i < experts_per_row; ++i) {
+      int64_t best = -1;
+      for (int64_t e = 0; e < experts; ++e) {
+        if (!chosen[e] && (best < 0 || of_row[e] > of_row[best])) best = e;
+      }
+      chosen[best] = true;
+      shares[row + best] = std::exp(of_row[best]) / all;
+      kept += shares[row + best];
+    }
+    for (int64_t e = 0; normalize && e < experts; ++e) shares[row + e] /= kept;
+  }
+  return shares;
+}
+
+std::vector<double> Experts(std::span<const double> x, std::span<const double> shares,
+                            std::span<const Expert> experts, int64_t hidden) {
+  const auto rows = static_cast<int64_t>(x.size()) / hidden;
+  const auto count = static_cast<int64_t>(experts.size());
+  std::vector<double> out(x.size());
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t e = 0; e < count; ++e) {
+      const double share = shares[r * count + e];
+      if (share == 0) continue;
+      const auto width = static_cast<int64_t>(experts[e].down.size()) / hidden;
+      const auto gate_up = Linear(x.subspan(r * hidden, hidden), experts[e].gate_up, {}, hidden);
+      const auto y = Linear(SiluMul(gate_up, width), experts[e].down, {}, width);
+      for (int64_t i = 0; i < hidden; ++i) out[r * hidden + i] += share * y[i];
+    }
+  }
+  return out;
+}
+
 }  // namespace swaa::kernels::reference

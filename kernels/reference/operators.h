@@ -24,6 +24,22 @@ void Rope(std::span<double> heads, double position, std::span<const float> inver
 // gate_up [rows, 2 width]: silu of the first half times the second: [rows, width].
 std::vector<double> SiluMul(std::span<const double> gate_up, int64_t width);
 
+// One feed-forward network of a mixture.
+struct Expert {
+  std::span<const double> gate_up;  // [2 width, hidden]: gate, up
+  std::span<const double> down;     // [hidden, width]
+};
+
+// Of each of logits [rows, experts]: the weights [rows, experts] with which experts count: the
+// softmax over all, of which the `experts_per_row` largest are kept (of equal ones the first), and
+// divided by their sum if `normalize`; zero elsewhere.
+std::vector<double> ExpertShares(std::span<const double> logits, int64_t experts,
+                                 int64_t experts_per_row, bool normalize);
+
+// x [rows, hidden] through every expert, weighted by shares [rows, experts]: [rows, hidden].
+std::vector<double> Experts(std::span<const double> x, std::span<const double> shares,
+                            std::span<const Expert> experts, int64_t hidden);
+
 }  // namespace swaa::kernels::reference
 
 #endif  // SWAA_KERNELS_REFERENCE_OPERATORS_H_
