@@ -56,14 +56,6 @@ absl::StatusOr<Checkpoint> LoadGguf(const std::string& path, LoadFormat format) 
   return checkpoint;
 }
 
-// What a configuration may say and the transformer cannot compute.
-absl::Status CheckSupported(const ModelConfig& config, const std::string& place) {
-  if (!config.experts.has_value()) return absl::OkStatus();
-  return absl::UnimplementedError(absl::StrCat(
-      place, ": ", config.architecture, ": mixtures of experts (", config.experts->count,
-      " a layer) are not supported; take a dense model of the same family"));
-}
-
 }  // namespace
 
 absl::StatusOr<Checkpoint> LoadCheckpoint(const std::string& path, LoadFormat format) {
@@ -71,7 +63,6 @@ absl::StatusOr<Checkpoint> LoadCheckpoint(const std::string& path, LoadFormat fo
   const bool is_folder = std::filesystem::is_directory(path, error);
   SWAA_ASSIGN_OR_RETURN(Checkpoint checkpoint,
                         is_folder ? LoadHfFolder(path, format) : LoadGguf(path, format));
-  SWAA_RETURN_IF_ERROR(CheckSupported(checkpoint.config, path));
   SWAA_RETURN_IF_ERROR(PadVocabulary(checkpoint.config, path, &checkpoint.tokenizer));
   return checkpoint;
 }

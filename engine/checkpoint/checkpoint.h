@@ -34,15 +34,20 @@ enum class WeightRole {
   kQueryNorm,
   kKeyNorm,
   kFfnNorm,
-  kFfnGate,  // [ffn_width, hidden]
+  kFfnGate,  // [ffn_width, hidden], and below: in layers that are no mixtures
   kFfnUp,
-  kFfnDown,  // [hidden, ffn_width]
+  kFfnDown,     // [hidden, ffn_width]
+  kRouter,      // [experts, hidden], and below: in layers that are mixtures of experts
+  kExpertGate,  // [experts' ffn_width, hidden], and below: one an expert
+  kExpertUp,
+  kExpertDown,  // [hidden, experts' ffn_width]
 };
 
-// Which weight: its role, and the layer where every layer has one.
+// Which weight: its role, the layer where layers have one, and the expert where experts have one.
 struct WeightKey {
   WeightRole role;
   int32_t layer = 0;
+  int32_t expert = 0;
 };
 
 // A weight in place. A vector has rows = 1. Valid as long as the WeightSource.

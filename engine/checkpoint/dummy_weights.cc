@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "engine/checkpoint/tensor_weights.h"
+#include "engine/checkpoint/validate_config.h"
 
 namespace swaa {
 namespace {
@@ -57,19 +58,24 @@ class DummyWeights : public WeightSource {
   explicit DummyWeights(ModelConfig config) : config_(std::move(config)) {}
 
   absl::StatusOr<WeightView> Find(WeightKey key) const override {
-    const auto [role, wanted_layer] = key;
+    const auto [role, wanted_layer, wanted_expert] = key;
     const WeightSpec& spec = SpecOf(role);
-    const int32_t layer = spec.per_layer ? wanted_layer : 0;
-    if (!spec.present(config_) || layer < 0 || layer >= config_.num_layers) {
-      return absl::NotFoundError(absl::StrCat(
-          "random weights: no tensor '", WeightName(spec, WeightNaming::kHuggingFace, layer), "'"));
+    const int32_t layer = spec.per == WeightPer::kModel ? 0 : wanted_layer;
+    const int32_t expert = spec.per == WeightPer::kExpert ? wanted_expert : 0;
+    if (!spec.present(config_, layer) || layer < 0 || layer >= config_.num_layers || expert < 0 ||
+        (expert > 0 && expert >= config_.experts->count)) {
+      return absl::NotFoundError(absl::StrCat("random weights: no tensor '",
+                                              WeightName(key, WeightNaming::kHuggingFace), "'"));
     }
     WeightView view;
     view.rows = spec.rows == nullptr ? 1 : spec.rows(config_);
     view.columns = spec.columns(config_);
     const bool is_vector = spec.rows == nullptr;
     const float constant = IsNorm(role) ? 1.0f : 0.0f;
-    const uint64_t stream = static_cast<uint64_t>(role) << 56 | static_cast<uint64_t>(layer) << 32;
+    static_assert(kMaxExperts <= 1 << 12 && kMaxLayers <= 1 << 12);
+    const uint64_t stream = static_cast<uint64_t>(role) << 56 |
+                            static_cast<uint64_t>(expert) << 44 |
+                            static_cast<uint64_t>(layer) << 32;
     view.read_rows = [rows = view.rows, columns = view.columns, is_vector, constant, stream](
                          int64_t first_row, int64_t count, float* out) {
       SWAA_CHECK(first_row >= 0 && count >= 0 && first_row <= rows - count) << first_row;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -13,6 +15,7 @@
 #include "engine/checkpoint/gguf_rope.h"
 #include "engine/checkpoint/text_checks.h"
 #include "engine/checkpoint/validate_config.h"
+#include "engine/checkpoint/weight_table.h"
 
 namespace swaa {
 namespace {
@@ -24,9 +27,9 @@ struct NeutralKey {
   double neutral;
 };
 constexpr NeutralKey kNeutralKeys[] = {
-    {"expert_count", 0},
-    {"expert_used_count", 0},
     {"expert_shared_count", 0},
+    {"expert_gating_func", 1},  // softmax
+    {"expert_weights_scale", 1},
     {"attention.sliding_window", 0},
     {"attention.scale", 0},
     {"attention.clamp_kqv", 0},
@@ -41,6 +44,11 @@ constexpr NeutralKey kNeutralKeys[] = {
     {"rope.scaling.yarn_log_multiplier", 0},
     {"rope.scaling.yarn_ext_factor", 1},
     {"rope.scaling.yarn_attn_factor", 1},
+};
+
+constexpr NeutralKey kDenseNeutralKeys[] = {
+    {"expert_count", 0},
+    {"expert_used_count", 0},
 };
 
 // Keys that are read, or that change nothing that is computed.
@@ -68,33 +76,41 @@ constexpr std::string_view kKnownKeys[] = {
     "tensor_data_layout",      // always the one that the architecture has
     "pooling_type",            // of embeddings, which are not served
 };
+constexpr std::string_view kKnownMoeKeys[] = {
+    "expert_count",
+    "expert_used_count",
+    "expert_feed_forward_length",
+    "expert_weights_norm",
+};
 
 absl::StatusOr<const Family*> ReadFamily(const GgufFile& gguf) {
   constexpr std::string_view kKey = "general.architecture";
   SWAA_ASSIGN_OR_RETURN(const std::optional<std::string_view> architecture, gguf.String(kKey));
   if (!architecture.has_value()) return gguf.KeyError(kKey, "is missing");
   const Family* family = FindGgufFamily(*architecture);
-  if (family != nullptr && !family->moe) return family;
-  const std::string problem =
-      family == nullptr
-          ? absl::StrCat(" is not supported; supported: ", GgufFamilyNames())
-          : ": mixtures of experts are not supported; take a dense model of the same family";
+  if (family != nullptr) return family;
   return absl::UnimplementedError(
-      gguf.KeyError(kKey, absl::StrCat(Quoted(*architecture), problem)).message());
+      gguf.KeyError(kKey, absl::StrCat(Quoted(*architecture),
+                                       " is not supported; supported: ", GgufFamilyNames()))
+          .message());
 }
 
 // What a key that nobody knows would change is not known either.
-absl::Status RefuseFeatures(const GgufKeys& keys) {
-  for (const NeutralKey& key : kNeutralKeys) {
+absl::Status RefuseFeatures(const Family& family, const GgufKeys& keys) {
+  std::vector<NeutralKey> neutral(std::begin(kNeutralKeys), std::end(kNeutralKeys));
+  std::vector<std::string_view> known(std::begin(kKnownKeys), std::end(kKnownKeys));
+  if (family.moe) {
+    known.insert(known.end(), std::begin(kKnownMoeKeys), std::end(kKnownMoeKeys));
+  } else {
+    neutral.insert(neutral.end(), std::begin(kDenseNeutralKeys), std::end(kDenseNeutralKeys));
+  }
+  for (const NeutralKey& key : neutral) {
     SWAA_RETURN_IF_ERROR(keys.ExpectNeutral(key.name, key.neutral));
+    known.push_back(key.name);
   }
   for (const std::string_view name : keys.gguf().KeysWithPrefix(keys.prefix())) {
     const std::string_view key = name.substr(keys.prefix().size());
-    const bool known =
-        std::find(std::begin(kKnownKeys), std::end(kKnownKeys), key) != std::end(kKnownKeys) ||
-        std::any_of(std::begin(kNeutralKeys), std::end(kNeutralKeys),
-                    [key](const NeutralKey& neutral) { return neutral.name == key; });
-    if (known) continue;
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
     return keys.Unsupported(key,
                             "is not understood, and without it the model might compute something "
                             "else; take a file without this key if it changes nothing");
@@ -142,6 +158,27 @@ bool HasBias(const GgufFile& gguf, Bias bias, std::string_view tensor) {
   return bias == Bias::kAlways || (bias == Bias::kAsStated && gguf.tensors().contains(tensor));
 }
 
+// Layers without a router are dense ones. Shares are normalised unless the file says otherwise, as
+// llama.cpp does it for this architecture; so is the width where no key names it.
+absl::Status ReadExperts(const GgufFile& gguf, const GgufKeys& keys, ModelConfig* config) {
+  ExpertsConfig experts;
+  SWAA_ASSIGN_OR_RETURN(experts.count, keys.Size("expert_count", kMaxExperts));
+  SWAA_ASSIGN_OR_RETURN(experts.per_token, keys.Size("expert_used_count", experts.count));
+  SWAA_ASSIGN_OR_RETURN(experts.ffn_width, keys.Size("expert_feed_forward_length", kMaxFfnWidth,
+                                                     config->ffn_width / experts.per_token));
+  SWAA_ASSIGN_OR_RETURN(const std::optional<bool> normalize,
+                        gguf.Bool(keys.Name("expert_weights_norm")));
+  experts.normalize = normalize.value_or(true);
+  for (int32_t layer = 0; layer < config->num_layers; ++layer) {
+    const std::string router = WeightName({WeightRole::kRouter, layer}, WeightNaming::kGguf);
+    if (!gguf.tensors().contains(router)) experts.dense_layers.push_back(layer);
+  }
+  if (experts.dense_layers.size() < static_cast<size_t>(config->num_layers)) {
+    config->experts = std::move(experts);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadSizes(const GgufFile& gguf, const GgufKeys& keys, ModelConfig* config) {
   SWAA_ASSIGN_OR_RETURN(config->num_layers, keys.Size("block_count", kMaxLayers));
   SWAA_ASSIGN_OR_RETURN(config->max_context_tokens, keys.Size("context_length", kMaxContext));
@@ -163,12 +200,13 @@ absl::Status ReadSizes(const GgufFile& gguf, const GgufKeys& keys, ModelConfig* 
 absl::StatusOr<ModelConfig> ReadGgufConfig(const GgufFile& gguf) {
   SWAA_ASSIGN_OR_RETURN(const Family* family, ReadFamily(gguf));
   const GgufKeys keys(gguf, family->gguf_arch);
-  SWAA_RETURN_IF_ERROR(RefuseFeatures(keys));
+  SWAA_RETURN_IF_ERROR(RefuseFeatures(*family, keys));
   ModelConfig config;
   config.architecture = std::string(family->gguf_arch);
   SWAA_ASSIGN_OR_RETURN(const std::optional<std::string_view> name, gguf.String("general.name"));
   config.name = std::string(name.value_or(""));
   SWAA_RETURN_IF_ERROR(ReadSizes(gguf, keys, &config));
+  if (family->moe) SWAA_RETURN_IF_ERROR(ReadExperts(gguf, keys, &config));
   SWAA_ASSIGN_OR_RETURN(const double epsilon,
                         keys.Number("attention.layer_norm_rms_epsilon", std::nullopt));
   config.norm_epsilon = static_cast<float>(epsilon);

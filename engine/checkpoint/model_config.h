@@ -3,6 +3,7 @@
 #ifndef SWAA_ENGINE_CHECKPOINT_MODEL_CONFIG_H_
 #define SWAA_ENGINE_CHECKPOINT_MODEL_CONFIG_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -41,13 +42,14 @@ struct YarnRopeScaling {
 using RopeScaling =
     std::variant<std::monostate, LinearRopeScaling, Llama3RopeScaling, YarnRopeScaling>;
 
-// Mixtures of experts in place of feed-forward layers.
+// Mixtures of experts in place of feed-forward networks.
 struct ExpertsConfig {
-  int32_t count = 0;                  // experts of a layer
-  int32_t per_token = 0;              // of them, the ones with the largest router probabilities
-  int32_t ffn_width = 0;              // of one expert
-  bool normalize = false;             // the chosen ones' probabilities are divided by their sum
-  std::vector<int32_t> dense_layers;  // those with one feed-forward layer of ModelConfig::ffn_width
+  int32_t count = 0;       // experts of a layer
+  int32_t per_token = 0;   // of them, the ones with the largest router probabilities
+  int32_t ffn_width = 0;   // of one expert
+  bool normalize = false;  // the chosen ones' probabilities are divided by their sum
+  // Layers with one feed-forward network of ModelConfig::ffn_width; rising, not all.
+  std::vector<int32_t> dense_layers;
 };
 
 struct ModelConfig {
@@ -73,6 +75,12 @@ struct ModelConfig {
   bool output_bias = false;  // of attention's output projection
   bool qk_norm = false;      // Qwen3
   std::optional<ExpertsConfig> experts;
+
+  // Whether a layer's feed-forward is a mixture of experts.
+  bool is_mixture(int32_t layer) const {
+    return experts.has_value() &&
+           !std::binary_search(experts->dense_layers.begin(), experts->dense_layers.end(), layer);
+  }
 };
 
 // Sampling that the model's makers recommend (generation_config.json); absent fields: none.

@@ -7,6 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/status_macros.h"
+#include "engine/checkpoint/expert_tensors.h"
 #include "engine/checkpoint/text_checks.h"
 
 namespace swaa {
@@ -61,10 +63,9 @@ class TensorWeights : public WeightSource {
         place_(std::move(place)) {}
 
   absl::StatusOr<WeightView> Find(WeightKey key) const override {
-    const WeightSpec& spec = SpecOf(key.role);
-    const std::string name = WeightName(spec, naming_, key.layer);
+    const std::string name = WeightName(key, naming_);
     const auto found = tensors_.find(name);
-    if (found == tensors_.end() || !spec.present(config_)) {
+    if (found == tensors_.end() || !SpecOf(key.role).present(config_, key.layer)) {
       return absl::NotFoundError(absl::StrCat(place_, ": no tensor ", Quoted(name)));
     }
     const StoredTensor& tensor = found->second;
@@ -97,8 +98,10 @@ class TensorWeights : public WeightSource {
   const std::string place_;
 };
 
-absl::Status CheckShape(const StoredTensor& tensor, const std::vector<int64_t>& wanted,
-                        const std::string& name) {
+}  // namespace
+
+absl::Status CheckTensorShape(const StoredTensor& tensor, const std::vector<int64_t>& wanted,
+                              const std::string& name) {
   if (tensor.shape == wanted) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(tensor.file->path(), ": offset ", FileOffset(tensor), ": tensor ", Quoted(name),
@@ -106,24 +109,24 @@ absl::Status CheckShape(const StoredTensor& tensor, const std::vector<int64_t>& 
                    ShapeText(wanted)));
 }
 
-}  // namespace
-
 absl::StatusOr<std::shared_ptr<const WeightSource>> MakeTensorWeights(
     const ModelConfig& config, WeightNaming naming, RopeRows rope_rows, StoredTensors tensors,
     int64_t mapped_bytes, const std::string& place) {
+  SWAA_RETURN_IF_ERROR(SplitExpertTensors(config, naming, &tensors));
   std::set<std::string> used;
   for (const WeightSpec& spec : WeightSpecs()) {
-    if (!spec.present(config)) continue;
-    const int32_t count = spec.per_layer ? config.num_layers : 1;
+    const std::vector<WeightKey> keys = WeightKeys(spec, config);
+    if (keys.empty()) continue;
     const std::vector<int64_t> shape = WeightShape(spec, config);
-    for (int32_t layer = 0; layer < count; ++layer) {
-      std::string name = WeightName(spec, naming, layer);
+    for (const WeightKey& key : keys) {
+      std::string name = WeightName(key, naming);
       const auto found = tensors.find(name);
       if (found == tensors.end()) {
         return absl::InvalidArgumentError(absl::StrCat(
             place, ": tensor ", Quoted(name), " of shape ", ShapeText(shape), " is missing"));
       }
-      if (absl::Status status = CheckShape(found->second, shape, name); !status.ok()) return status;
+      if (absl::Status status = CheckTensorShape(found->second, shape, name); !status.ok())
+        return status;
       used.insert(std::move(name));
     }
   }

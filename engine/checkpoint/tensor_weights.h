@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/family.h"
@@ -15,6 +17,10 @@
 #include "engine/checkpoint/weight_table.h"
 
 namespace swaa {
+
+// INVALID_ARGUMENT, with the file and the offset, where the tensor has another shape.
+absl::Status CheckTensorShape(const StoredTensor& tensor, const std::vector<int64_t>& wanted,
+                              const std::string& name);
 
 // Checks that every weight of `config` is among `tensors` with the shape that the configuration
 // asks for, and that no tensor with elements is left over: what is not understood would be missing

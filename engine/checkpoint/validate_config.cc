@@ -69,6 +69,20 @@ absl::Status ValidateRope(const ModelConfig& config, const std::string& file) {
   return absl::OkStatus();
 }
 
+// All experts of a layer together are no wider than a feed-forward network may be.
+absl::Status ValidateExperts(const ExpertsConfig& experts, const std::string& file) {
+  const std::string place = absl::StrCat(file, ": ");
+  SWAA_RETURN_IF_ERROR(
+      CheckedSize(experts.count, 1, kMaxExperts, absl::StrCat(place, "number of experts"))
+          .status());
+  SWAA_RETURN_IF_ERROR(CheckedSize(experts.per_token, 1, experts.count,
+                                   absl::StrCat(place, "number of experts used by a token"))
+                           .status());
+  return CheckedSize(experts.ffn_width, 1, kMaxFfnWidth / experts.count,
+                     absl::StrCat(place, "feed-forward width of ", experts.count, " experts"))
+      .status();
+}
+
 }  // namespace
 
 absl::StatusOr<int32_t> CheckedSize(int64_t value, int64_t least, int64_t most,
@@ -109,6 +123,9 @@ absl::Status ValidateConfig(const ModelConfig& config, const std::string& file) 
   }
   if (!std::isfinite(config.norm_epsilon) || config.norm_epsilon <= 0) {
     return Wrong(file, absl::StrCat("norm epsilon ", config.norm_epsilon, " is not above zero"));
+  }
+  if (config.experts.has_value()) {
+    SWAA_RETURN_IF_ERROR(ValidateExperts(*config.experts, file));
   }
   return ValidateRope(config, file);
 }

@@ -21,7 +21,7 @@ inline constexpr int64_t kMaxFfnWidth = 1 << 22;
 inline constexpr int64_t kMaxHeads = 1 << 13;
 inline constexpr int64_t kMaxHeadDim = 1 << 10;
 inline constexpr int64_t kMaxVocab = 1 << 22;
-inline constexpr int64_t kMaxExperts = 1 << 16;
+inline constexpr int64_t kMaxExperts = 1 << 12;
 inline constexpr int64_t kMaxContext = 1 << 28;
 
 // INVALID_ARGUMENT names `file`, the number and its range.

@@ -20,22 +20,28 @@ enum class WeightNaming {
   kHuggingFace,  // model.layers.<layer>.self_attn.q_proj.weight
 };
 
+// How often a weight is there.
+enum class WeightPer { kModel, kLayer, kExpert };
+
 struct WeightSpec {
   WeightRole role;
-  bool per_layer;
-  bool (*present)(const ModelConfig& config);
-  int64_t (*rows)(const ModelConfig& config);  // null: a vector
+  WeightPer per;
+  bool (*present)(const ModelConfig& config, int32_t layer);  // layer 0 of WeightPer::kModel
+  int64_t (*rows)(const ModelConfig& config);                 // null: a vector
   int64_t (*columns)(const ModelConfig& config);
-  std::string_view gguf;          // with "{}" for the layer
-  std::string_view hugging_face;  // likewise
+  std::string_view gguf;          // with "{}" for the layer; all experts are one tensor
+  std::string_view hugging_face;  // with "{}" for the layer, and another for the expert
 };
 
 std::span<const WeightSpec> WeightSpecs();
 const WeightSpec& SpecOf(WeightRole role);
 
+// The keys of all weights of one kind that the configuration has.
+std::vector<WeightKey> WeightKeys(const WeightSpec& spec, const ModelConfig& config);
 // [rows, columns], or [size] of a vector.
 std::vector<int64_t> WeightShape(const WeightSpec& spec, const ModelConfig& config);
-std::string WeightName(const WeightSpec& spec, WeightNaming naming, int32_t layer);
+// Of one expert where a tensor holds all of them: "[expert]" behind the tensor's name.
+std::string WeightName(WeightKey key, WeightNaming naming);
 
 }  // namespace swaa
 

@@ -29,6 +29,8 @@ struct Transformer::Activations {
   std::unique_ptr<Buffer> wanted_residual;  // as residual, for the rows whose logits are wanted
   std::unique_ptr<Buffer> wanted_qkv;       // as qkv
   std::unique_ptr<Buffer> logits;           // f32 [logits_rows, vocab]
+  std::unique_ptr<Buffer> router_logits;    // f32 [rows, experts]
+  std::unique_ptr<Buffer> experts;          // scratch of Operators::Experts
 };
 
 namespace {
@@ -37,24 +39,41 @@ float* Floats(const std::unique_ptr<Buffer>& buffer) {
   return buffer == nullptr ? nullptr : reinterpret_cast<float*>(buffer->data());
 }
 
-// Bytes of every buffer of Activations, in its order.
+kernels::ExpertsShape ExpertsShapeOf(const ModelConfig& c) {
+  return {.hidden = c.hidden,
+          .width = c.experts->ffn_width,
+          .count = c.experts->count,
+          .experts_per_row = c.experts->per_token};
+}
+
+// Layers with one feed-forward network.
+int64_t DenseLayers(const ModelConfig& config) {
+  if (!config.experts.has_value()) return config.num_layers;
+  return static_cast<int64_t>(config.experts->dense_layers.size());
+}
+
+// Bytes of every buffer of Activations, in its order; 0 where the model does not need it.
 std::vector<int64_t> ActivationSizes(const kernels::Operators& operators, const ModelConfig& config,
                                      const Transformer::Capacity& capacity) {
   const kernels::ModelShape shape = ShapeOf(config);
   const kernels::Precision& types = operators.precision();
   const int64_t rows = operators.PaddedRows(capacity.step_rows);
   const int64_t activation = SizeOf(types.activations), query = SizeOf(types.queries);
+  const int64_t ffn_width = DenseLayers(config) > 0 ? shape.ffn_width : 0;
+  const bool mixture = config.experts.has_value();
   return {rows * shape.hidden * SizeOf(types.residual),
           rows * shape.hidden * SizeOf(types.deltas),
           rows * shape.hidden * activation,
           rows * shape.qkv_width() * query,
           rows * shape.head_width() * activation,
-          rows * 2 * shape.ffn_width * activation,
-          rows * shape.ffn_width * activation,
+          rows * 2 * ffn_width * activation,
+          rows * ffn_width * activation,
           rows * shape.head_dim * 4,
           rows * shape.hidden * SizeOf(types.residual),
           rows * shape.qkv_width() * query,
-          operators.PaddedRows(capacity.logits_rows) * shape.vocab * 4};
+          operators.PaddedRows(capacity.logits_rows) * shape.vocab * 4,
+          rows * shape.experts * 4,
+          mixture ? operators.ExpertScratchBytes(ExpertsShapeOf(config), rows) : 0};
 }
 
 }  // namespace
@@ -67,19 +86,28 @@ kernels::ModelShape ShapeOf(const ModelConfig& c) {
           .kv_heads = c.kv_heads,
           .head_dim = c.head_dim,
           .attention_scale = 1 / std::sqrt(static_cast<float>(c.head_dim)),
-          .vocab = c.vocab_size};
+          .vocab = c.vocab_size,
+          .experts = c.experts.has_value() ? c.experts->count : 0};
 }
 
 int64_t Transformer::MaxWeightBytes(const kernels::Operators& operators,
                                     const ModelConfig& config) {
   const kernels::ModelShape s = ShapeOf(config);
-  const int64_t layer = operators.MaxWeightBytes(s.qkv_width(), s.hidden) +
-                        operators.MaxWeightBytes(s.hidden, s.head_width()) +
-                        operators.MaxWeightBytes(2 * int64_t{s.ffn_width}, s.hidden) +
-                        operators.MaxWeightBytes(s.hidden, s.ffn_width);
+  const int64_t attention = operators.MaxWeightBytes(s.qkv_width(), s.hidden) +
+                            operators.MaxWeightBytes(s.hidden, s.head_width());
+  const auto ffn = [&](int64_t width) {
+    return operators.MaxWeightBytes(2 * width, s.hidden) +
+           operators.MaxWeightBytes(s.hidden, width);
+  };
+  const int64_t dense = DenseLayers(config);
+  int64_t layers = s.num_layers * attention + dense * ffn(s.ffn_width);
+  if (config.experts.has_value()) {
+    layers += (s.num_layers - dense) * (operators.MaxWeightBytes(s.experts, s.hidden) +
+                                        s.experts * ffn(config.experts->ffn_width));
+  }
   const int64_t embedding =
       config.tied_embeddings ? 0 : operators.EmbeddingBytes(s.vocab, s.hidden);
-  return s.num_layers * layer + operators.MaxWeightBytes(s.vocab, s.hidden) + embedding;
+  return layers + operators.MaxWeightBytes(s.vocab, s.hidden) + embedding;
 }
 
 int64_t Transformer::ActivationBytes(const kernels::Operators& operators, const ModelConfig& config,
@@ -115,10 +143,12 @@ absl::Status Transformer::AllocateActivations() {
   Activations& a = *activations_;
   std::unique_ptr<Buffer>* const buffers[] = {
       &a.residual, &a.delta,   &a.normed,          &a.qkv,        &a.attended, &a.gate_up,
-      &a.ffn,      &a.cos_sin, &a.wanted_residual, &a.wanted_qkv, &a.logits};
+      &a.ffn,      &a.cos_sin, &a.wanted_residual, &a.wanted_qkv, &a.logits,   &a.router_logits,
+      &a.experts};
   const std::vector<int64_t> sizes = ActivationSizes(*operators_, config_, capacity_);
   SWAA_CHECK_EQ(sizes.size(), std::size(buffers));
   for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] == 0) continue;
     SWAA_ASSIGN_OR_RETURN(*buffers[i], operators_->Allocate(sizes[i], MemoryKind::kWorkspace));
   }
   return absl::OkStatus();
@@ -199,6 +229,15 @@ void Transformer::ComputeRest(const LayerWeights& layer, const StagedStep& step,
                       .out_type = types.deltas,
                       .rows = rows});
   AddNorm(a.delta->data(), *layer.ffn_norm, rows, residual);
+  if (layer.router == nullptr) {
+    ComputeFfn(layer, rows);
+  } else {
+    ComputeExperts(layer, rows);
+  }
+}
+
+void Transformer::ComputeFfn(const LayerWeights& layer, int64_t rows) {
+  Activations& a = *activations_;
   operators_->GatedLinear({.weight = layer.gate_up.get(),
                            .x = a.normed->data(),
                            .scratch = a.gate_up->data(),
@@ -207,8 +246,25 @@ void Transformer::ComputeRest(const LayerWeights& layer, const StagedStep& step,
   operators_->Linear({.weight = layer.ffn_down.get(),
                       .x = a.ffn->data(),
                       .out = a.delta->data(),
-                      .out_type = types.deltas,
+                      .out_type = operators_->precision().deltas,
                       .rows = rows});
+}
+
+void Transformer::ComputeExperts(const LayerWeights& layer, int64_t rows) {
+  Activations& a = *activations_;
+  operators_->Linear({.weight = layer.router.get(),
+                      .x = a.normed->data(),
+                      .out = a.router_logits->data(),
+                      .out_type = DataType::kF32,
+                      .rows = rows});
+  operators_->Experts({.experts = layer.experts,
+                       .experts_per_row = config_.experts->per_token,
+                       .normalize = config_.experts->normalize,
+                       .logits = Floats(a.router_logits),
+                       .x = a.normed->data(),
+                       .scratch = a.experts->data(),
+                       .out = a.delta->data(),
+                       .rows = rows});
 }
 
 void Transformer::ComputeLogits(StagedStep* step, void* residual) {

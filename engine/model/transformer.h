@@ -59,6 +59,9 @@ class Transformer {
   // feed-forward adds to it in `delta`.
   void ComputeRest(const LayerWeights& layer, const kernels::StagedStep& step,
                    const kernels::AttentionParams& attention, int64_t rows, void* residual);
+  // The feed-forward of a layer over `rows` normed rows, into `delta`.
+  void ComputeFfn(const LayerWeights& layer, int64_t rows);
+  void ComputeExperts(const LayerWeights& layer, int64_t rows);
   void ComputeLogits(kernels::StagedStep* step, void* residual);
 
   kernels::Operators* const operators_;

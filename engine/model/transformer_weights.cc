@@ -30,7 +30,7 @@ class Loader {
   absl::StatusOr<std::unique_ptr<TransformerWeights>> Load() {
     auto weights = std::make_unique<TransformerWeights>();
     SWAA_ASSIGN_OR_RETURN(WeightView embedding,
-                          Find(WeightRole::kTokenEmbedding, 0, config_.vocab_size, config_.hidden));
+                          Find({WeightRole::kTokenEmbedding}, config_.vocab_size, config_.hidden));
     for (int32_t l = 0; l < config_.num_layers; ++l) {
       SWAA_ASSIGN_OR_RETURN(LayerWeights layer, LoadLayer(l));
       weights->layers.push_back(std::move(layer));
@@ -57,22 +57,24 @@ class Loader {
     int64_t rows;
   };
 
-  absl::StatusOr<WeightView> Find(WeightRole role, int32_t layer, int64_t rows, int64_t columns) {
-    SWAA_ASSIGN_OR_RETURN(WeightView view, source_.Find({role, layer}));
+  absl::StatusOr<WeightView> Find(WeightKey key, int64_t rows, int64_t columns) {
+    SWAA_ASSIGN_OR_RETURN(WeightView view, source_.Find(key));
     if (view.rows != rows || view.columns != columns) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "weight of role ", static_cast<int>(role), ", layer ", layer, ": shape [", view.rows,
-          ", ", view.columns, "], but the configuration makes it [", rows, ", ", columns, "]"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("weight of role ", static_cast<int>(key.role), ", layer ", key.layer,
+                       ": shape [", view.rows, ", ", view.columns,
+                       "], but the configuration makes it [", rows, ", ", columns, "]"));
     }
     return view;
   }
 
   // Parts under one another as one packed matrix of `columns` input features.
   absl::StatusOr<std::unique_ptr<Weight>> Matrix(const std::vector<Part>& parts, int32_t layer,
-                                                 int64_t columns) {
+                                                 int64_t columns, int32_t expert = 0) {
     std::vector<HostRows> rows;
     for (const Part& part : parts) {
-      SWAA_ASSIGN_OR_RETURN(const WeightView view, Find(part.role, layer, part.rows, columns));
+      SWAA_ASSIGN_OR_RETURN(const WeightView view,
+                            Find({part.role, layer, expert}, part.rows, columns));
       rows.push_back({view.rows, view.read_rows, view.stored_bf16()});
     }
     SWAA_ASSIGN_OR_RETURN(auto weight, operators_->PackWeight(rows, columns));
@@ -88,7 +90,7 @@ class Loader {
     std::vector<float> values(length);
     float* out = values.data();
     for (const Part& part : parts) {
-      SWAA_ASSIGN_OR_RETURN(WeightView view, Find(part.role, layer, 1, part.rows));
+      SWAA_ASSIGN_OR_RETURN(WeightView view, Find({part.role, layer}, 1, part.rows));
       view.read_rows(0, 1, out);
       out += part.rows;
     }
@@ -122,18 +124,49 @@ class Loader {
       SWAA_ASSIGN_OR_RETURN(w.output_bias, Vector({{WeightRole::kAttentionOutputBias, hidden}}, l));
     }
     SWAA_ASSIGN_OR_RETURN(w.ffn_norm, Vector({{WeightRole::kFfnNorm, hidden}}, l));
+    if (config_.is_mixture(l)) {
+      SWAA_RETURN_IF_ERROR(LoadExperts(l, &w));
+      return w;
+    }
     SWAA_ASSIGN_OR_RETURN(
         w.gate_up, Matrix({{WeightRole::kFfnGate, ffn}, {WeightRole::kFfnUp, ffn}}, l, hidden));
     SWAA_ASSIGN_OR_RETURN(w.ffn_down, Matrix({{WeightRole::kFfnDown, hidden}}, l, ffn));
     return w;
   }
 
+  absl::Status LoadExperts(int32_t l, LayerWeights* w) {
+    const int64_t hidden = config_.hidden, ffn = config_.experts->ffn_width;
+    const int32_t count = config_.experts->count;
+    SWAA_ASSIGN_OR_RETURN(w->router, Matrix({{WeightRole::kRouter, count}}, l, hidden));
+    for (int32_t e = 0; e < count; ++e) {
+      SWAA_ASSIGN_OR_RETURN(
+          auto gate_up,
+          Matrix({{WeightRole::kExpertGate, ffn}, {WeightRole::kExpertUp, ffn}}, l, hidden, e));
+      SWAA_ASSIGN_OR_RETURN(auto down, Matrix({{WeightRole::kExpertDown, hidden}}, l, ffn, e));
+      w->experts.push_back({gate_up.get(), down.get()});
+      w->expert_weights.push_back(std::move(gate_up));
+      w->expert_weights.push_back(std::move(down));
+    }
+    return absl::OkStatus();
+  }
+
   void Progress(int64_t elements) {
     elements_ += elements;
-    const int64_t layer = config_.hidden * (2 * head_width_ + 2 * kv_width_) +
-                          3 * int64_t{config_.hidden} * config_.ffn_width;
-    const int64_t all = config_.num_layers * layer + int64_t{config_.vocab_size} * config_.hidden;
-    if (on_progress_) on_progress_(static_cast<double>(elements_) / static_cast<double>(all));
+    if (on_progress_)
+      on_progress_(static_cast<double>(elements_) / static_cast<double>(Elements()));
+  }
+
+  // Of all matrices.
+  int64_t Elements() const {
+    const int64_t hidden = config_.hidden;
+    int64_t all = hidden * config_.vocab_size;
+    for (int32_t l = 0; l < config_.num_layers; ++l) {
+      all += hidden * (2 * head_width_ + 2 * kv_width_);
+      all += config_.is_mixture(l)
+                 ? hidden * config_.experts->count * (1 + 3 * int64_t{config_.experts->ffn_width})
+                 : hidden * 3 * int64_t{config_.ffn_width};
+    }
+    return all;
   }
 
   kernels::Operators* operators_;

@@ -26,6 +26,10 @@ struct LayerWeights {
   std::unique_ptr<kernels::Buffer> ffn_norm;          // f32 [hidden]
   std::unique_ptr<kernels::Weight> gate_up;           // [2 ffn_width, hidden]: gate, up
   std::unique_ptr<kernels::Weight> ffn_down;          // [hidden, ffn_width]
+  // Of a mixture of experts, which has neither of the two above.
+  std::unique_ptr<kernels::Weight> router;  // [experts, hidden]
+  std::vector<kernels::ExpertWeights> experts;
+  std::vector<std::unique_ptr<kernels::Weight>> expert_weights;  // what `experts` points to
 };
 
 struct TransformerWeights {

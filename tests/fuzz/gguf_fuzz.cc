@@ -15,9 +15,8 @@ namespace {
 void ReadWeights(const Checkpoint& checkpoint) {
   std::vector<float> row;
   for (const WeightSpec& spec : WeightSpecs()) {
-    if (!spec.present(checkpoint.config)) continue;
-    for (int32_t layer = 0; layer < (spec.per_layer ? checkpoint.config.num_layers : 1); ++layer) {
-      const absl::StatusOr<WeightView> view = checkpoint.weights->Find({spec.role, layer});
+    for (const WeightKey& key : WeightKeys(spec, checkpoint.config)) {
+      const absl::StatusOr<WeightView> view = checkpoint.weights->Find(key);
       if (!view.ok()) {
         CheckRefusal(view.status());
         continue;

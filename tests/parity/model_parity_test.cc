@@ -217,7 +217,7 @@ TEST_P(ModelParityTest, TinyModelsFromFolders) {
 TEST_P(ModelParityTest, TinyModelsOfEachFamily) {
   if (!GetParam().small_heads) GTEST_SKIP() << "no attention for heads of 32 dimensions";
   const std::vector<GoldenCase> cases = ReadFullCases("families.json");
-  ASSERT_EQ(cases.size(), 7u);
+  ASSERT_EQ(cases.size(), 10u);
   for (const GoldenCase& c : cases) {
     ModelUnderTest model("tests/data/" + c.model, GetParam());
     ASSERT_TRUE(model.ok());

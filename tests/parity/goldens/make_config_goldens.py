@@ -6,8 +6,8 @@
     /tmp/goldens/bin/python tests/parity/goldens/make_config_goldens.py
 
 Models are built without memory for their weights. Of each: the names and shapes of its tensors in
-safetensors files ("{}" stands for the layer; all layers must be alike), and its rotary frequencies
-and attention factor. Mixtures of experts have no tensors here: transformers fuses them when it reads.
+safetensors files ("{}" stands for the layer and, behind it, for the expert; all must be alike), and its
+rotary frequencies and attention factor.
 """
 
 import json
@@ -36,7 +36,19 @@ def tensors_of(model, layers):
         assert count <= 1
     for pattern, (_, seen) in patterns.items():
         assert seen == (layers if "{}" in pattern else 1), pattern
-    return {pattern: shape for pattern, (shape, _) in sorted(patterns.items())}
+    return dict(sorted(item for pattern, (shape, _) in patterns.items() for item in saved(pattern, shape)))
+
+
+def saved(pattern, shape):
+    """(pattern, shape) of the tensors that save_pretrained makes of one: experts, which transformers holds in
+    one tensor, are files' own."""
+    prefix, _, part = pattern.rpartition(".experts.")
+    if part == "gate_up_proj":
+        assert shape[1] % 2 == 0
+        return [(f"{prefix}.experts.{{}}.{name}.weight", [shape[1] // 2, shape[2]]) for name in ("gate_proj", "up_proj")]
+    if part == "down_proj":
+        return [(f"{prefix}.experts.{{}}.down_proj.weight", shape[1:])]
+    return [(pattern, shape)]
 
 
 def expected(path):
@@ -47,9 +59,8 @@ def expected(path):
     rotary = type(model.model.rotary_emb)(config)
     result = {"layers": config.num_hidden_layers,
               "attention_factor": float(rotary.attention_scaling),
-              "inverse_frequencies": [float(f"{x:.9g}") for x in rotary.inv_freq.tolist()]}
-    if "moe" not in config.model_type:
-        result["tensors"] = tensors_of(model, config.num_hidden_layers)
+              "inverse_frequencies": [float(f"{x:.9g}") for x in rotary.inv_freq.tolist()],
+              "tensors": tensors_of(model, config.num_hidden_layers)}
     return result
 
 

@@ -38,7 +38,19 @@ FAMILIES = {
     "tiny-qwen3-biased": (transformers.Qwen3Config, {
         "head_dim": 32, "num_hidden_layers": 1, "attention_bias": True, "tie_word_embeddings": False,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
+    "tiny-qwen3moe": (transformers.Qwen3MoeConfig, {
+        "head_dim": 32, "moe_intermediate_size": 16, "num_experts": 8, "num_experts_per_tok": 3,
+        "norm_topk_prob": True, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
+    # A dense layer before the mixture, and experts stacked as transformers 5 holds them. GGUF files of
+    # llama.cpp's have neither that nor shares that are not normalised.
+    "tiny-qwen3moe-stacked": (transformers.Qwen3MoeConfig, {
+        "head_dim": 32, "moe_intermediate_size": 24, "num_experts": 5, "num_experts_per_tok": 2,
+        "decoder_sparse_step": 2, "norm_topk_prob": False,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
 }
+# Of router logits, whose deviation is about 1.4: nearer to each other than this, the last chosen expert and the
+# first that is not might change places by rounding to bfloat16.
+ROUTING_MARGIN = 0.05
 PARTS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
          "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
          "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate",
@@ -59,12 +71,42 @@ def make_folder(name, config_class, changes, seed):
             # Large enough for attention to be far from uniform.
             scale = 0.5 if "bias" in key else 0.2 if "norm" in key else 0.25
             parameter.copy_(torch.randn_like(parameter) * scale + (1.0 if "norm" in key else 0.0))
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.to(torch.bfloat16).save_pretrained(folder, save_original_format=not name.endswith("stacked"))
     (folder / "generation_config.json").unlink(missing_ok=True)
     models.make_tiny_tokenizer(folder)
     for file in folder.iterdir():
         file.chmod(0o644)
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def routing_margins(model, tokens):
+    """[tokens]: of all layers the smallest distance between the last chosen expert's logit and the next one's."""
+    gates = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
+    logits = []
+    hooks = [gate.register_forward_hook(lambda _, __, out: logits.append(out[0])) for gate in gates]
+    model(torch.tensor([tokens]))
+    for hook in hooks:
+        hook.remove()
+    count = model.config.num_experts_per_tok
+    margins = []
+    for of_layer in logits:
+        top = of_layer.topk(count + 1, -1).values
+        margins.append(top[:, count - 1] - top[:, count])
+    return torch.stack(margins).min(0).values
+
+
+def decisive_tokens(model, rng, count, following):
+    """Random tokens, and after them a greedy continuation, whose choice of experts is no near tie."""
+    tokens = []
+    while True:
+        tokens.append(rng.randrange(3, 320))
+        if routing_margins(model, tokens)[-1] < ROUTING_MARGIN:
+            tokens.pop()
+        elif len(tokens) == count:
+            continued = tokens + models.greedy(model, tokens, following)["tokens"]
+            if routing_margins(model, continued)[count:].min() >= ROUTING_MARGIN:
+                return tokens
+            tokens.pop()
 
 
 def gguf_name(name):
@@ -104,9 +146,22 @@ def add_tokenizer(writer, folder):
     writer.add_eos_token_id(2)
 
 
+def gguf_tensors(name, values):
+    """(name, values) of each tensor that llama.cpp's converter makes of one of transformers'."""
+    if not name.endswith((".gate_up_proj", ".down_proj", ".mlp.gate.weight")):
+        return [(gguf_name(name), values)]
+    layer, part = name.split(".")[2], name.split(".mlp.")[1]
+    if part == "gate.weight":
+        return [(f"blk.{layer}.ffn_gate_inp.weight", values)]
+    if part == "experts.down_proj":
+        return [(f"blk.{layer}.ffn_down_exps.weight", values)]
+    gate, up = np.split(values, 2, axis=1)
+    return [(f"blk.{layer}.ffn_gate_exps.weight", gate), (f"blk.{layer}.ffn_up_exps.weight", up)]
+
+
 def write_gguf(name, model):
     folder, config = models.TEST_DATA / name, model.config
-    arch, head_dim = config.model_type, model.model.layers[0].self_attn.head_dim
+    arch, head_dim = config.model_type.replace("_", ""), model.model.layers[0].self_attn.head_dim
     writer = gguf.GGUFWriter(str(models.TEST_DATA / f"{name}.gguf"), arch)
     writer.add_name(name)
     writer.add_block_count(config.num_hidden_layers)
@@ -118,6 +173,10 @@ def write_gguf(name, model):
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    if arch == "qwen3moe":
+        writer.add_expert_count(config.num_experts)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+        writer.add_expert_feed_forward_length(config.moe_intermediate_size)
     rope = config.rope_parameters
     writer.add_rope_freq_base(rope["rope_theta"])
     if rope["rope_type"] in ("linear", "yarn"):
@@ -134,8 +193,9 @@ def write_gguf(name, model):
         values = tensor.numpy()
         if arch == "llama" and ("q_proj" in key or "k_proj" in key):
             values = interleaved(values, values.shape[0] // head_dim)
-        bits = gguf.quants.quantize(np.ascontiguousarray(values), gguf.GGMLQuantizationType.BF16)
-        writer.add_tensor(gguf_name(key), bits, raw_dtype=gguf.GGMLQuantizationType.BF16)
+        for stored, part in gguf_tensors(key, values):
+            bits = gguf.quants.quantize(np.ascontiguousarray(part), gguf.GGMLQuantizationType.BF16)
+            writer.add_tensor(stored, bits, raw_dtype=gguf.GGMLQuantizationType.BF16)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -149,9 +209,13 @@ def main():
         with torch.enable_grad():
             model = make_folder(name, config_class, changes, seed)
         rng = random.Random(seed)
-        case = models.case(model, name, [rng.randrange(3, 320) for _ in range(100)], 16)
+        if "moe" in name:
+            tokens = decisive_tokens(model, rng, 100, 16)
+        else:
+            tokens = [rng.randrange(3, 320) for _ in range(100)]
+        case = models.case(model, name, tokens, 16)
         cases.append({"model": name, **case})
-        if not name.endswith("biased"):
+        if not name.endswith(("biased", "stacked")):
             write_gguf(name, model)
             cases.append({"model": name + ".gguf", **case, "name": name + ".gguf"})
     models.write("families.json", {"transformers": transformers.__version__, "cases": cases})

@@ -34,11 +34,11 @@ Json ReadConfig(const std::string& name) {
 
 absl::StatusOr<ModelConfig> Read(const Json& json) { return ReadHfConfig(json, "config.json"); }
 
-// Every weight of a configuration by its name in Hugging Face's files, "{}" for the layer.
+// Every weight of a configuration by its name in Hugging Face's files, "{}" for layer and expert.
 std::map<std::string, std::vector<int64_t>> Tensors(const ModelConfig& config) {
   std::map<std::string, std::vector<int64_t>> tensors;
   for (const WeightSpec& spec : WeightSpecs()) {
-    if (spec.present(config)) {
+    if (!WeightKeys(spec, config).empty()) {
       tensors[std::string(spec.hugging_face)] = WeightShape(spec, config);
     }
   }
@@ -49,9 +49,9 @@ std::map<std::string, std::vector<int64_t>> Tensors(const ModelConfig& config) {
 void CheckWeightViews(const ModelConfig& config) {
   const auto weights = MakeDummyWeights(config);
   for (const WeightSpec& spec : WeightSpecs()) {
-    if (!spec.present(config)) continue;
-    const int32_t last = spec.per_layer ? config.num_layers - 1 : 0;
-    const auto view = weights->Find({spec.role, last});
+    const std::vector<WeightKey> keys = WeightKeys(spec, config);
+    if (keys.empty()) continue;
+    const auto view = weights->Find(keys.back());
     ASSERT_TRUE(view.ok()) << view.status();
     const std::vector<int64_t> shape = WeightShape(spec, config);
     EXPECT_EQ(view->columns, shape.back());
@@ -69,10 +69,8 @@ TEST(FamilyTest, TensorsAndRotationsAreTransformers) {
     const auto config = Read(ReadConfig(name));
     ASSERT_TRUE(config.ok()) << config.status();
     EXPECT_EQ(config->num_layers, want.at("layers"));
-    if (want.contains("tensors")) {
-      const auto tensors = want.at("tensors").get<std::map<std::string, std::vector<int64_t>>>();
-      EXPECT_EQ(Tensors(*config), tensors);
-    }
+    const auto tensors = want.at("tensors").get<std::map<std::string, std::vector<int64_t>>>();
+    EXPECT_EQ(Tensors(*config), tensors);
     const auto frequencies = want.at("inverse_frequencies").get<std::vector<float>>();
     const std::vector<float> got = RopeInverseFrequencies(*config);
     ASSERT_EQ(got.size(), frequencies.size());
@@ -189,7 +187,7 @@ TEST(FamilyTest, ReadsMixturesOfExperts) {
   EXPECT_THAT(std::string(Read(json).status().message()), HasSubstr("num_experts_per_tok: '129'"));
 }
 
-TEST(FamilyTest, MixturesOfExpertsAreRefusedByName) {
+TEST(FamilyTest, MixturesOfPublishedSizeNeedNoFileOfWeights) {
   TempFolder folder;
   Json json = ReadConfig("qwen3-30b-a3b");
   json["vocab_size"] = 320;
@@ -197,9 +195,43 @@ TEST(FamilyTest, MixturesOfExpertsAreRefusedByName) {
   folder.Write("config.json", json.dump());
   folder.Write("tokenizer.json", ReadWhole("tests/data/tiny-llama/tokenizer.json"));
   const auto checkpoint = LoadCheckpoint(folder.path(), LoadFormat::kDummy);
-  ASSERT_TRUE(absl::IsUnimplemented(checkpoint.status())) << checkpoint.status();
-  EXPECT_THAT(std::string(checkpoint.status().message()),
-              HasSubstr("qwen3_moe: mixtures of experts (128 a layer) are not supported"));
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  size_t matrices = 0;
+  for (const WeightSpec& spec : WeightSpecs()) {
+    const std::vector<WeightKey> keys = WeightKeys(spec, checkpoint->config);
+    if (spec.per == WeightPer::kExpert) matrices += keys.size();
+  }
+  EXPECT_EQ(matrices, 48u * 128 * 3);
+  std::vector<float> row(2048), other(2048);
+  checkpoint->weights->Find({WeightRole::kExpertUp, 47, 127})->read_rows(767, 1, row.data());
+  checkpoint->weights->Find({WeightRole::kExpertUp, 47, 126})->read_rows(767, 1, other.data());
+  EXPECT_NE(row, other);
+  for (const WeightKey key :
+       {WeightKey{WeightRole::kExpertUp, 47, 128}, WeightKey{WeightRole::kExpertUp, 48, 0},
+        WeightKey{WeightRole::kFfnUp, 0, 0}}) {
+    EXPECT_TRUE(absl::IsNotFound(checkpoint->weights->Find(key).status()));
+  }
+}
+
+TEST(FamilyTest, MixturesOfImpossibleSizeAreRefused) {
+  const struct {
+    Json changes;
+    const char* message;
+  } cases[] = {
+      {{{"num_experts", 0}}, "num_experts"},
+      {{{"num_experts", 5000}}, "num_experts"},
+      {{{"num_experts_per_tok", 0}}, "num_experts_per_tok"},
+      {{{"moe_intermediate_size", 40000}}, "feed-forward width of 128 experts: 40000"},
+      {{{"mlp_only_layers", 3}}, "mlp_only_layers: is not a list"},
+      {{{"decoder_sparse_step", 0}}, "decoder_sparse_step"},
+  };
+  for (const auto& c : cases) {
+    Json changed = ReadConfig("qwen3-30b-a3b");
+    changed.update(c.changes);
+    const auto config = Read(changed);
+    EXPECT_TRUE(absl::IsInvalidArgument(config.status())) << config.status();
+    EXPECT_THAT(std::string(config.status().message()), HasSubstr(c.message));
+  }
 }
 
 }  // namespace

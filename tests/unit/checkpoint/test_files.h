@@ -95,8 +95,9 @@ class SafetensorsText {
 };
 
 // Rows of a weight that must be there, row by row.
-inline std::vector<float> ReadAll(const Checkpoint& checkpoint, WeightRole role, int32_t layer) {
-  absl::StatusOr<WeightView> view = checkpoint.weights->Find({role, layer});
+inline std::vector<float> ReadAll(const Checkpoint& checkpoint, WeightRole role, int32_t layer,
+                                  int32_t expert = 0) {
+  absl::StatusOr<WeightView> view = checkpoint.weights->Find({role, layer, expert});
   EXPECT_TRUE(view.ok()) << view.status();
   if (!view.ok()) return {};
   std::vector<float> values(view->rows * view->columns);
@@ -109,9 +110,8 @@ inline std::vector<float> ReadAll(const Checkpoint& checkpoint, WeightRole role,
 inline int64_t ReadEverything(const Checkpoint& checkpoint) {
   int64_t count = 0;
   for (const WeightSpec& spec : WeightSpecs()) {
-    if (!spec.present(checkpoint.config)) continue;
-    for (int32_t layer = 0; layer < (spec.per_layer ? checkpoint.config.num_layers : 1); ++layer) {
-      count += static_cast<int64_t>(ReadAll(checkpoint, spec.role, layer).size());
+    for (const auto& [role, layer, expert] : WeightKeys(spec, checkpoint.config)) {
+      count += static_cast<int64_t>(ReadAll(checkpoint, role, layer, expert).size());
     }
   }
   return count;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <random>
 
 #include "absl/status/status.h"
@@ -33,12 +34,21 @@ ModelConfig TinyConfig() {
   return config;
 }
 
+ModelConfig TinyMixtureConfig() {
+  ModelConfig config = TinyConfig();
+  config.architecture = "qwen3_moe";
+  config.qk_norm = true;
+  config.experts = ExpertsConfig{
+      .count = 6, .per_token = 2, .ffn_width = 40, .normalize = true, .dense_layers = {1}};
+  return config;
+}
+
 RandomWeights::RandomWeights(const ModelConfig& c, uint64_t seed) {
   std::mt19937_64 random(seed);
   auto add = [&](WeightRole role, int32_t layer, int64_t rows, int64_t columns, double mean,
-                 double deviation) {
+                 double deviation, int32_t expert = 0) {
     std::normal_distribution<double> normal(mean, deviation);
-    Tensor& tensor = tensors_[{role, layer}];
+    Tensor& tensor = tensors_[{role, layer, expert}];
     tensor = {rows, columns, std::vector<double>(rows * columns)};
     for (double& value : tensor.values) value = static_cast<float>(normal(random));
   };
@@ -66,14 +76,24 @@ RandomWeights::RandomWeights(const ModelConfig& c, uint64_t seed) {
       add(WeightRole::kKeyNorm, l, 1, c.head_dim, 1, 0.2);
     }
     add(WeightRole::kFfnNorm, l, 1, c.hidden, 1, 0.2);
-    add(WeightRole::kFfnGate, l, c.ffn_width, c.hidden, 0, in_hidden);
-    add(WeightRole::kFfnUp, l, c.ffn_width, c.hidden, 0, in_hidden);
-    add(WeightRole::kFfnDown, l, c.hidden, c.ffn_width, 0, 1 / std::sqrt(c.ffn_width));
+    if (!c.is_mixture(l)) {
+      add(WeightRole::kFfnGate, l, c.ffn_width, c.hidden, 0, in_hidden);
+      add(WeightRole::kFfnUp, l, c.ffn_width, c.hidden, 0, in_hidden);
+      add(WeightRole::kFfnDown, l, c.hidden, c.ffn_width, 0, 1 / std::sqrt(c.ffn_width));
+      continue;
+    }
+    const int32_t width = c.experts->ffn_width;
+    add(WeightRole::kRouter, l, c.experts->count, c.hidden, 0, 2 * in_hidden);
+    for (int32_t e = 0; e < c.experts->count; ++e) {
+      add(WeightRole::kExpertGate, l, width, c.hidden, 0, in_hidden, e);
+      add(WeightRole::kExpertUp, l, width, c.hidden, 0, in_hidden, e);
+      add(WeightRole::kExpertDown, l, c.hidden, width, 0, 1 / std::sqrt(width), e);
+    }
   }
 }
 
 absl::StatusOr<WeightView> RandomWeights::Find(WeightKey key) const {
-  const auto found = tensors_.find({key.role, key.layer});
+  const auto found = tensors_.find({key.role, key.layer, key.expert});
   if (found == tensors_.end()) return absl::NotFoundError("no such tensor in the random model");
   const Tensor* tensor = &found->second;
   WeightView view;
@@ -87,8 +107,9 @@ absl::StatusOr<WeightView> RandomWeights::Find(WeightKey key) const {
   return view;
 }
 
-std::span<const double> RandomWeights::Values(WeightRole role, int32_t layer) const {
-  const auto found = tensors_.find({role, layer});
+std::span<const double> RandomWeights::Values(WeightRole role, int32_t layer,
+                                              int32_t expert) const {
+  const auto found = tensors_.find({role, layer, expert});
   return found == tensors_.end() ? std::span<const double>() : found->second.values;
 }
 
@@ -142,6 +163,51 @@ std::vector<double> Attend(const ModelConfig& c, const std::vector<double>& q,
   return out;
 }
 
+// Rows of gate beside the same rows of up.
+std::vector<double> Beside(std::span<const double> gate, std::span<const double> up,
+                           int64_t columns) {
+  std::vector<double> both;
+  for (size_t row = 0; row < gate.size(); row += columns) {
+    both.insert(both.end(), gate.begin() + row, gate.begin() + row + columns);
+    both.insert(both.end(), up.begin() + row, up.begin() + row + columns);
+  }
+  return both;
+}
+
+std::vector<double> FeedForward(const ModelConfig& c, const RandomWeights& w, int32_t layer,
+                                std::span<const double> x) {
+  using enum WeightRole;
+  const auto gate = reference::Linear(x, w.Values(kFfnGate, layer), {}, c.hidden);
+  const auto up = reference::Linear(x, w.Values(kFfnUp, layer), {}, c.hidden);
+  const auto gated = reference::SiluMul(Beside(gate, up, c.ffn_width), c.ffn_width);
+  return reference::Linear(gated, w.Values(kFfnDown, layer), {}, c.ffn_width);
+}
+
+std::vector<double> Mixture(const ModelConfig& c, const RandomWeights& w, int32_t layer,
+                            std::span<const double> x, double* routing_margin) {
+  using enum WeightRole;
+  const ExpertsConfig& mixture = *c.experts;
+  const auto logits = reference::Linear(x, w.Values(kRouter, layer), {}, c.hidden);
+  for (size_t row = 0; row < logits.size(); row += mixture.count) {
+    std::vector<double> sorted(logits.begin() + row, logits.begin() + row + mixture.count);
+    std::sort(sorted.begin(), sorted.end(), std::greater<>());
+    *routing_margin =
+        std::min(*routing_margin, sorted[mixture.per_token - 1] - sorted[mixture.per_token]);
+  }
+  std::vector<std::vector<double>> gate_up;  // of each expert one under the other
+  std::vector<reference::Expert> experts;
+  for (int32_t e = 0; e < mixture.count; ++e) {
+    const auto gate = w.Values(kExpertGate, layer, e), up = w.Values(kExpertUp, layer, e);
+    gate_up.push_back(Beside(gate, up, static_cast<int64_t>(gate.size())));
+  }
+  for (int32_t e = 0; e < mixture.count; ++e) {
+    experts.push_back({gate_up[e], w.Values(kExpertDown, layer, e)});
+  }
+  const auto shares =
+      reference::ExpertShares(logits, mixture.count, mixture.per_token, mixture.normalize);
+  return reference::Experts(x, shares, experts, c.hidden);
+}
+
 void Add(std::vector<double>& x, const std::vector<double>& y) {
   std::transform(x.begin(), x.end(), y.begin(), x.begin(), std::plus<>());
 }
@@ -150,8 +216,10 @@ void Add(std::vector<double>& x, const std::vector<double>& y) {
 
 std::vector<double> ReferenceLogits(const ModelConfig& c, const RandomWeights& w,
                                     std::span<const int32_t> tokens,
-                                    std::span<const kernels::KeySpan> spans) {
+                                    std::span<const kernels::KeySpan> spans,
+                                    double* routing_margin) {
   using enum WeightRole;
+  double margin = std::numeric_limits<double>::infinity();
   std::vector<double> x;
   for (int32_t token : tokens) {
     const auto row = w.Values(kTokenEmbedding, 0).subspan(int64_t{token} * c.hidden, c.hidden);
@@ -168,16 +236,9 @@ std::vector<double> ReferenceLogits(const ModelConfig& c, const RandomWeights& w
     Add(x, reference::Linear(attended, w.Values(kAttentionOutput, l),
                              w.Values(kAttentionOutputBias, l), c.heads * c.head_dim));
     const auto ffn_in = reference::RmsNorm(x, w.Values(kFfnNorm, l), c.norm_epsilon);
-    const auto gate = reference::Linear(ffn_in, w.Values(kFfnGate, l), {}, c.hidden);
-    const auto up = reference::Linear(ffn_in, w.Values(kFfnUp, l), {}, c.hidden);
-    std::vector<double> gate_up;
-    for (size_t row = 0; row < gate.size(); row += c.ffn_width) {
-      gate_up.insert(gate_up.end(), gate.begin() + row, gate.begin() + row + c.ffn_width);
-      gate_up.insert(gate_up.end(), up.begin() + row, up.begin() + row + c.ffn_width);
-    }
-    const auto ffn = reference::SiluMul(gate_up, c.ffn_width);
-    Add(x, reference::Linear(ffn, w.Values(kFfnDown, l), {}, c.ffn_width));
+    Add(x, c.is_mixture(l) ? Mixture(c, w, l, ffn_in, &margin) : FeedForward(c, w, l, ffn_in));
   }
+  if (routing_margin != nullptr) *routing_margin = margin;
   const auto normed = reference::RmsNorm(x, w.Values(kOutputNorm, 0), c.norm_epsilon);
   return reference::Linear(normed, w.Values(c.tied_embeddings ? kTokenEmbedding : kOutput, 0), {},
                            c.hidden);

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <span>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include "engine/checkpoint/checkpoint.h"
@@ -23,9 +23,9 @@ class RandomWeights : public WeightSource {
   absl::StatusOr<WeightView> Find(WeightKey key) const override;
   int64_t mapped_bytes() const override { return 0; }
   // NOT_FOUND from now on.
-  void Remove(WeightRole role, int32_t layer) { tensors_.erase({role, layer}); }
+  void Remove(WeightRole role, int32_t layer) { tensors_.erase({role, layer, 0}); }
   // [rows, columns]; empty where the model has no such weight.
-  std::span<const double> Values(WeightRole role, int32_t layer) const;
+  std::span<const double> Values(WeightRole role, int32_t layer, int32_t expert = 0) const;
 
  private:
   struct Tensor {
@@ -33,17 +33,22 @@ class RandomWeights : public WeightSource {
     int64_t columns = 0;
     std::vector<double> values;  // exact f32 numbers
   };
-  std::map<std::pair<WeightRole, int32_t>, Tensor> tensors_;
+  std::map<std::tuple<WeightRole, int32_t, int32_t>, Tensor> tensors_;  // by layer and expert
 };
 
 // A model of three layers with odd sizes.
 ModelConfig TinyConfig();
 
+// Layer 1 of it has one feed-forward network, the others are mixtures.
+ModelConfig TinyMixtureConfig();
+
 // Logits [tokens, vocab] of a sequence. spans[position * layers + layer] is what the row sees
-// there.
+// there. routing_margin, where given: the smallest distance of all rows and layers between the last
+// chosen expert's logit and the next one's; what rounds by more may choose otherwise.
 std::vector<double> ReferenceLogits(const ModelConfig& config, const RandomWeights& weights,
                                     std::span<const int32_t> tokens,
-                                    std::span<const kernels::KeySpan> spans);
+                                    std::span<const kernels::KeySpan> spans,
+                                    double* routing_margin = nullptr);
 
 }  // namespace swaa
 

@@ -171,19 +171,31 @@ class TransformerTest : public ::testing::Test {
     return logits;
   }
 
-  std::vector<double> Reference(const Sequence& sequence) {
+  std::vector<double> Reference(const Sequence& sequence, double* routing_margin = nullptr) {
     std::vector<KeySpan> spans;
     for (int32_t i = 0; i < static_cast<int32_t>(sequence.tokens.size()); ++i) {
       const auto& row = i < sequence.prompt_tokens ? sequence.prefill : sequence.decode;
       spans.insert(spans.end(), row.begin(), row.end());
     }
-    std::vector<double> logits = ReferenceLogits(config_, *weights_, sequence.tokens, spans);
+    std::vector<double> logits =
+        ReferenceLogits(config_, *weights_, sequence.tokens, spans, routing_margin);
     for (size_t row = 0; row < logits.size(); row += config_.vocab_size) {
       double sum = 0;
       for (int32_t t = 0; t < config_.vocab_size; ++t) sum += std::exp(logits[row + t]);
       for (int32_t t = 0; t < config_.vocab_size; ++t) logits[row + t] -= std::log(sum);
     }
     return logits;
+  }
+
+  // A sequence none of whose choices of experts is a near tie: such a one rounding could turn.
+  Sequence DecisiveSequence(int32_t length, int32_t prompt, const std::vector<KeySpan>& prefill,
+                            const std::vector<KeySpan>& decode) {
+    for (;;) {
+      const Sequence sequence = RandomSequence(length, prompt, prefill, decode);
+      double margin = 0;
+      Reference(sequence, &margin);
+      if (margin > 1e-3) return sequence;
+    }
   }
 
   template <typename A, typename B>
@@ -219,6 +231,30 @@ TEST_F(TransformerTest, EveryFamilySwitchMatchesTheReferenceInF32) {
     const Sequence sequence = RandomSequence(150, 150, full, full);
     EXPECT_LT(MaxDifference(ForwardInChunks(sequence, 1, 150), Reference(sequence)), 1e-3)
         << "variant " << variant;
+  }
+}
+
+TEST_F(TransformerTest, MixturesOfExpertsMatchTheReferenceAloneInChunksAndInCompany) {
+  for (const bool normalize : {true, false}) {
+    ModelConfig config = TinyMixtureConfig();
+    config.experts->normalize = normalize;
+    Load(config, "f32");
+    const auto window = Everywhere({.window = 20, .sinks = 3});
+    const Sequence a = DecisiveSequence(70, 50, window, Everywhere({}));
+    const Sequence b = DecisiveSequence(40, 40, Everywhere({}), Everywhere({}));
+    const auto expected_a = Reference(a), expected_b = Reference(b);
+    EXPECT_LT(MaxDifference(ForwardInChunks(a, 0, 1000), expected_a), 1e-3);
+    for (const int32_t chunk : {1, 7}) {
+      EXPECT_LT(MaxDifference(ForwardInChunks(a, 1, chunk), expected_a), 1e-3) << chunk;
+    }
+    const auto mixed = Forward({{&a, 2, 0, 50}, {&b, 3, 0, 40}});
+    const int64_t vocab = config_.vocab_size;
+    std::vector<double> expected(expected_a.begin(), expected_a.begin() + 50 * vocab);
+    expected.insert(expected.end(), expected_b.begin(), expected_b.end());
+    EXPECT_LT(MaxDifference(mixed, expected), 1e-3);
+    // The choice must matter, or this test could not fail.
+    config_.experts->per_token = 1;
+    EXPECT_GT(MaxDifference(Reference(a), expected_a), 1e-2);
   }
 }
 
