@@ -1,8 +1,10 @@
 // Products and row-wise operators of the CPU backend at the shapes of SmolLM2-135M: every layer has
 // its own weights, as in the model, so that caches do not answer. Every product of
 // affine-quantised weights as quantised checkpoints have them (4 bits, the logits' 8) and of any
-// bf16 weights, by the form that was measured to be the fastest, and by oneDNN alone. Counters:
-// GFLOP/s, and GB/s of weights, beside a plain read loop over as many bytes as bf16 weights have.
+// bf16 weights, by the form that was measured to be the fastest, and by oneDNN alone; and the
+// mixture of experts of one layer of Qwen3-30B-A3B's shape, whose rows go to random experts.
+// Counters: GFLOP/s, and GB/s of weights (a mixture's: of the experts that some row goes to),
+// beside a plain read loop over as many bytes as bf16 weights have.
 //
 //   build/bin/operators_bench [--benchmark_filter=...]      SWAA_BENCH_DTYPE=f32 for f32
 
@@ -20,6 +22,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include "kernels/cpu/experts.h"
 #include "kernels/cpu/onednn_matmul.h"
 #include "kernels/cpu/threads.h"
 #include "kernels/operators.h"
@@ -43,6 +46,13 @@ constexpr Product kProducts[] = {
     {"gate_up", 576, 3072, kLayers, 16}, {"ffn_down", 1536, 576, kLayers, 16},
     {"logits", 576, 49152, 1, 255},
 };
+
+// 8 of 128 experts of width 768 a row.
+constexpr ExpertsShape kMixture = {
+    .hidden = 2048, .width = 768, .count = 128, .experts_per_row = 8};
+constexpr Product kExpertGateUp = {"expert_gate_up", 2048, 2 * 768, 128, 16};
+constexpr Product kExpertDown = {"expert_down", 768, 2048, 128, 16};
+constexpr int64_t kRoutings = 16;  // other experts each time
 
 enum class Form { kAffine, kBf16, kOneDnn };
 constexpr std::pair<Form, const char*> kForms[] = {
@@ -192,6 +202,50 @@ void BM_ReadLoop(benchmark::State& state) {
   Report(state, 0, static_cast<double>(bytes));
 }
 
+// A mixture's rows; every iteration goes to other experts than the one before.
+void BM_Experts(benchmark::State& state, Form form) {
+  const int64_t rows = state.range(0), line = rows * kMixture.count;
+  std::vector<ExpertWeights> experts;
+  for (int32_t e = 0; e < kMixture.count; ++e) {
+    experts.push_back(
+        {WeightsOf(kExpertGateUp, form)[e].get(), WeightsOf(kExpertDown, form)[e].get()});
+  }
+  auto x = RandomBuffer(rows * kMixture.hidden, Cpu().precision().activations);
+  auto logits = RandomBuffer(kRoutings * line, DataType::kF32);
+  auto scratch = RandomBuffer(Cpu().ExpertScratchBytes(kMixture, rows) / 4, DataType::kF32);
+  auto out = RandomBuffer(rows * kMixture.hidden, DataType::kF32);
+  const auto logits_of = [&](int64_t i) {
+    return reinterpret_cast<const float*>(logits->data()) + i % kRoutings * line;
+  };
+  std::vector<double> touched;  // by routing
+  for (int64_t i = 0; i < kRoutings; ++i) {
+    cpu::ExpertRoutes routes;
+    cpu::RouteRows({logits_of(i), static_cast<size_t>(line)}, kMixture.count,
+                   kMixture.experts_per_row, true, 1, &routes);
+    touched.push_back(static_cast<double>(routes.groups.size()));
+  }
+  int64_t iteration = 0;
+  double experts_read = 0;
+  for (auto _ : state) {
+    Cpu().Experts({.experts = experts,
+                   .experts_per_row = kMixture.experts_per_row,
+                   .normalize = true,
+                   .logits = logits_of(iteration),
+                   .x = x->data(),
+                   .scratch = scratch->data(),
+                   .out = out->data(),
+                   .rows = rows});
+    experts_read += touched[iteration++ % kRoutings];
+  }
+  const double bytes =
+      (BytesRead(kExpertGateUp, form, 1) + BytesRead(kExpertDown, form, 1)) / kMixture.count;
+  const double flops = 2.0 * rows * kMixture.experts_per_row * 3 * kMixture.hidden * kMixture.width;
+  state.counters["experts"] = benchmark::Counter(experts_read, benchmark::Counter::kAvgIterations);
+  state.counters["GB/s"] =
+      benchmark::Counter(experts_read * bytes / 1e9, benchmark::Counter::kIsRate);
+  Report(state, flops, 0);
+}
+
 void BM_AddNorm(benchmark::State& state) {
   const int64_t rows = state.range(0), hidden = 576;
   auto residual = RandomBuffer(rows * hidden, DataType::kF32);
@@ -223,6 +277,13 @@ void RegisterAll() {
         [form = form](benchmark::State& state) { BM_Step(state, form); });
     step->UseRealTime()->Unit(benchmark::kMillisecond);
     for (int64_t rows : {1, 2, 3, 4, 6, 8, 9, 12, 13, 16, 17, 20, 24, 32, 64, 512}) step->Arg(rows);
+  }
+  for (const Form form : {Form::kAffine, Form::kBf16}) {
+    auto* experts =
+        benchmark::RegisterBenchmark(form == Form::kAffine ? "Experts/affine" : "Experts/bf16",
+                                     [form](benchmark::State& state) { BM_Experts(state, form); });
+    experts->UseRealTime()->Unit(benchmark::kMillisecond);
+    for (int64_t rows : {1, 2, 4, 8, 16, 64, 512}) experts->Arg(rows);
   }
   for (int64_t rows : {1, 512}) {
     benchmark::RegisterBenchmark("AddNorm", BM_AddNorm)->UseRealTime()->Arg(rows);
