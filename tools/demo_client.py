@@ -15,9 +15,11 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
+# First: it says where the package of the tree is.
+from swaa_client import Client, Unavailable, gen, greedy_request, recipe  # noqa: E402
+
 import demo_text  # noqa: E402
 import grpc  # noqa: E402
-from swaa_client import Client, Unavailable, gen, greedy_request, recipe  # noqa: E402
 
 WINDOW = 512
 SINKS = 16

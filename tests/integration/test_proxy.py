@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 import harness
+import swaa
 from harness import Server, collect, control, control_grpc, inference_grpc, request
 from test_connections import GOAWAY, PREFACE, SETTINGS
 from test_hostile import CANCEL, END_HEADERS, HEADERS, RST_STREAM, Attacker, call_headers
@@ -134,6 +135,22 @@ def test_strangers_and_the_control_plane_stay_outside(proxied):
             call()
         assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
         assert "not served on this network" in refused.value.details()
+
+
+def test_the_python_client_shows_its_certificate(proxied):
+    server, proxy = proxied
+    address, folder = f"127.0.0.1:{proxy.port}", proxy.folder
+    tls = swaa.Tls(folder / "ca.crt", folder / "client.crt", folder / "client.key")
+    with swaa.Client(address, tls=tls, token="passed on") as client:
+        answer = client.generate("The sea", max_tokens=4, temperature=0).result()
+        assert answer.ids == collect(server.inference, request("The sea", max_tokens=4)).ids
+        assert client.model_info().num_layers == 30
+        with pytest.raises(swaa.InvalidArgument) as refused:
+            client.generate("The sea", recipe=swaa.Recipe(sink_tokens=3)).result()
+        assert refused.value.field == "recipe.sink_tokens", "trailers pass the proxy"
+    with swaa.Client(address, tls=swaa.Tls(folder / "ca.crt"), retry=None) as stranger:
+        with pytest.raises(swaa.Error):
+            stranger.generate("The sea", max_tokens=4, timeout_seconds=20).result()
 
 
 def test_a_message_beyond_the_limit_stops_at_the_proxy(proxied):
