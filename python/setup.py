@@ -1,4 +1,4 @@
-"""Makes the modules of proto/ when the package is built: swaa.v1.*_pb2, their types and gRPC stubs."""
+"""Makes the modules of proto/ when the package is built: messages, their types, gRPC stubs."""
 
 import pathlib
 import shutil

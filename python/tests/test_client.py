@@ -68,7 +68,8 @@ def test_every_option_arrives(client):
             ("logprobs", 21, "response_options.output_logprobs"),
             ("prompt_logprobs", 21, "response_options.prompt_logprobs"),
             ("priority", 1000, "priority"), ("cache_salt", "x" * 129, "cache_salt"),
-            ("request_id", "\n", "request_id"), ("forced_output", [10**6], "forced_output_ids.ids[0]"),
+            ("request_id", "\n", "request_id"),
+            ("forced_output", [10**6], "forced_output_ids.ids[0]"),
             ("min_tokens", 11, "stopping_options.min_tokens"), ("model", "gpt", "model"),
             ("experiment_unit_id", "x" * 257, "experiment_unit_id")):
         with pytest.raises(swaa.Error) as refused:

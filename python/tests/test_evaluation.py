@@ -80,7 +80,6 @@ def test_a_window_loses_what_it_cannot_see(client, server, tmp_path, capsys):
     assert full["mean"] > window["mean"] + 1 and window["difference_high"] < 0
     assert full["low"] <= full["mean"] <= full["high"] and full["cases"] == 4
     assert full["attended_keys_ratio"] == 1 > window["attended_keys_ratio"]
-    assert window["kv_cache_bytes"] < full["kv_cache_bytes"]
     assert window["mean"] + 1 < decode["mean"], "what decoding sees brings some of it back"
     assert len(json.loads((tmp_path / "run/summary.json").read_text())) == len(summary) == 6
     for plot in ("pass_key-exact-trade-off.svg", "pass_key-logprob-map.svg"):
@@ -197,7 +196,8 @@ def test_grades():
 
 def test_layers_are_chosen_in_common_batches(client):
     """Greedy choice is never worse than what it had to choose from; the budget is kept."""
-    asked = [cases.Case("The key is 73519. It is well hidden by a long text. The key is ", ("73519",))]
+    asked = [cases.Case("The key is 73519. It is well hidden by a long text. The key is ",
+                        ("73519",))]
     base = swaa.Recipe(4, 1, full_attention_decode=(0,))
     rounds = []
     choice = layers.greedy(client, asked, base, 2, progress=lambda *r: rounds.append(r))

@@ -92,7 +92,8 @@ class AsyncClient:
 
     async def recipes(self) -> dict[str, Recipe]:
         """The server's named recipes."""
-        listed = await self._ask(self._control.ListRecipes, control_service_pb2.ListRecipesRequest())
+        listed = await self._ask(
+            self._control.ListRecipes, control_service_pb2.ListRecipesRequest())
         return {named.name: Recipe.from_proto(named.recipe) for named in listed.named_recipes}
 
     async def close(self) -> None:

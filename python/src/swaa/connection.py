@@ -18,7 +18,7 @@ _HEALTHY = b"\x08\x01"
 
 @dataclasses.dataclass(frozen=True)
 class Tls:
-    """Paths of PEM files. Without roots, those of the system; with certificate and key, mutual TLS."""
+    """Paths of PEM files. Without roots, the system's; with certificate and key, mutual TLS."""
     root_certificates: str | os.PathLike[str] | None = None
     certificate: str | os.PathLike[str] | None = None
     private_key: str | os.PathLike[str] | None = None

@@ -55,7 +55,8 @@ class LocalServer:
                 raise RuntimeError(f"the server did not start:\n{self.log()}")
             if time.monotonic() > until:
                 raise RuntimeError(
-                    f"the server is not ready after {self._start_timeout_seconds:g} s:\n{self.log()}")
+                    f"the server is not ready after {self._start_timeout_seconds:g} s:\n"
+                    + self.log())
             time.sleep(0.05)
 
     def log(self) -> str:

@@ -1,4 +1,4 @@
-"""Recipes: what each layer of a request sees, as values that can be compared, hashed and written."""
+"""Recipes: what each layer of a request sees, as values that can be compared and written."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ class Recipe:
         return ",".join(parts) or "full"
 
     def to_proto(self) -> recipe_pb2.Recipe:
-        message = recipe_pb2.Recipe(lora_name=self.lora_name, thinking_mode=_THINKING[self.thinking])
+        message = recipe_pb2.Recipe(
+            lora_name=self.lora_name, thinking_mode=_THINKING[self.thinking])
         if self.sliding_window_tokens is not None:
             message.sliding_window_tokens = self.sliding_window_tokens
         if self.sink_tokens is not None:
@@ -123,7 +124,7 @@ def _set_layers(message: recipe_pb2.LayerSet, layers: Layers | None) -> None:
         message.stride.first, message.stride.step = layers.first, layers.step
     elif isinstance(layers, str):
         if layers != ALL:
-            raise ValueError(f"{layers!r} names no layers; take ALL, ODD, EVEN, a Stride or numbers")
+            raise ValueError(f"{layers!r} names no layers; take ALL, a Stride or a tuple")
         message.all = True
     elif layers is not None:
         message.layers.SetInParent()  # No layer at all is the server's to refuse.

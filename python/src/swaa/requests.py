@@ -12,7 +12,7 @@ from swaa.v1 import generation_pb2
 
 
 class RequestOptions(TypedDict, total=False):
-    """Options of a generation, all optional; one that is None counts as absent. See generation.proto."""
+    """Options of a generation; None counts as absent. generation.proto explains them."""
     recipe: Union[str, Recipe, None]  # A name of the server's, or in full.
     model: str
     request_id: str
@@ -78,7 +78,8 @@ Message = Union[ChatMessage, Mapping[str, Any]]
 Prompt = Union[str, Sequence[int]]
 
 
-def generation_request(prompt: Prompt, options: Mapping[str, Any]) -> generation_pb2.GenerateRequest:
+def generation_request(prompt: Prompt,
+                       options: Mapping[str, Any]) -> generation_pb2.GenerateRequest:
     request = generation_pb2.GenerateRequest()
     if isinstance(prompt, str):
         request.prompt = prompt
@@ -115,7 +116,8 @@ def _parts(message: Message) -> tuple[str, str, Mapping[str, Any] | None]:
         return message.role, message.content, message.fields
     fields = dict(message)
     role, content = fields.pop("role", ""), fields.pop("content", None)
-    if content is not None and not isinstance(content, str):  # A list of parts, as templates take it.
+    if content is not None and not isinstance(content, str):
+        # A list of parts, as some templates take it.
         fields["content"], content = content, None
     return role, content or "", fields
 

@@ -28,13 +28,13 @@ class AnswerTask:
         self._max_tokens = max_tokens
         self._grade = grade
         self._stop = stop
-        self._tokenizers: dict[int, Tokenizer] = {}
+        self._tokenizers: dict[Client, Tokenizer] = {}
 
     def cases(self) -> Sequence[Case]:
         return self._cases
 
     def measure(self, client: Client, case: Case, recipe: Recipe | str) -> Measurement:
-        tokenizer = self._tokenizers.setdefault(id(client), Tokenizer(client))
+        tokenizer = self._tokenizers.setdefault(client, Tokenizer(client))
         prompt: Prompt | tuple[Mapping[str, str], ...] = case.prompt
         if isinstance(case.prompt, str):
             prompt, right = tokenizer.split(case.prompt, case.answers[0])

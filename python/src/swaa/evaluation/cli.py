@@ -21,7 +21,8 @@ _TASKS: Mapping[str, str] = {
     "key_value": "the value of a key of a JSON object",
     "agreement": "how far from full attention",
     "perplexity": "how well a text is predicted, by position",
-    **{form: f"questions of a JSONL file, --data, in the format {form}" for form in records.FORMATS},
+    **{form: f"questions of a JSONL file, --data, in the format {form}"
+       for form in records.FORMATS},
 }
 
 
@@ -60,12 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     layer = commands.add_parser("layers", help="choose the layers that stay full")
     _add_server(layer)
     _add_task(layer)
-    layer.add_argument("--recipe", required=True, help="what the other letters are: W=256,K=16,D=all")
-    layer.add_argument("--budget", type=int, help="how many layers stay full; default: half of them")
+    layer.add_argument("--recipe", required=True, help="the other letters: W=256,K=16,D=all")
+    layer.add_argument("--budget", type=int, help="how many layers stay full; default: half")
     layer.add_argument("--method", choices=("greedy", "leave-one-out"), default="greedy")
     layer.add_argument("--per-round", type=int, default=1, help="greedy: layers added at a time")
     layer.add_argument("--name", default="chosen-layers", help="of the recipe that is written")
-    layer.add_argument("--output", help="a YAML file for the recipe, for the server's configuration")
+    layer.add_argument("--output", help="a YAML file for the server, with the recipe")
     layer.set_defaults(command=_layers)
 
     best = commands.add_parser("recommend", help="the cheapest recipe of a run that is good enough")
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     best.add_argument("--max-time-to-first-token", type=float, metavar="SECONDS")
     best.add_argument("--max-kv-bytes", type=float, metavar="BYTES")
     best.add_argument("--name", default="recommended", help="of the recipe that is written")
-    best.add_argument("--output", help="a YAML file for the recipe and an experiment that proves it")
+    best.add_argument("--output", help="a YAML file for the server: the recipe, an experiment")
     best.set_defaults(command=_recommend)
     return parser
 
@@ -97,8 +98,8 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=4, help="of each length and depth")
     parser.add_argument("--needles", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", help="a JSONL file of questions, or a text file, whose paragraphs "
-                                       "agreement and perplexity take")
+    parser.add_argument("--data", help="a JSONL file of questions, or a text file, which "
+                                       "agreement and perplexity take whole")
     parser.add_argument("--limit", type=int, help="of a file's records, the most that are taken")
     parser.add_argument("--prompt", choices=("chat", "text"), default="chat",
                         help="how a file's questions are asked")
@@ -143,8 +144,8 @@ def _run(args: argparse.Namespace) -> None:
         recipes = recommendation.candidates(args.grid) if args.grid else runner.parse_recipes(
             args.recipes, client)
         if not runner.warm_up(client, args.warm_up):
-            print("swaa-eval: the server's step-time model is not fitted yet; device seconds may be "
-                  "missing", file=sys.stderr)
+            print("swaa-eval: the server's step-time model is not fitted yet; device seconds may "
+                  "be missing", file=sys.stderr)
         runner.evaluate(client, [_task(args)], recipes, args.output, concurrency=args.concurrency,
                         progress=_show)
     _report(argparse.Namespace(folder=args.output))
@@ -152,7 +153,8 @@ def _run(args: argparse.Namespace) -> None:
 
 def _show(done: int, total: int) -> None:
     if sys.stderr.isatty():
-        print(f"\r{done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        end = "\n" if done == total else ""
+        print(f"\r{done} of {total}", end=end, file=sys.stderr, flush=True)
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -56,8 +56,8 @@ def candidates(grid: str) -> dict[str, Recipe]:
 
 def recommend(summary: pd.DataFrame, task: str, metric: str, objectives: Objectives,
               baseline: str = "full") -> Recommendation:
-    """Of results.summarize's rows for a task's metric, where more is better. Raises ValueError where
-    they lack the metric or the baseline's recipe."""
+    """Of results.summarize's rows for a task's metric, of which more is better. Raises ValueError
+    where they lack the metric or the baseline's recipe."""
     table = summary[(summary["task"] == task) & (summary["metric"] == metric)].copy()
     if table.empty or baseline not in set(table["recipe"]):
         raise ValueError(f"no {metric} of {task} under {baseline} was measured; there are "

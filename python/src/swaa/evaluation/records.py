@@ -1,15 +1,15 @@
-"""Question answering over JSONL files, in the formats that long-context benchmarks are published in.
+"""Question answering over JSONL files, in the formats that benchmarks are published in.
 
 | format | members of a record | graded by |
 |---|---|---|
 | plain | `prompt` (context and instruction), `question`, `answer` | words |
-| longmemeval | `question`, `answer`, `question_date`, `haystack_dates`, `haystack_sessions` | words |
+| longmemeval | `question`, `answer`, `question_date`, `haystack_{dates,sessions}` | words |
 | longbench | `context`, `input`, `answers` | words |
 | longbench_v2 | `context`, `question`, `choice_A` to `choice_D`, `answer` (a letter) | the letter |
 
-LongMemEval (arXiv 2410.10813) and LongBench (arXiv 2308.14508, 2412.15204) are graded there by other
-models or by measures of each data set; words (`contains`, `exact`, `f1`) compare recipes with one
-another, not with published figures.
+LongMemEval (arXiv 2410.10813) and LongBench (arXiv 2308.14508, 2412.15204) are graded there by
+other models or by measures of each data set; words (`contains`, `exact`, `f1`) compare recipes with
+one another, not with published figures.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ def load(folder: str | os.PathLike[str]) -> pd.DataFrame:
 
 def summarize(frame: pd.DataFrame, baseline: str = "full") -> pd.DataFrame:
     """A row for each task, recipe and metric: cases, mean with interval, the difference to the
-    baseline's recipe over the cases that both have, with its interval, and mean costs."""
+    baseline's recipe over the cases that both have, with its interval, and mean costs. Recipes that
+    attend most keys come first."""
     rows = []
     for (task, metric, recipe), group in frame.groupby(["task", "metric", "recipe"], sort=False):
         low, high = interval(list(group["value"]))
@@ -56,7 +57,9 @@ def summarize(frame: pd.DataFrame, baseline: str = "full") -> pd.DataFrame:
         for cost in (*_COSTS.values(), "attended_keys_ratio"):
             row[cost] = group[cost].astype(float).mean()  # over the cases where it is known
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).sort_values(
+        ["task", "metric", "attended_keys_ratio", "recipe"], ascending=[True, True, False, True],
+        ignore_index=True)
 
 
 def to_text(summary: pd.DataFrame) -> str:
@@ -65,7 +68,8 @@ def to_text(summary: pd.DataFrame) -> str:
     for (task, metric), group in summary.groupby(["task", "metric"], sort=False):
         width = max(len(str(recipe)) for recipe in group["recipe"])
         lines.append(f"\n{task}: {metric}")
-        lines.append(f"  {'recipe':{width}}  cases    mean  95 % interval      keys   device s   MB")
+        lines.append(f"  {'recipe':{width}}  cases    mean  95 % interval      keys   device s"
+                     "     MB")
         for row in group.to_dict("records"):
             lines.append(
                 f"  {row['recipe']:{width}}  {row['cases']:5d}  {row['mean']:6.3f}  "

@@ -37,7 +37,7 @@ def pass_key(lengths: Sequence[int] = (400, 800, 1200),
 
 def multi_needle(lengths: Sequence[int] = (600, 1200), needles: int = 3, cases: int = 8,
                  seed: int = 0) -> AnswerTask:
-    """`needles` boxes of different colours hold a number each, all over the text; all are asked for."""
+    """`needles` boxes of different colours hold a number each, all over the text; all are asked."""
     if not 1 <= needles <= len(_COLOURS):
         raise ValueError(f"needles: {needles}; take 1 to {len(_COLOURS)}")
     made = []

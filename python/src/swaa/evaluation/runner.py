@@ -31,8 +31,8 @@ class RunMismatch(Exception):
 
 
 def parse_recipes(text: str, client: Client) -> dict[str, Recipe]:
-    """Recipes by their labels, from names of the server's and texts that Recipe.parse takes, divided
-    by semicolons. Raises ValueError for what is neither."""
+    """Recipes by their labels, from names of the server's and texts that Recipe.parse takes,
+    divided by semicolons. Raises ValueError for what is neither."""
     named = client.recipes()
     recipes = {}
     for part in text.split(";"):
@@ -73,7 +73,7 @@ def evaluate(client: Client, tasks: Sequence[Task], recipes: Recipes,
              progress: Progress | None = None) -> None:
     """Measures every case under every recipe; what the folder holds already is not measured again.
 
-    Raises swaa.Error where the server refuses, with all that was done kept, and RunMismatch.
+    Raises swaa.Error where the server refuses, with all that was written kept, and RunMismatch.
     """
     path = pathlib.Path(folder)
     path.mkdir(parents=True, exist_ok=True)

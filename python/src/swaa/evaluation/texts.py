@@ -1,4 +1,4 @@
-"""Tasks without a right answer: how far a recipe is from full attention, and how well it predicts."""
+"""Tasks without a right answer: how far from full attention, and how well a text is predicted."""
 
 from __future__ import annotations
 
