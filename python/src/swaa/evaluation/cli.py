@@ -143,7 +143,7 @@ def _run(args: argparse.Namespace) -> None:
     with Client(args.address) as client:
         recipes = recommendation.candidates(args.grid) if args.grid else runner.parse_recipes(
             args.recipes, client)
-        if not runner.warm_up(client, args.warm_up):
+        if args.warm_up and not runner.warm_up(client, args.warm_up):
             print("swaa-eval: the server's step-time model is not fitted yet; device seconds may "
                   "be missing", file=sys.stderr)
         runner.evaluate(client, [_task(args)], recipes, args.output, concurrency=args.concurrency,

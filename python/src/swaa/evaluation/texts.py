@@ -41,8 +41,10 @@ class Agreement:
     def measure(self, client: Client, case: Case, recipe: Recipe | str) -> Measurement:
         options = {"temperature": 0.0, "max_tokens": self._max_tokens, "ignore_eos": True,
                    "logprobs": _ALTERNATIVES, "tokens_per_delta": 0}
-        # Every recipe is compared with this same one; the prefix cache gives it after the first.
-        full = ask(client, case.prompt, recipe=Recipe(), cache_salt=salt(case, "full"), **options)
+        # Every recipe is compared with this same one; the prefix cache gives it after the first,
+        # and gives the recipes nothing, full attention itself included.
+        full = ask(client, case.prompt, recipe=Recipe(), cache_salt=salt(case, "reference"),
+                   **options)
         other = ask(client, case.prompt, recipe=recipe, forced_output=full.ids,
                     cache_salt=salt(case, recipe), **options)
         pairs = list(zip(full.tokens, other.tokens, strict=True))
