@@ -1,6 +1,8 @@
 """The client against a real server."""
 
 import asyncio
+import pathlib
+import re
 import threading
 import time
 import urllib.request
@@ -187,6 +189,15 @@ def test_a_full_queue_is_waited_for(tmp_path):
         with pytest.raises(swaa.ResourceExhausted) as refused:
             patient.generate([5] * 5000, max_tokens=3000).result()
         assert not refused.value.can_retry and refused.value.retry_after_seconds is None
+
+
+def test_the_readmes_snippet(server, capsys):
+    readme = (pathlib.Path(__file__).resolve().parents[2] / "README.md").read_text()
+    snippet = re.search(r"```python\n(from swaa import .*?)```", readme, re.DOTALL).group(1)
+    assert "127.0.0.1:50051" in snippet
+    exec(snippet.replace("127.0.0.1:50051", server.address), {})
+    text, stats = capsys.readouterr().out.split("Stats(prompt_tokens=")
+    assert text.strip() and "attributed_device_seconds" in stats
 
 
 def test_asyncio(server):
