@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
+#include "engine/tokenizer/thinking.h"
 #include "server/generate/errors.h"
 #include "server/generate/request_validation.h"
 
@@ -98,6 +99,9 @@ absl::Status PrepareRequest(const v1::GenerateRequest& proto, const std::string&
                         TokenizeInput(valid, serving.model, ThinkingSwitch(recipe.thinking_mode)));
   request->prompt = std::make_shared<const std::vector<int32_t>>(std::move(prompt));
   accepted.set_prompt_tokens(static_cast<uint32_t>(request->prompt->size()));
+  if (const auto& marks = serving.model.thinking_marks; marks.has_value()) {
+    admission->begins_thinking = EndsInThinking(*marks, *serving.model.tokenizer, *request->prompt);
+  }
   admission->recipe = recipe.recipe;
   request->recipe = std::move(recipe.recipe);
   TakeOptions(std::move(valid), request);

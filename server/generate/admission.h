@@ -24,6 +24,7 @@ struct Admission {
   v1::Accepted accepted;  // the event, sent when the engine accepts
   std::string recipe_label = kNoRecipeLabel;
   uint32_t tokens_per_delta = 1;
+  bool begins_thinking = false;  // the prompt has opened a thinking section
   Recipe recipe;
   std::optional<ExperimentTag> experiment;
   // Set if the request is to be computed again when it is finished.

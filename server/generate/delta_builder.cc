@@ -58,14 +58,6 @@ void FillStopMatch(const StopCause& stop, v1::Finished* finished) {
 
 }  // namespace
 
-void DeltaBuilder::ShowUpTo(uint64_t visible_bytes) {
-  if (visible_bytes <= sent_bytes_) return;
-  const size_t count = std::min<uint64_t>(visible_bytes - sent_bytes_, held_.size());
-  delta_.mutable_text()->append(detokenizer_.AppendBytes(std::string_view(held_).substr(0, count)));
-  held_.erase(0, count);
-  sent_bytes_ += count;
-}
-
 void DeltaBuilder::Flush(std::vector<v1::GenerateResponse>* out) {
   if (delta_.tokens().empty() && delta_.text().empty()) return;
   *out->emplace_back().mutable_token_delta() = std::move(delta_);
@@ -73,30 +65,83 @@ void DeltaBuilder::Flush(std::vector<v1::GenerateResponse>* out) {
   delta_bytes_ = 0;
 }
 
+void DeltaBuilder::BeginSection(bool thinking, std::vector<v1::GenerateResponse>* out) {
+  if (delta_.is_reasoning() != thinking) Flush(out);
+  delta_.set_is_reasoning(thinking);
+}
+
+void DeltaBuilder::AppendText(const std::string& text, bool thinking,
+                              std::vector<v1::GenerateResponse>* out) {
+  if (text.empty()) return;
+  BeginSection(thinking, out);
+  delta_.mutable_text()->append(text);
+}
+
+void DeltaBuilder::ShowUpTo(uint64_t end, std::vector<v1::GenerateResponse>* out) {
+  end = std::min({end, visible_bytes_, sections_.decided_bytes(), sent_bytes_ + held_.size()});
+  while (sent_bytes_ < end) {
+    const ThinkingSections::Piece piece = sections_.PieceAt(sent_bytes_);
+    const size_t count = std::min(end, piece.end) - sent_bytes_;
+    AppendText(detokenizer_.AppendBytes(std::string_view(held_).substr(0, count)), piece.thinking,
+               out);
+    held_.erase(0, count);
+    sent_bytes_ += count;
+    sent_thinking_ = piece.thinking;
+  }
+}
+
+void DeltaBuilder::Take(WaitingToken token, std::vector<v1::GenerateResponse>* out) {
+  const size_t info_bytes = token.info.ByteSizeLong() + kFieldOverhead;
+  // An invalid byte may become three; what was held back may come free with this token.
+  if (delta_bytes_ + delta_.text().size() + info_bytes + 3 * held_.size() + kEventReserve >
+      kMaxEventBytes) {
+    Flush(out);
+  }
+  // What was held back and comes free with this token may be of the section before.
+  ShowUpTo(token.begin, out);
+  BeginSection(*token.thinking, out);
+  if (*token.thinking) ++reasoning_tokens_;
+  delta_bytes_ += info_bytes;
+  *delta_.add_tokens() = std::move(token.info);
+  const bool is_full =
+      tokens_per_delta_ != 0 && static_cast<uint32_t>(delta_.tokens_size()) >= tokens_per_delta_;
+  ShowUpTo(token.end, out);
+  if (is_full) Flush(out);
+}
+
+void DeltaBuilder::TakeDecided(std::vector<v1::GenerateResponse>* out) {
+  for (; !waiting_.empty(); waiting_.pop_front()) {
+    WaitingToken& token = waiting_.front();
+    if (!token.thinking.has_value()) {
+      if (token.begin >= sections_.decided_bytes()) return;
+      token.thinking = sections_.IsThinking(token.begin);
+    }
+    Take(std::move(token), out);
+  }
+}
+
 void DeltaBuilder::Add(const std::vector<OutputToken>& tokens,
                        std::vector<v1::GenerateResponse>* out) {
   for (const OutputToken& token : tokens) {
-    v1::TokenInfo info;
-    FillTokenInfo(token.scored, token.has_logprob, &info);
     const std::string_view bytes =
         token.shown ? tokenizer_->TokenBytes(token.scored.token) : std::string_view();
-    // An invalid byte may become three; what was held back may come free with this token.
-    const size_t cost = info.ByteSizeLong() + kFieldOverhead + 3 * (held_.size() + bytes.size());
-    if (delta_bytes_ + delta_.text().size() + cost + kEventReserve > kMaxEventBytes) Flush(out);
-    delta_bytes_ += info.ByteSizeLong() + kFieldOverhead;
-    *delta_.add_tokens() = std::move(info);
+    WaitingToken& added = waiting_.emplace_back();
+    FillTokenInfo(token.scored, token.has_logprob, &added.info);
+    added.begin = sent_bytes_ + held_.size();
+    added.end = added.begin + bytes.size();
+    added.thinking = sections_.Append(token.scored.token, bytes);
     held_.append(bytes);
-    ShowUpTo(token.visible_bytes);
-    if (tokens_per_delta_ != 0 &&
-        static_cast<uint32_t>(delta_.tokens_size()) >= tokens_per_delta_) {
-      Flush(out);
-    }
+    visible_bytes_ = std::max(visible_bytes_, token.visible_bytes);
+    TakeDecided(out);
   }
 }
 
 void DeltaBuilder::Finish(bool show_rest, std::vector<v1::GenerateResponse>* out) {
-  if (show_rest) ShowUpTo(sent_bytes_ + held_.size());
-  delta_.mutable_text()->append(detokenizer_.Flush());
+  sections_.Finish();
+  if (show_rest) visible_bytes_ = sent_bytes_ + held_.size();
+  TakeDecided(out);
+  ShowUpTo(visible_bytes_, out);
+  AppendText(detokenizer_.Flush(), sent_thinking_, out);
   Flush(out);
 }
 
@@ -119,7 +164,7 @@ void AppendPromptLogprobs(int32_t first_position, const std::vector<ScoredToken>
   }
 }
 
-v1::GenerateResponse FinishedEvent(const GenerationResult& result) {
+v1::GenerateResponse FinishedEvent(const GenerationResult& result, uint32_t reasoning_tokens) {
   v1::GenerateResponse response;
   v1::Finished* finished = response.mutable_finished();
   finished->set_finish_reason(ReasonToProto(result.reason));
@@ -129,6 +174,7 @@ v1::GenerateResponse FinishedEvent(const GenerationResult& result) {
   usage->set_prompt_tokens(from.prompt_tokens);
   usage->set_completion_tokens(from.completion_tokens);
   usage->set_cached_prompt_tokens(from.cached_prompt_tokens);
+  usage->set_reasoning_tokens(reasoning_tokens);
   v1::RequestStats* stats = finished->mutable_stats();
   stats->set_queue_time_us(Microseconds(from.queue_time));
   stats->set_prefill_time_us(Microseconds(from.prefill_time));

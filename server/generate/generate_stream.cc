@@ -303,7 +303,8 @@ void GenerateStream::HandleResult(const GenerationResult& result,
               result.stats, std::nullopt);
     return;
   }
-  v1::GenerateResponse& response = messages->emplace_back(FinishedEvent(result));
+  v1::GenerateResponse& response =
+      messages->emplace_back(FinishedEvent(result, deltas_->reasoning_tokens()));
   if (admission_.experiment.has_value()) {
     const Experiments::Finish finish = serving_->experiments->FinishOf(
         *admission_.experiment, admission_.accepted.request_id(), result.stats);

@@ -123,7 +123,10 @@ absl::Status GenerateStream::TryAdmit() {
   GenerationRequest request;
   SWAA_RETURN_IF_ERROR(PrepareRequest(
       proto, experiment_unit_, *serving_, [this] { return StillWanted(); }, &admission_, &request));
-  deltas_.emplace(serving_->model.tokenizer, admission_.tokens_per_delta);
+  const ServingModel& model = serving_->model;
+  deltas_.emplace(model.tokenizer, admission_.tokens_per_delta,
+                  model.thinking_marks.has_value() ? &*model.thinking_marks : nullptr,
+                  admission_.begins_thinking);
   return SubmitToEngine(std::move(request));
 }
 

@@ -4,10 +4,12 @@
 #define SWAA_SERVER_GENERATE_SERVING_MODEL_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "engine/checkpoint/model_config.h"
 #include "engine/tokenizer/chat_format.h"
+#include "engine/tokenizer/thinking.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "server/generate/prompt_bound.h"
 
@@ -21,6 +23,7 @@ struct ServingModel {
   const Tokenizer* tokenizer = nullptr;
   const ChatFormat* chat_format = nullptr;  // null: no chat, and no_chat_reason says why
   std::string no_chat_reason;
+  std::optional<ThinkingMarks> thinking_marks;  // of the sections that the model may write
   PromptBound prompt_bound;
   int32_t max_priority = 100;  // and -max_priority the least
 

@@ -128,6 +128,7 @@ absl::Status Server::LoadModel() {
   model.defaults = checkpoint_.generation;
   model.tokenizer = tokenizer_.get();
   model.chat_format = chat_format_.get();
+  model.thinking_marks = FindThinkingMarks(*tokenizer_);
   model.prompt_bound = PromptBound(*tokenizer_, checkpoint_.config.max_context_tokens);
   model.max_priority = static_cast<int32_t>(config_.scheduling().max_priority());
 
