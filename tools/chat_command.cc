@@ -7,6 +7,7 @@
 #include "absl/flags/flag.h"
 #include "tools/client.h"
 #include "tools/commands.h"
+#include "tools/delta_printer.h"
 
 ABSL_FLAG(std::string, system, "", "a system message before the first turn");
 
@@ -26,15 +27,17 @@ v1::ChatInput FreshConversation() {
   return chat;
 }
 
+absl::StatusOr<Generation> Answer(Client* client, const v1::GenerateRequest& request) {
+  DeltaPrinter printer;
+  return client->Generate(request, [&](const v1::TokenDelta& delta) { printer.Print(delta); });
+}
+
 // One turn; whether it was answered. A failed one leaves the conversation as it was.
 bool Turn(Client* client, v1::GenerateRequest request, const std::string& line,
           v1::ChatInput* chat) {
   *request.mutable_chat() = *chat;
   AddMessage(v1::ROLE_USER, line, request.mutable_chat());
-  absl::StatusOr<Generation> answer = client->Generate(request, [](const std::string& text) {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
-  });
+  absl::StatusOr<Generation> answer = Answer(client, request);
   std::printf("\n");
   if (!answer.ok()) {
     Fail("chat", answer.status());
@@ -42,6 +45,7 @@ bool Turn(Client* client, v1::GenerateRequest request, const std::string& line,
   }
   std::fprintf(stderr, "[%s]\n", CostLine(request, *answer).c_str());
   *chat = request.chat();
+  // With its thinking: templates drop what they do not want of earlier turns.
   AddMessage(v1::ROLE_ASSISTANT, answer->text, chat);
   return true;
 }

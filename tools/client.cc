@@ -64,7 +64,8 @@ Client::Client(const std::string& address) {
 }
 
 absl::StatusOr<Generation> Client::Generate(
-    const v1::GenerateRequest& request, const std::function<void(const std::string&)>& on_text) {
+    const v1::GenerateRequest& request,
+    const std::function<void(const v1::TokenDelta&)>& on_delta) {
   grpc::ClientContext call;
   const absl::Time start = absl::Now();
   std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>> reader =
@@ -82,7 +83,7 @@ absl::StatusOr<Generation> Client::Generate(
           generation.tokens.push_back(token);
           generation.token_times.push_back(absl::Now() - start);
         }
-        on_text(response.token_delta().text());
+        on_delta(response.token_delta());
         break;
       case v1::GenerateResponse::kFinished:
         generation.finished = response.finished();

@@ -33,10 +33,10 @@ class Client {
   // Connects when first used. Requests of up to 16 MiB are kept for gRPC's retries.
   explicit Client(const std::string& address);
 
-  // Sends a request and reads its stream; `on_text` gets each delta's text as it comes. An error's
+  // Sends a request and reads its stream; `on_delta` gets each delta as it comes. An error's
   // message names the server's reason.
   absl::StatusOr<Generation> Generate(const v1::GenerateRequest& request,
-                                      const std::function<void(const std::string&)>& on_text);
+                                      const std::function<void(const v1::TokenDelta&)>& on_delta);
 
  private:
   std::unique_ptr<v1::InferenceService::Stub> stub_;

@@ -23,6 +23,9 @@ ABSL_FLAG(std::string, full_layers, "",
           "with --window: layers that never slide: odd, even, all, 1,3,5 or first:step");
 ABSL_FLAG(std::string, full_decode, "",
           "with --window: layers that see everything while decoding, written alike");
+ABSL_FLAG(absl::optional<bool>, thinking, absl::nullopt,
+          "a recipe in full: whether a chat's model is to think before it answers; absent: as its "
+          "template has it");
 ABSL_FLAG(uint32_t, max_tokens, 256, "most tokens to generate; 0: up to the model's context");
 ABSL_FLAG(absl::optional<uint32_t>, min_tokens, absl::nullopt, "no end before so many tokens");
 ABSL_FLAG(std::vector<std::string>, stop, {}, "texts that end the generation, commas between");
@@ -113,6 +116,7 @@ std::vector<std::string> ClientFlagNames() {
           "sinks",
           "full_layers",
           "full_decode",
+          "thinking",
           "max_tokens",
           "min_tokens",
           "stop",
@@ -149,6 +153,9 @@ absl::StatusOr<v1::GenerateRequest> RequestFromFlags() {
   if (!full_decode.empty()) {
     SWAA_ASSIGN_OR_RETURN(*recipe.mutable_full_attention_decode(),
                           LayersFlag("full-decode", full_decode));
+  }
+  if (auto thinking = absl::GetFlag(FLAGS_thinking)) {
+    recipe.set_thinking_mode(*thinking ? v1::THINKING_MODE_ENABLED : v1::THINKING_MODE_DISABLED);
   }
   const std::string name = absl::GetFlag(FLAGS_recipe);
   const bool in_full = recipe.ByteSizeLong() > 0;

@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "tools/client.h"
 #include "tools/commands.h"
+#include "tools/delta_printer.h"
 
 ABSL_FLAG(std::string, prompt_file, "", "read the prompt from this file instead");
 ABSL_FLAG(bool, chat, false, "send the prompt as a user's message in the model's chat format");
@@ -81,6 +82,7 @@ void PrintJson(const v1::GenerateRequest& request, const Generation& generation)
   json["finish_reason"] = v1::FinishReason_Name(finished.finish_reason());
   json["prompt_tokens"] = finished.usage().prompt_tokens();
   json["completion_tokens"] = finished.usage().completion_tokens();
+  json["reasoning_tokens"] = finished.usage().reasoning_tokens();
   json["cached_prompt_tokens"] = finished.usage().cached_prompt_tokens();
   json["queue_ms"] = stats.queue_time_us() / 1e3;
   json["prefill_ms"] = stats.prefill_time_us() / 1e3;
@@ -105,6 +107,13 @@ void PrintTokens(const Generation& generation) {
   }
 }
 
+absl::StatusOr<Generation> Answer(const v1::GenerateRequest& request, bool print) {
+  DeltaPrinter printer;
+  return Client(AddressFlag()).Generate(request, [&](const v1::TokenDelta& delta) {
+    if (print) printer.Print(delta);
+  });
+}
+
 int Generate(const std::vector<std::string>& arguments) {
   absl::StatusOr<v1::GenerateRequest> request = MakeRequest(arguments);
   if (!request.ok()) {
@@ -112,12 +121,7 @@ int Generate(const std::vector<std::string>& arguments) {
     return 2;
   }
   const bool json = absl::GetFlag(FLAGS_json);
-  absl::StatusOr<Generation> generation =
-      Client(AddressFlag()).Generate(*request, [json](const std::string& text) {
-        if (json) return;
-        std::fwrite(text.data(), 1, text.size(), stdout);
-        std::fflush(stdout);
-      });
+  const absl::StatusOr<Generation> generation = Answer(*request, /*print=*/!json);
   if (!json) std::printf("\n");
   if (!generation.ok()) return Fail("generate", generation.status());
   if (json) {
