@@ -4,10 +4,9 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 #include <limits>
 #include <memory>
-#include <string>
+#include <optional>
 
 #include <sys/mman.h>
 
@@ -15,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/cpu/cgroup.h"
 
 namespace swaa::kernels::cpu {
 namespace {
@@ -36,33 +36,6 @@ class MappedBuffer : public Buffer {
   void* map_;
   size_t map_bytes_;
 };
-
-// The number after `key` in a file of "key value" lines; -1: none.
-int64_t ValueOf(const char* path, const std::string& key) {
-  std::ifstream file(path);
-  std::string word;
-  int64_t value = 0;
-  while (file >> word) {
-    if (word == key && file >> value) return value;
-  }
-  return -1;
-}
-
-// The only number in a file; -1: none ("max" means no limit).
-int64_t NumberIn(const char* path) {
-  std::ifstream file(path);
-  int64_t value = 0;
-  return file >> value ? value : -1;
-}
-
-int64_t CgroupAvailable(const char* limit_path, const char* usage_path, const char* stat_path,
-                        const char* file_cache_key) {
-  const int64_t limit = NumberIn(limit_path);
-  const int64_t usage = NumberIn(usage_path);
-  if (limit < 0 || usage < 0) return std::numeric_limits<int64_t>::max();
-  const int64_t cache = std::max<int64_t>(0, ValueOf(stat_path, file_cache_key));
-  return std::max<int64_t>(0, limit - usage + cache);
-}
 
 }  // namespace
 
@@ -100,16 +73,10 @@ absl::StatusOr<std::shared_ptr<std::byte>> SliceAllocator::Allocate(int64_t byte
 }
 
 int64_t AvailableMemoryBytes() {
-  int64_t available = std::numeric_limits<int64_t>::max();
-  const int64_t kib = ValueOf("/proc/meminfo", "MemAvailable:");
-  if (kib >= 0) available = kib * 1024;
-  available = std::min(available,
-                       CgroupAvailable("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current",
-                                       "/sys/fs/cgroup/memory.stat", "inactive_file"));
-  return std::min(available,
-                  CgroupAvailable("/sys/fs/cgroup/memory/memory.limit_in_bytes",
-                                  "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-                                  "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file"));
+  constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
+  const std::optional<int64_t> kib = NamedFigure("/proc/meminfo", "MemAvailable:");
+  const int64_t system = kib.has_value() ? *kib * 1024 : kUnknown;
+  return std::min(system, CgroupAvailableBytes().value_or(kUnknown));
 }
 
 }  // namespace swaa::kernels::cpu

@@ -8,11 +8,14 @@
 #include <fstream>
 #include <iterator>
 #include <omp.h>
+#include <optional>
 #include <sched.h>
 #include <string>
 #include <unistd.h>
 #include <vector>
 #include <xmmintrin.h>
+
+#include "kernels/cpu/cgroup.h"
 
 namespace swaa::kernels::cpu {
 namespace {
@@ -31,23 +34,6 @@ std::vector<int> AllowedProcessors() {
     if (CPU_ISSET(cpu, &set)) allowed.push_back(cpu);
   }
   return allowed;
-}
-
-// Processors' worth of time that cgroup v2 or v1 grants; 0: no limit.
-double CgroupQuota() {
-  std::ifstream v2("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0;
-  if (v2 >> quota >> period) {
-    return quota == "max" || period <= 0 ? 0 : std::atof(quota.c_str()) / period;
-  }
-  std::ifstream v1_quota("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-  std::ifstream v1_period("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  double microseconds = 0;
-  if (v1_quota >> microseconds && v1_period >> period && microseconds > 0 && period > 0) {
-    return microseconds / period;
-  }
-  return 0;
 }
 
 std::vector<std::string> CommandLine() {
@@ -96,11 +82,11 @@ void ConfigureOpenMp(int threads) {
   unsetenv(kConfiguredVariable);
 }
 
-int AvailableProcessors() {
+int AvailableProcessors(const std::string& root) {
   const int allowed = std::max<int>(1, static_cast<int>(AllowedProcessors().size()));
-  const double quota = CgroupQuota();
-  if (quota <= 0) return allowed;
-  return std::clamp(static_cast<int>(std::ceil(quota)), 1, allowed);
+  const std::optional<double> quota = CgroupProcessors(root);
+  if (!quota.has_value() || *quota >= allowed) return allowed;
+  return std::max(1, static_cast<int>(std::ceil(*quota)));
 }
 
 void PrepareOpenMpThreads(int threads) {

@@ -4,6 +4,7 @@
 #define SWAA_KERNELS_CPU_THREADS_H_
 
 #include <cstdint>
+#include <string>
 
 namespace swaa::kernels::cpu {
 
@@ -16,9 +17,9 @@ namespace swaa::kernels::cpu {
 // it is.
 void ConfigureOpenMp(int threads);
 
-// Processors that this process may use: its affinity mask, cut by a cgroup's CPU quota (rounded
-// up).
-int AvailableProcessors();
+// Processors that this process may use: its affinity mask, which a control group's cpuset narrows,
+// cut by the groups' quota (rounded up). `root`: as in cgroup.h.
+int AvailableProcessors(const std::string& root = "");
 
 // Makes the calling thread the master of exactly `threads` OpenMP threads, denormals flushed to
 // zero in all of them. When that is every processor of its affinity mask, each thread is bound to

@@ -12,6 +12,10 @@ swaa_test(product_choice_test
   SOURCES product_choice_test.cc
   DEPENDS swaa_kernels_cpu
   LABELS unit)
+swaa_test(cgroup_test
+  SOURCES cgroup_test.cc
+  DEPENDS swaa_kernels_cpu
+  LABELS unit)
 swaa_test(threads_test
   SOURCES threads_test.cc
   DEPENDS swaa_kernels_cpu
