@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "base/split_mix64.h"
 #include "kernels/exact_float.h"
 
 namespace swaa::kernels {
@@ -22,17 +23,10 @@ struct GumbelKey {
   uint32_t second;
 };
 
-// splitmix64 (Steele, Lea and Flood, 2014) of the output index, on the stream that begins at the
-// scrambled seed.
+// SplitMix64 of the output index, on the stream that begins at the scrambled seed.
 SWAA_HOST_DEVICE GumbelKey MakeGumbelKey(uint64_t seed, uint64_t output_index) {
-  constexpr uint64_t kGolden = 0x9e3779b97f4a7c15u;
-  uint64_t z = seed + kGolden;
-  for (int round = 0; round < 2; ++round) {
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    z ^= z >> 31;
-    if (round == 0) z += (output_index + 1) * kGolden;
-  }
+  const uint64_t begin = SplitMix64Output(seed + kSplitMix64Step);
+  const uint64_t z = SplitMix64Output(begin + (output_index + 1) * kSplitMix64Step);
   return {static_cast<uint32_t>(z), static_cast<uint32_t>(z >> 32)};
 }
 

@@ -8,6 +8,8 @@
 #include <span>
 #include <string_view>
 
+#include "base/split_mix64.h"
+
 namespace swaa {
 
 struct ContentHash {
@@ -17,9 +19,8 @@ struct ContentHash {
 };
 
 // Takes words in order. Two lanes of 64 bits, which differ in their start and their multiplier,
-// each take a word by an odd multiple of it and the finaliser of SplitMix64 (Steele, Lea, Flood:
-// Fast Splittable Pseudorandom Number Generators, OOPSLA 2014). Spreads well and is fast; no
-// defence against someone who searches for collisions of what he sends himself.
+// each take a word by an odd multiple of it and SplitMix64's output function. Spreads well and is
+// fast; no defence against someone who searches for collisions of what he sends himself.
 class ContentHasher {
  public:
   // Continues from `parent`: chains of digests differ wherever anything before them did.
@@ -29,8 +30,8 @@ class ContentHasher {
   }
 
   void Add(uint64_t word) {
-    high_ = Finalise(high_ + word * 0x9e3779b97f4a7c15u + 1);
-    low_ = Finalise((low_ ^ word) * 0xd1342543de82ef95u + 1);
+    high_ = SplitMix64Output(high_ + word * kSplitMix64Step + 1);
+    low_ = SplitMix64Output((low_ ^ word) * 0xd1342543de82ef95u + 1);
   }
   void AddTokens(std::span<const int32_t> tokens);
   void AddBytes(std::string_view bytes);
@@ -38,12 +39,6 @@ class ContentHasher {
   ContentHash Finish() const { return {high_, low_}; }
 
  private:
-  static uint64_t Finalise(uint64_t z) {
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-  }
-
   uint64_t high_ = 0x243f6a8885a308d3u;  // digits of pi
   uint64_t low_ = 0x13198a2e03707344u;
 };

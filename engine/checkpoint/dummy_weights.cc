@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/split_mix64.h"
 #include "engine/checkpoint/tensor_weights.h"
 #include "engine/checkpoint/validate_config.h"
 
@@ -14,14 +15,6 @@ namespace swaa {
 namespace {
 
 constexpr float kStandardDeviation = 0.02f;
-
-// SplitMix64's finaliser (Steele, Lea and Flood, 2014): a counter becomes 64 independent-looking
-// bits.
-uint64_t Mix(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
 
 // Near enough to normal: the sum of four uniform 16-bit numbers, centred and scaled.
 float NearNormal(uint64_t bits) {
@@ -46,10 +39,9 @@ bool IsNorm(WeightRole role) {
 }
 
 void FillRow(uint64_t stream, int64_t columns, float* out) {
-  constexpr uint64_t kGolden = 0x9e3779b97f4a7c15u;
-  const uint64_t start = Mix(stream);
+  const uint64_t start = SplitMix64Output(stream);
   for (int64_t i = 0; i < columns; ++i) {
-    out[i] = NearNormal(Mix(start + kGolden * static_cast<uint64_t>(i + 1)));
+    out[i] = NearNormal(SplitMix64Output(start + kSplitMix64Step * static_cast<uint64_t>(i + 1)));
   }
 }
 

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <random>
 
+#include "base/split_mix64.h"
+
 namespace swaa::tools::bench {
 
 // What a generator draws; each has its own stream, so that one more draw here moves nothing there.
@@ -21,14 +23,9 @@ enum class RandomStream : uint64_t {
 };
 
 // The generator of item `index` of a stream: a pure function of its arguments, whatever order a run
-// asks in. Neighbouring seeds and indices give unrelated generators (splitmix64's finisher).
+// asks in. Neighbouring seeds and indices give unrelated generators.
 inline std::mt19937_64 MakeGenerator(uint64_t seed, RandomStream stream, uint64_t index) {
-  const auto mix = [](uint64_t x) {
-    x += 0x9e3779b97f4a7c15u;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-  };
+  const auto mix = [](uint64_t x) { return SplitMix64Output(x + kSplitMix64Step); };
   return std::mt19937_64(mix(mix(mix(seed) ^ static_cast<uint64_t>(stream)) ^ index));
 }
 

@@ -7,15 +7,13 @@
 
 #include "absl/time/clock.h"
 #include "base/check.h"
+#include "base/split_mix64.h"
 
 namespace swaa::testing {
 namespace {
 
 uint64_t Mix(uint64_t a, uint64_t b) {
-  uint64_t z = a * 0x9e3779b97f4a7c15u + b + 0x7f4a7c15u;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
+  return SplitMix64Output(a * kSplitMix64Step + b + 0x7f4a7c15u);
 }
 
 // The token drawn behind a position whose last layer has `value`: with the history, any token of it
