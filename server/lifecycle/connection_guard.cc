@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +19,8 @@
 
 namespace swaa::server {
 namespace {
+
+constexpr size_t kDiscardBytes = size_t{1} << 20;
 
 // ADDRESS:PORT without gRPC's scheme, brackets and their escapes.
 std::string PeerKey(const std::string& peer) {
@@ -46,11 +49,24 @@ std::string PeerKey(int fd) {
   return absl::StrCat(text, ":", ntohs(v6->sin6_port));
 }
 
-int64_t BytesReceived(int fd) {
+struct Traffic {
+  int64_t received = 0;  // by the kernel
+  int64_t read = 0;      // of it, by whom the socket belongs to
+  int64_t written = 0;
+};
+
+Traffic TrafficOf(int fd) {
   tcp_info info = {};
   socklen_t size = sizeof(info);
-  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0;
-  return static_cast<int64_t>(info.tcpi_bytes_received);
+  int unread = 0;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return {};
+  if (ioctl(fd, FIONREAD, &unread) != 0) return {};
+  Traffic traffic;
+  traffic.received = static_cast<int64_t>(info.tcpi_bytes_received);
+  traffic.read = traffic.received - unread;
+  traffic.written = static_cast<int64_t>(info.tcpi_bytes_sent - info.tcpi_bytes_retrans) +
+                    info.tcpi_notsent_bytes;
+  return traffic;
 }
 
 }  // namespace
@@ -88,7 +104,9 @@ bool ConnectionGuard::Add(int fd) {
 void ConnectionGuard::OnMessage(const std::string& peer, int64_t bytes) {
   std::lock_guard lock(mutex_);
   auto found = connections_.find(PeerKey(peer));
-  if (found != connections_.end()) found->second.debt -= static_cast<double>(bytes);
+  if (found == connections_.end()) return;
+  found->second.debt -= static_cast<double>(bytes);
+  Answer(&found->second);
 }
 
 void ConnectionGuard::OnAbandoned(const std::string& peer) {
@@ -97,6 +115,7 @@ void ConnectionGuard::OnAbandoned(const std::string& peer) {
   if (found == connections_.end()) return;
   Connection& connection = found->second;
   connection.abandoned += 1;
+  Answer(&connection);
   if (connection.abandoned > options_.max_abandoned) {
     CutOff(found->first, &connection, "it leaves its calls before their messages");
   }
@@ -119,6 +138,9 @@ void ConnectionGuard::CutOff(const std::string& peer, Connection* connection,
   ++cut_off_;
   // gRPC sees the end and closes its own descriptor.
   shutdown(connection->fd, SHUT_RDWR);
+  // What the kernel still has for it would cost as much as what came before.
+  while (recv(connection->fd, nullptr, kDiscardBytes, MSG_DONTWAIT | MSG_TRUNC) > 0) {
+  }
   LogWarning(absl::StrCat("connection of ", peer, " cut off: ", why));
 }
 
@@ -138,13 +160,23 @@ void ConnectionGuard::RemoveClosed() {
 void ConnectionGuard::Look(Connection* connection, Clock::time_point now) {
   const double seconds = std::chrono::duration<double>(now - connection->looked).count();
   connection->looked = now;
-  const int64_t received = BytesReceived(connection->fd);
-  connection->debt += static_cast<double>(received - connection->received);
-  connection->received = received;
+  const Traffic traffic = TrafficOf(connection->fd);
+  connection->debt += static_cast<double>(traffic.received - connection->received);
+  connection->received = traffic.received;
+  connection->unanswered += static_cast<double>(traffic.read - connection->read);
+  if (traffic.written != connection->written) connection->unanswered = 0;
+  connection->read = traffic.read;
+  connection->written = traffic.written;
   // A message counts when it is whole, so a debt never falls below zero for longer than a look.
   connection->debt = std::max(0.0, connection->debt - seconds * options_.forgiven_bytes_per_second);
   connection->abandoned =
       std::max(0.0, connection->abandoned - seconds * options_.forgiven_abandoned_per_second);
+}
+
+// A call that has reached a handler is a header block that has ended.
+void ConnectionGuard::Answer(Connection* connection) {
+  connection->read = TrafficOf(connection->fd).read;
+  connection->unanswered = 0;
 }
 
 void ConnectionGuard::Watch() {
@@ -154,21 +186,25 @@ void ConnectionGuard::Watch() {
     if (changed_.wait_for(lock, options_.interval, [this] { return stopping_; })) return;
     RemoveClosed();
     const Clock::time_point now = Clock::now();
-    double sum = 0;
-    for (auto& [peer, connection] : connections_) {
-      Look(&connection, now);
-      if (!connection.cut) sum += connection.debt;
-    }
-    while (sum > static_cast<double>(options_.max_debt_bytes)) {
-      auto largest = std::max_element(
-          connections_.begin(), connections_.end(), [](const auto& a, const auto& b) {
-            return (a.second.cut ? 0 : a.second.debt) < (b.second.cut ? 0 : b.second.debt);
-          });
-      sum -= largest->second.debt;
-      CutOff(largest->first, &largest->second,
-             absl::StrCat(static_cast<int64_t>(largest->second.debt),
-                          " bytes came on it that were no message"));
-    }
+    for (auto& [peer, connection] : connections_) Look(&connection, now);
+    CutOffBeyond(options_.max_debt_bytes, &Connection::debt,
+                 " bytes came on it that were no message");
+    CutOffBeyond(options_.max_unanswered_bytes, &Connection::unanswered,
+                 " bytes came on it that ask for no answer, as headers without an end");
+  }
+}
+
+void ConnectionGuard::CutOffBeyond(int64_t most, double Connection::*owed, const char* why) {
+  const auto owes = [owed](const auto& entry) { return entry.second.cut ? 0 : entry.second.*owed; };
+  double sum = 0;
+  for (const auto& entry : connections_) sum += owes(entry);
+  while (sum > static_cast<double>(most)) {
+    auto largest =
+        std::max_element(connections_.begin(), connections_.end(),
+                         [&](const auto& a, const auto& b) { return owes(a) < owes(b); });
+    const double bytes = owes(*largest);
+    sum -= bytes;
+    CutOff(largest->first, &largest->second, absl::StrCat(static_cast<int64_t>(bytes), why));
   }
 }
 

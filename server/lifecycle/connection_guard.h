@@ -19,14 +19,21 @@ namespace swaa::server {
 // an end, CVE-2023-33953 and its kin), and streams that are reset as soon as they are opened
 // (CVE-2023-44487). A connection's debt is what the kernel received on it less the messages that
 // reached a handler; a little of it is forgiven each second, for what is rightly no message. When
-// all debts exceed the bound, the largest debtor is cut off. Each connection takes a second file
-// descriptor. Thread-safe.
+// all debts exceed the bound, the largest debtor is cut off.
+//
+// A byte of a header block may become two hundred: a reference to a table's entry. Such bytes get
+// no answer until the block ends, while what comes of a message soon gets window updates and pings.
+// So bytes that gRPC has read since it last wrote anything have a bound of their own, over all
+// connections, and whose they are for the most part is cut off.
+//
+// Each connection takes a second file descriptor. Thread-safe.
 class ConnectionGuard {
  public:
   struct Options {
     int max_connections = 4096;
     int64_t max_debt_bytes = int64_t{256} << 20;
     double forgiven_bytes_per_second = 1 << 20;
+    int64_t max_unanswered_bytes = int64_t{1} << 20;
     // Calls that their client left before their message came: at once, and each second.
     double max_abandoned = 500;
     double forgiven_abandoned_per_second = 50;
@@ -52,9 +59,12 @@ class ConnectionGuard {
  private:
   using Clock = std::chrono::steady_clock;
   struct Connection {
-    int fd = -1;  // of our own
-    int64_t received = 0;
+    int fd = -1;           // of our own
+    int64_t received = 0;  // by the kernel
+    int64_t read = 0;      // of it, by gRPC
+    int64_t written = 0;   // by gRPC
     double debt = 0;
+    double unanswered = 0;
     double abandoned = 0;
     Clock::time_point looked = Clock::now();
     bool cut = false;
@@ -63,6 +73,11 @@ class ConnectionGuard {
   void Watch();
   void RemoveClosed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Look(Connection* connection, Clock::time_point now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void Answer(Connection* connection);
+  // Cuts connections off, the largest `owed` first, until all together owe at most `most`. `why`:
+  // what follows the number of bytes.
+  void CutOffBeyond(int64_t most, double Connection::*owed, const char* why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CutOff(const std::string& peer, Connection* connection, const std::string& why)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

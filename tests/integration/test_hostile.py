@@ -176,6 +176,31 @@ def test_endless_headers_are_bounded(attacked):
     answers(attacked)
 
 
+def test_references_without_end_are_bounded(attacked):
+    """Of an entry that a table has: of each byte two hundred may become."""
+    before = attacked.resident_bytes()
+    cut_off = sample(attacked.metrics(), "swaa_connections_cut_off_total")
+    attacker = Attacker(attacked.port)
+    # With incremental indexing (RFC 7541, 6.2.1): the first entry of the dynamic table.
+    entry = b"\x40" + literal(b"x-filler", b"y" * 3900)[1:]
+    attacker.frame_on(1, HEADERS, 0, call_headers() + entry)
+    attacker.socket.settimeout(60)
+    sent = 0
+    with pytest.raises(OSError):
+        while sent < 64 * MIB:
+            attacker.frame_on(1, CONTINUATION, 0, b"\xbe" * 1000)
+            sent += 1000
+    until = time.monotonic() + 60
+    while sample(attacked.metrics(), "swaa_connections_cut_off_total") == cut_off:
+        assert time.monotonic() < until, "it was not the guard who ended it"
+        time.sleep(0.1)
+    grown = attacked.resident_bytes() - before
+    print(f"references: {sent / MIB:.1f} MiB sent, resident memory {grown / MIB:+.0f} MiB")
+    assert grown < 1024 * MIB
+    attacker.socket.close()
+    answers(attacked, seconds=60)
+
+
 def test_who_leaves_before_its_message_is_not_malformed(attacked):
     before = attacked.metrics()
     attacker = Attacker(attacked.port)

@@ -2,7 +2,9 @@
 
 #include "server/lifecycle/listener.h"
 
+#include <map>
 #include <mutex>
+#include <string>
 #include <unistd.h>
 #include <vector>
 
@@ -139,7 +141,9 @@ TEST_F(ConnectionGuardTest, CountsWhatIsOpenAndBoundsIt) {
 }
 
 TEST_F(ConnectionGuardTest, CutsOffWhoSendsWhatIsNoMessageAndNobodyElse) {
-  Guard({.max_debt_bytes = 8 << 20, .interval = std::chrono::milliseconds(5)});
+  Guard({.max_debt_bytes = 8 << 20,
+         .max_unanswered_bytes = INT64_MAX,
+         .interval = std::chrono::milliseconds(5)});
   Open(2);
   ASSERT_TRUE(Await([&] { return guard_->open() == 2; }));
   std::vector<int> servers;
@@ -157,6 +161,35 @@ TEST_F(ConnectionGuardTest, CutsOffWhoSendsWhatIsNoMessageAndNobodyElse) {
   }
   EXPECT_EQ(guard_->cut_off(), 1);
   EXPECT_TRUE(Send(clients_[0], servers[0], 1 << 16));
+}
+
+TEST_F(ConnectionGuardTest, CutsOffWhoSendsWhatGetsNoAnswerAndNobodyElse) {
+  Guard({.max_unanswered_bytes = 1 << 20, .interval = std::chrono::milliseconds(5)});
+  Open(3);
+  ASSERT_TRUE(Await([&] { return guard_->open() == 3; }));
+  std::map<std::string, int> servers;  // by peer
+  {
+    std::lock_guard lock(mutex_);
+    for (int fd : accepted_) {
+      sockaddr_in address = {};
+      socklen_t size = sizeof(address);
+      getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size);
+      servers["ipv4:127.0.0.1:" + std::to_string(ntohs(address.sin_port))] = fd;
+    }
+  }
+  const auto server_of = [&](int client) { return servers[PeerOf(client)]; };
+  // One gets an answer now and then, as while a long message comes; of the other messages do.
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(Send(clients_[0], server_of(clients_[0]), 1 << 16));
+    ASSERT_EQ(send(server_of(clients_[0]), "!", 1, MSG_NOSIGNAL), 1);
+    ASSERT_TRUE(Send(clients_[1], server_of(clients_[1]), 1 << 16));
+    guard_->OnMessage(PeerOf(clients_[1]), 1 << 16);
+  }
+  EXPECT_EQ(guard_->cut_off(), 0);
+  while (Send(clients_[2], server_of(clients_[2]), 1 << 16)) {
+  }
+  EXPECT_EQ(guard_->cut_off(), 1);
+  EXPECT_TRUE(Send(clients_[0], server_of(clients_[0]), 1 << 16));
 }
 
 TEST_F(ConnectionGuardTest, CutsOffWhoLeavesCallAfterCall) {
