@@ -203,6 +203,20 @@ def test_a_fifo_is_refused_and_blocks_nothing(configured):
     await_reload(server, "ok", before)
 
 
+def test_a_folder_is_no_configuration(configured):
+    server = configured
+    failed = reloads(server, "failed")
+    server.config.unlink()
+    server.config.mkdir()
+    server.process.send_signal(signal.SIGHUP)
+    await_reload(server, "failed", failed)
+    assert "it is no regular file" in server.log()
+    server.config.rmdir()
+    before = reloads(server, "ok")
+    replace(server.config, BASE + MINE)
+    await_reload(server, "ok", before)
+
+
 def test_check_config(tmp_path):
     path = tmp_path / "swaa.yaml"
     for text, code, words in [
