@@ -15,12 +15,14 @@ absl::StatusOr<int32_t> MaxOutputTokens(const GenerationRequest& request,
                                         const SchedulerOptions& options, const DeviceInfo& device) {
   const auto prompt = static_cast<int64_t>(request.prompt->size());
   const auto forced = static_cast<int64_t>(request.forced_output.size());
-  const int64_t room = options.max_context_tokens - prompt;
-  if (room < 1) {
-    return absl::OutOfRangeError(
-        absl::StrCat("prompt: ", prompt, " tokens do not leave room for output in the context of ",
-                     options.max_context_tokens, " tokens; shorten the prompt"));
+  if (prompt > options.max_context_tokens) {
+    return absl::OutOfRangeError(absl::StrCat("prompt: ", prompt, " tokens exceed the context of ",
+                                              options.max_context_tokens,
+                                              " tokens; shorten the prompt"));
   }
+  // Behind a prompt that fills the context one token can be drawn, as the last one's position is
+  // never computed: such a prompt can be scored.
+  const int64_t room = std::max<int64_t>(options.max_context_tokens - prompt, 1);
   if (forced > room) {
     return absl::OutOfRangeError(absl::StrCat(
         "forced_output_ids: ", forced, " tokens behind a prompt of ", prompt,

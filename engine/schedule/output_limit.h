@@ -29,10 +29,10 @@ inline int64_t MostSubmittedTokens(const SchedulerOptions& options, const Device
   return int64_t{options.max_batch_tokens} * device.max_steps_in_flight;
 }
 
-// How many output tokens a request may have on a device: its max_tokens cut to the context and,
-// where absent, to what the pool holds for it alone. OUT_OF_RANGE: prompt or forced output beyond
-// the context; RESOURCE_EXHAUSTED: beyond the whole pool (see never_fits.h).
-// Pure.
+// How many output tokens a request may have on a device: its max_tokens cut to the context (one
+// behind a prompt that fills it) and, where absent, to what the pool holds for it alone.
+// OUT_OF_RANGE: prompt or forced output beyond the context; RESOURCE_EXHAUSTED: beyond the whole
+// pool (see never_fits.h). Pure.
 absl::StatusOr<int32_t> MaxOutputTokens(const GenerationRequest& request,
                                         const SchedulerOptions& options, const DeviceInfo& device);
 
