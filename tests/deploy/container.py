@@ -111,26 +111,28 @@ class Container(harness.Server):
              *specification["args"]], stdout=self.log_stream, stderr=subprocess.STDOUT)
         ports = {port["name"]: port["containerPort"] for port in specification["ports"]}
         self.port, self.metrics_port = ports["grpc"], ports["metrics"]
-        # Asked long before it listens, it is asked again soon.
-        self.channel = self.new_channel({"grpc.max_reconnect_backoff_ms": 500,
-                                         "grpc.initial_reconnect_backoff_ms": 500})
+        self.channel = self.new_channel()
         self.inference = harness.inference_grpc.InferenceServiceStub(self.channel)
         self.control = harness.control_grpc.ControlServiceStub(self.channel)
 
     def passes(self, probe):
-        """Whether a gRPC probe of the specification succeeds now."""
+        """Whether a gRPC probe of the specification succeeds now, over a connection of its own."""
         asked = self.specification[probe]["grpc"]
         assert asked["port"] == self.port
         name = asked.get("service", "").encode()
-        call = self.channel.unary_unary("/grpc.health.v1.Health/Check")
+        channel = self.new_channel()
         try:
-            return call(bytes([0x0a, len(name)]) + name if name else b"",
-                        timeout=self.specification[probe]["timeoutSeconds"]) == b"\x08\x01"
+            answer = channel.unary_unary("/grpc.health.v1.Health/Check")(
+                bytes([0x0a, len(name)]) + name if name else b"",
+                timeout=self.specification[probe]["timeoutSeconds"])
+            return answer == b"\x08\x01"
         except harness.grpc.RpcError:
             return False
+        finally:
+            channel.close()
 
     def await_probe(self, probe, passes=True):
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while self.passes(probe) != passes:
             assert self.process.poll() is None, f"it ended:\n{self.log()}"
             assert time.monotonic() < until, f"{probe} is never {passes}:\n{self.log()}"
@@ -146,4 +148,4 @@ class Container(harness.Server):
         """As a kubelet ends it after preStop; the exit code."""
         if self.process.poll() is None:
             os.kill(self.main_process, with_signal)
-        return self.await_exit(120)
+        return self.await_exit(300)
