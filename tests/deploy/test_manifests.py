@@ -31,6 +31,8 @@ SETTINGS = {
         "image.digest=sha256:" + "a" * 64,
         "networkPolicy.clients[0].namespaceSelector.matchLabels.team=text"]),
     "bare": (("fetch",), ["networkPolicy.enabled=false", "topologySpread=false"]),
+    "secret": (("base",), ["probes=tcp", "secretVolumes[0].secret=swaa-tls",
+                           "secretVolumes[0].mountPath=/etc/swaa-tls"]),
 }
 
 
@@ -168,6 +170,9 @@ def test_pod_security_restricted_refuses(change, rendered):
     ("monitoring.interval=15", "monitoring/interval"),
     ("networkPolicy.clients[0].pods=x", "networkPolicy/clients/0"),
     ("config=text", "config"),
+    ("probes=http", "probes"),
+    ("secretVolumes[0].secret=swaa-tls", "secretVolumes/0"),
+    ("secretVolumes[0].mountPath=etc", "secretVolumes/0"),
 ])
 def test_bad_values_are_refused(setting, says):
     with pytest.raises(RuntimeError) as refused:

@@ -69,3 +69,15 @@ fsGroupChangePolicy: OnRootMismatch
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
+
+{{- /* How a kubelet asks for a service's health: (list root service). */}}
+{{- define "swaa.probe" -}}
+{{- $service := index . 1 }}
+{{- if eq (index . 0).Values.probes "tcp" }}
+tcpSocket: {port: grpc}
+{{- else if $service }}
+grpc: {port: 50051, service: {{ $service }}}
+{{- else }}
+grpc: {port: 50051}
+{{- end }}
+{{- end }}
