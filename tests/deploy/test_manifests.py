@@ -330,3 +330,22 @@ def test_the_init_container_fetches_and_verifies(tmp_path, files, rendered):
     path.write_bytes(b"damaged")
     assert fetch(f"{files}/model", right).returncode == 0 and path.read_bytes() == Files.content
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_the_guides_examples_work(tmp_path):
+    guide = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    values, kustomization = re.findall(r"^```yaml\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(values)
+    found = render(tmp_path / "mine.yaml", "gpu", "gateway", "monitoring")
+    assert "default_recipe: balanced" in found["ConfigMap", "swaa"]["data"]["swaa.yaml"]
+    for part in ("kustomize", "grafana"):
+        shutil.copytree(ROOT / "deploy" / part, tmp_path / "swaa" / "deploy" / part)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "kustomization.yaml").write_text(kustomization)
+    (mine / "swaa.yaml").write_text("default_recipe: fast\n")
+    combined = kustomize(mine)
+    assert combined["ConfigMap", "swaa"]["data"] == {"swaa.yaml": "default_recipe: fast\n"}
+    pod = pod_of(combined["Deployment", "swaa"])
+    assert pod["containers"][0]["image"] == "REGISTRY/swaa:0.1.0-cuda"
+    assert "--device=cuda" in pod["containers"][0]["args"]
