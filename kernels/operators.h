@@ -27,6 +27,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "kernels/device_state.h"
 #include "kernels/step.h"
 #include "kernels/types.h"
@@ -140,7 +141,40 @@ struct AddNormParams {
   float epsilon = 0;
 };
 
-// out = x * weight^T (+ bias).
+// A part of what an adapter adds to the product of a weight (LoRA, arXiv 2106.09685):
+// out[first_output + o] += up[o, :] . (down * x). Weights that are fused have a part for each that
+// they are made of.
+struct LoraPart {
+  int64_t first_output = 0;
+  int64_t outputs = 0;
+  int64_t rank = 0;
+  RowReader down;  // [rank, in_features]
+  RowReader up;    // [outputs, rank], the adapter's scale in it
+};
+
+// What an adapter adds to the product of one weight.
+struct LoraSpec {
+  int64_t in_features = 0;
+  std::vector<LoraPart> parts;  // of disjoint outputs
+};
+
+// The same, packed. Immutable; freed by any thread, before the operators.
+class LoraWeight {
+ public:
+  virtual ~LoraWeight() = default;
+  virtual int64_t bytes() const = 0;
+};
+
+// What adapters add to a product, each row its own sequence's: computed for all rows at once, and
+// not at all for those without one. Read during the call alone.
+struct LoraUpdate {
+  const StagedStep* step = nullptr;  // whose rows the product has
+  bool wanted_rows = false;          // those alone whose logits are wanted, gathered
+  // [adapters of the step], as StepInput::adapters counts them; null: it adds nothing here.
+  std::span<const LoraWeight* const> adapters;
+};
+
+// out = x * weight^T (+ bias) (+ what adapters add).
 struct LinearParams {
   const Weight* weight = nullptr;
   const void* x = nullptr;      // [rows, in_features], activation type; room: PaddedRows
@@ -148,6 +182,7 @@ struct LinearParams {
   void* out = nullptr;          // [rows, out_features]; room: PaddedRows
   DataType out_type = DataType::kF32;
   int64_t rows = 0;
+  const LoraUpdate* lora = nullptr;  // or null
 };
 
 // out[r, c] = silu(x[r, :] . gate_c) * (x[r, :] . up_c), where gate_c is row c of the weight and
@@ -158,6 +193,7 @@ struct GatedLinearParams {
   void* scratch = nullptr;         // [rows, 2 width], activation type; room: PaddedRows
   void* out = nullptr;             // [rows, width], activation type
   int64_t rows = 0;
+  const LoraUpdate* lora = nullptr;  // of the product, before silu; or null
 };
 
 // One of the feed-forward networks of a mixture.
@@ -272,6 +308,18 @@ class Operators {
   virtual absl::StatusOr<std::unique_ptr<Embedding>> MakeEmbedding(const Weight* tied,
                                                                    HostRows rows,
                                                                    int64_t hidden) = 0;
+  // UNIMPLEMENTED, naming the backend, where it has no product for adapters.
+  virtual absl::Status SupportsLora() const {
+    return absl::UnimplementedError(
+        absl::StrCat("adapters: the ", std::string(backend()),
+                     " backend has no low-rank product yet; serve them with --device cpu"));
+  }
+  // Packs what one adapter adds to each of the weights; as SupportsLora, and RESOURCE_EXHAUSTED
+  // where the device has not the memory. Thread-safe: steps may run beside it.
+  virtual absl::StatusOr<std::vector<std::unique_ptr<LoraWeight>>> PackLora(
+      std::span<const LoraSpec> weights) {
+    return SupportsLora();
+  }
   // Takes pages, page table and what steps need. Once, after the weights.
   virtual absl::Status PrepareSteps(const StepCapacity& capacity) = 0;
   // Calls `forward`, which enqueues a step, for steps that nobody asked for: to choose algorithms

@@ -34,6 +34,9 @@ struct StepInput {
   std::span<const PageTableUpdate> page_table_updates;
   std::span<const SlotSetup> setups;  // before anything is drawn
   std::span<const LogitsRow> logits;  // in order of rows
+  // [sequences]: which of the step's adapters (LoraUpdate) each has, -1: none; empty: all have
+  // none.
+  std::span<const int16_t> adapters;
 
   int32_t num_classes() const {
     return sequences.empty() ? 0 : static_cast<int32_t>(spans.size() / sequences.size());

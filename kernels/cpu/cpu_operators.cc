@@ -23,6 +23,7 @@
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/experts.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/lora.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/parallel_ranges.h"
 #include "kernels/cpu/sampler.h"
@@ -67,7 +68,8 @@ class CpuOperators : public Operators {
         elementwise_(ElementwiseFor(set)),
         linear_(CpuLinear::Create(precision.weights,
                                   set >= InstructionSet::kAvx512 && HasBf16Products(), threads)),
-        experts_(precision, elementwise_, threads, linear_.get()) {}
+        experts_(precision, elementwise_, threads, linear_.get()),
+        lora_(elementwise_, precision.activations, threads) {}
 
   std::string_view backend() const override { return "cpu"; }
   std::string device_name() const override {
@@ -122,6 +124,12 @@ class CpuOperators : public Operators {
         auto weight, linear_->Pack(out_features, in_features, Concatenate(parts, in_features)));
     memory_.Add(MemoryKind::kWeights, weight->bytes());
     return weight;
+  }
+
+  absl::Status SupportsLora() const override { return absl::OkStatus(); }
+  absl::StatusOr<std::vector<std::unique_ptr<LoraWeight>>> PackLora(
+      std::span<const LoraSpec> weights) override {
+    return PackCpuLora(weights, precision_.weights, &memory_);
   }
 
   absl::StatusOr<std::unique_ptr<Embedding>> MakeEmbedding(const Weight* tied, HostRows rows,
@@ -220,7 +228,10 @@ class CpuOperators : public Operators {
     });
   }
 
-  void Linear(const LinearParams& p) override { linear_->Run(p); }
+  void Linear(const LinearParams& p) override {
+    linear_->Run(p);
+    if (p.lora != nullptr) AddLora(*p.lora, *p.weight, p.x, p.out, p.out_type);
+  }
 
   void RopeAndStore(const StagedStep& step, const RopeAndStoreParams& p) override {
     ForRanges(threads_, step.rows(), capacity_.model.qkv_width(),
@@ -243,6 +254,7 @@ class CpuOperators : public Operators {
     const DataType type = precision_.activations;
     linear_->Run(
         {.weight = p.weight, .x = p.x, .out = p.scratch, .out_type = type, .rows = p.rows});
+    if (p.lora != nullptr) AddLora(*p.lora, *p.weight, p.x, p.scratch, type);
     const int64_t width = p.weight->out_features() / 2, bytes = width * SizeOf(type);
     ForRows(p.rows, 4 * width, [&](int64_t r) {
       const auto* gate = static_cast<const std::byte*>(p.scratch) + r * 2 * bytes;
@@ -288,6 +300,13 @@ class CpuOperators : public Operators {
             .out = precision_.activations,
             .threads = threads_,
             .kernels = attention_};
+  }
+
+  void AddLora(const LoraUpdate& update, const Weight& weight, const void* x, void* out,
+               DataType out_type) {
+    const CpuStep& step = Cast(*update.step);
+    lora_.Add(update.wanted_rows ? step.wanted_adapter_rows : step.adapter_rows, update.adapters, x,
+              weight.in_features(), out, out_type, weight.out_features());
   }
 
   template <typename Body>
@@ -352,6 +371,7 @@ class CpuOperators : public Operators {
   const ElementwiseKernels& elementwise_;
   std::unique_ptr<CpuLinear> linear_;
   CpuExperts experts_;
+  CpuLora lora_;
 
   MemoryCounter memory_;
   StepCapacity capacity_;

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/adapter_rows.h"
 #include "kernels/cpu/attention_plan.h"
 #include "kernels/cpu/sampler.h"
 #include "kernels/operators.h"
@@ -33,6 +34,7 @@ class CpuStep : public StagedStep {
       }
     }
     FindWantedRows(input, &wanted);
+    GroupRowsByAdapter(input, wanted.rows, &adapter_rows, &wanted_adapter_rows);
     rows_ = static_cast<int64_t>(tokens.size());
     wanted_rows_ = static_cast<int64_t>(wanted.rows.size());
     output = {.tokens = std::vector<ScoredToken>(logits.size())};
@@ -60,6 +62,8 @@ class CpuStep : public StagedStep {
   std::vector<KeySpan> spans;
   std::vector<LogitsRow> logits;
   WantedRows wanted;
+  AdapterRows adapter_rows;
+  AdapterRows wanted_adapter_rows;   // numbered as the wanted rows
   std::vector<AttentionPlan> plans;  // [at least the classes]
   AttentionPlan wanted_plan;
   StepOutput output;

@@ -1,4 +1,5 @@
-// Row-wise operators of the CPU backend: plain loops over one row, one variant an instruction set.
+// Row-wise operators of the CPU backend: plain loops over a row or a few, one variant an
+// instruction set.
 // Serial; any thread.
 
 #ifndef SWAA_KERNELS_CPU_ELEMENTWISE_H_
@@ -9,6 +10,11 @@
 #include "kernels/cpu/instruction_set.h"
 
 namespace swaa::kernels::cpu {
+
+// Blocks of adapters' matrices (lora.h).
+inline constexpr int64_t kLoraRanks = 16;    // of down, side by side
+inline constexpr int64_t kLoraColumns = 64;  // of up, side by side
+inline constexpr int64_t kLoraRows = 4;      // that pass over a block of down together
 
 // One variant. No pointer needs an alignment, no length a divisor. Where `bf16` is set, void
 // pointers are bf16 (rounded to nearest, ties to even), else f32.
@@ -27,6 +33,16 @@ struct ElementwiseKernels {
   void (*add_scaled)(float* sum, const float* x, float factor, int64_t n);
   // values rounded to bf16 and back, in place.
   void (*round_to_bf16)(float* values, int64_t n);
+  // n elements of bf16 as f32.
+  void (*bf16_to_float)(const void* values, int64_t n, float* out);
+  // sums[r * stride + k] = sum of x[r][i] * block[i, k] over n inputs, for `rows` <= kLoraRows rows
+  // and all k < kLoraRanks; in the same order for any number of rows. block [n, kLoraRanks].
+  void (*lora_down)(const void* block, bool bf16, const float* const* x, int64_t n, int64_t rows,
+                    float* sums, int64_t stride);
+  // out[c] += sum of sums[r] * block[r, c] over `rank` of them, for c < count <= kLoraColumns.
+  // block [rank, kLoraColumns]; bf16 is the block's type, out_bf16 that of out.
+  void (*lora_up)(const void* block, bool bf16, const float* sums, int64_t rank, void* out,
+                  int64_t count, bool out_bf16);
 };
 
 // The variant for a machine of that set (AMX takes the AVX-512 one). Lives for ever.

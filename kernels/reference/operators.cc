@@ -36,6 +36,12 @@ std::vector<double> Linear(std::span<const double> x, std::span<const double> we
   return out;
 }
 
+std::vector<double> LowRank(std::span<const double> x, std::span<const double> down,
+                            std::span<const double> up) {
+  const std::vector<double> sums = Linear(x, down, {}, static_cast<int64_t>(x.size()));
+  return Linear(sums, up, {}, static_cast<int64_t>(sums.size()));
+}
+
 void Rope(std::span<double> heads, double position, std::span<const float> inverse_frequencies) {
   const size_t half = inverse_frequencies.size();
   for (size_t head = 0; head < heads.size(); head += 2 * half) {

@@ -17,6 +17,10 @@ std::vector<double> RmsNorm(std::span<const double> x, std::span<const double> w
 std::vector<double> Linear(std::span<const double> x, std::span<const double> weight,
                            std::span<const double> bias, int64_t in_features);
 
+// out [out] = up [out, rank] * (down [rank, in] * x [in]): what an adapter adds to a row.
+std::vector<double> LowRank(std::span<const double> x, std::span<const double> down,
+                            std::span<const double> up);
+
 // Rotates heads [heads, head_dim] of one row at `position`, in place: dimension d with d + head_dim
 // / 2, by position * inverse_frequencies[d].
 void Rope(std::span<double> heads, double position, std::span<const float> inverse_frequencies);

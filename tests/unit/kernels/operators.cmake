@@ -1,6 +1,6 @@
 # The CPU backend's operators against the double-precision reference.
 swaa_test(operators_test
-  SOURCES operators_test.cc linear_test.cc experts_test.cc
+  SOURCES operators_test.cc linear_test.cc experts_test.cc lora_test.cc
   DEPENDS swaa_operators swaa_kernels_reference_operators
   LABELS unit)
 # Blocks of quantised files are where affine weights come from.
