@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/device/adapter.h"
 #include "engine/recipe/recipe.h"
 #include "engine/sampling/sampling_params.h"
 #include "kernels/sampling.h"
@@ -41,6 +42,7 @@ struct GenerationRequest {
   std::vector<int32_t> forced_output;  // positions from the prompt's end on
   Recipe recipe;
   std::string recipe_label;  // registered name or "custom": for load and metrics
+  AdapterHandle adapter;     // null: the base model
   SamplingParams sampling;
   StoppingOptions stopping;
   std::optional<int32_t> output_logprobs;  // alternatives per token

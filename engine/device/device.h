@@ -4,12 +4,18 @@
 #define SWAA_ENGINE_DEVICE_DEVICE_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/device/adapter.h"
 #include "engine/device/step.h"
 #include "kernels/device_state.h"
 
 namespace swaa {
+
+struct LoraCheckpoint;  // engine/checkpoint/peft_adapter.h
 
 // Fixed once the device is made.
 struct DeviceInfo {
@@ -25,8 +31,9 @@ struct DeviceInfo {
   int64_t weight_bytes = 0;
 };
 
-// Used by the engine thread alone, but for Memory and Facts. Steps are computed in the order of
-// Submit; with two in flight the second may name tokens that the first draws (kDrawnToken).
+// Used by the engine thread alone, but for Memory, Facts and adapters. Steps are computed in the
+// order of Submit; with two in flight the second may name tokens that the first draws
+// (kDrawnToken).
 class Device {
  public:
   virtual ~Device() = default;
@@ -40,6 +47,16 @@ class Device {
   // any thread; cheap enough for every scrape of metrics.
   virtual kernels::MemoryUse Memory() const = 0;
   virtual kernels::DeviceFacts Facts() const = 0;
+  // Whether it computes adapters. UNIMPLEMENTED says what has none.
+  virtual absl::Status SupportsAdapters() const {
+    return absl::UnimplementedError("adapters: this device computes none");
+  }
+  // An adapter of the device's model, ready for steps. From any thread, while steps are computed.
+  // As SupportsAdapters; RESOURCE_EXHAUSTED where the memory is short.
+  virtual absl::StatusOr<std::shared_ptr<const DeviceAdapter>> LoadAdapter(
+      const LoraCheckpoint& checkpoint) {
+    return SupportsAdapters();
+  }
 };
 
 }  // namespace swaa

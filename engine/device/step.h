@@ -6,9 +6,11 @@
 #define SWAA_ENGINE_DEVICE_STEP_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/device/adapter.h"
 #include "kernels/step.h"
 
 namespace swaa {
@@ -27,10 +29,13 @@ struct Step {
   std::vector<kernels::KeySpan> spans;           // [classes, sequences]
   std::vector<PageTableUpdate> page_table_updates;
   std::vector<SlotSetup> setups;
-  std::vector<LogitsRow> logits;  // in order of rows
+  std::vector<LogitsRow> logits;                               // in order of rows
+  std::vector<std::shared_ptr<const DeviceAdapter>> adapters;  // that its sequences have, each once
+  std::vector<int16_t> sequence_adapters;  // [sequences]: a place in adapters, or -1; empty: all -1
 
   kernels::StepInput input() const {
-    return {tokens, sequences, layer_class, spans, page_table_updates, setups, logits};
+    return {tokens, sequences, layer_class,      spans, page_table_updates,
+            setups, logits,    sequence_adapters};
   }
 };
 

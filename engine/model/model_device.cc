@@ -14,11 +14,13 @@
 #include <string_view>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "engine/model/adapter_weights.h"
 #include "engine/model/step_check.h"
 #include "engine/model/transformer.h"
 #include "kernels/page_count.h"
@@ -86,6 +88,12 @@ class ModelDevice : public Device {
   const DeviceInfo& info() const override { return info_; }
   kernels::MemoryUse Memory() const override { return operators_->Memory(); }
   kernels::DeviceFacts Facts() const override { return operators_->Facts(); }
+
+  absl::Status SupportsAdapters() const override { return operators_->SupportsLora(); }
+  absl::StatusOr<std::shared_ptr<const DeviceAdapter>> LoadAdapter(
+      const LoraCheckpoint& checkpoint) override {
+    return AdapterWeights::Pack(operators_.get(), config_, checkpoint);
+  }
 
   void Submit(Step step) override {
     {
@@ -258,7 +266,11 @@ class ModelDevice : public Device {
     if (!launched.status.ok()) return launched;
     launched.status = Guarded([&] {
       kernels::StagedStep* staged = operators_->Stage(step.input());
-      operators_->Replay(staged, [&] { transformer_->Forward(staged); });
+      std::vector<const AdapterWeights*> adapters;
+      for (const auto& adapter : step.adapters) {
+        adapters.push_back(static_cast<const AdapterWeights*>(adapter.get()));
+      }
+      operators_->Replay(staged, [&] { transformer_->Forward(staged, adapters); });
       operators_->Submit(staged);
       launched.step = staged;
       return absl::OkStatus();

@@ -61,6 +61,25 @@ absl::Status CheckSequences(const Step& step, const DeviceInfo& info) {
   return absl::OkStatus();
 }
 
+absl::Status CheckAdapters(const Step& step) {
+  for (size_t i = 0; i < step.adapters.size(); ++i) {
+    if (step.adapters[i] == nullptr) {
+      return absl::InternalError(absl::StrCat("step.adapters[", i, "]: none"));
+    }
+  }
+  if (!step.sequence_adapters.empty() && step.sequence_adapters.size() != step.sequences.size()) {
+    return absl::InternalError(
+        absl::StrCat("step.sequence_adapters: ", step.sequence_adapters.size(), " for ",
+                     step.sequences.size(), " sequences"));
+  }
+  for (size_t i = 0; i < step.sequence_adapters.size(); ++i) {
+    if (step.sequence_adapters[i] == -1) continue;
+    SWAA_RETURN_IF_ERROR(CheckRange("sequence_adapters", i, step.sequence_adapters[i],
+                                    static_cast<int64_t>(step.adapters.size())));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckSetups(const Step& step, const DeviceInfo& info, int32_t vocab_size) {
   for (size_t i = 0; i < step.setups.size(); ++i) {
     const SlotSetup& setup = step.setups[i];
@@ -120,6 +139,7 @@ absl::Status CheckStep(const Step& step, const DeviceInfo& info, int32_t vocab_s
   }
   SWAA_RETURN_IF_ERROR(CheckSetups(step, info, vocab_size));
   SWAA_RETURN_IF_ERROR(CheckSequences(step, info));
+  SWAA_RETURN_IF_ERROR(CheckAdapters(step));
   return CheckLogits(step, info, vocab_size);
 }
 

@@ -11,7 +11,8 @@ namespace swaa {
 
 // INTERNAL, with field, value and bound, for: more rows than max_step_tokens, sequences that do not
 // cover the rows in order, slots, layers, blocks, pages, tokens, positions or logits rows out of
-// range, spans that are not [sequences, layers], a draw without sampling parameters.
+// range, spans that are not [sequences, layers], a draw without sampling parameters, a sequence
+// whose adapter is not among the step's.
 absl::Status CheckStep(const Step& step, const DeviceInfo& info, int32_t vocab_size);
 
 }  // namespace swaa

@@ -154,7 +154,19 @@ absl::Status Transformer::AllocateActivations() {
   return absl::OkStatus();
 }
 
-void Transformer::Forward(StagedStep* step) {
+const kernels::LoraUpdate* Transformer::UpdateOf(int32_t layer, AdaptedProduct product,
+                                                 const StagedStep& step, bool wanted_rows) {
+  if (adapters_.empty()) return nullptr;
+  lora_weights_.clear();
+  for (const AdapterWeights* adapter : adapters_) {
+    lora_weights_.push_back(adapter->Find(layer, product));
+  }
+  update_ = {.step = &step, .wanted_rows = wanted_rows, .adapters = lora_weights_};
+  return &update_;
+}
+
+void Transformer::Forward(StagedStep* step, std::span<const AdapterWeights* const> adapters) {
+  adapters_ = adapters;
   Activations& a = *activations_;
   SWAA_CHECK_LE(step->rows(), operators_->PaddedRows(capacity_.step_rows));
   operators_->Embed(*step, *weights_->embedding, a.residual->data());
@@ -205,7 +217,8 @@ void Transformer::ComputeQkv(const LayerWeights& layer, int32_t index, const Sta
                       .bias = Floats(layer.qkv_bias),
                       .out = a.qkv->data(),
                       .out_type = operators_->precision().queries,
-                      .rows = step.rows()});
+                      .rows = step.rows(),
+                      .lora = UpdateOf(index, AdaptedProduct::kQkv, step, false)});
   const bool last = index == config_.num_layers - 1;
   operators_->RopeAndStore(step, {.qkv = a.qkv->data(),
                                   .cos_sin = Floats(a.cos_sin),
@@ -227,27 +240,35 @@ void Transformer::ComputeRest(const LayerWeights& layer, const StagedStep& step,
                       .bias = Floats(layer.output_bias),
                       .out = a.delta->data(),
                       .out_type = types.deltas,
-                      .rows = rows});
+                      .rows = rows,
+                      .lora = UpdateOf(attention.layer, AdaptedProduct::kAttentionOutput, step,
+                                       attention.wanted_rows)});
   AddNorm(a.delta->data(), *layer.ffn_norm, rows, residual);
   if (layer.router == nullptr) {
-    ComputeFfn(layer, rows);
+    ComputeFfn(layer, step, attention, rows);
   } else {
     ComputeExperts(layer, rows);
   }
 }
 
-void Transformer::ComputeFfn(const LayerWeights& layer, int64_t rows) {
+void Transformer::ComputeFfn(const LayerWeights& layer, const StagedStep& step,
+                             const kernels::AttentionParams& attention, int64_t rows) {
   Activations& a = *activations_;
+  const auto update = [&](AdaptedProduct product) {
+    return UpdateOf(attention.layer, product, step, attention.wanted_rows);
+  };
   operators_->GatedLinear({.weight = layer.gate_up.get(),
                            .x = a.normed->data(),
                            .scratch = a.gate_up->data(),
                            .out = a.ffn->data(),
-                           .rows = rows});
+                           .rows = rows,
+                           .lora = update(AdaptedProduct::kGateUp)});
   operators_->Linear({.weight = layer.ffn_down.get(),
                       .x = a.ffn->data(),
                       .out = a.delta->data(),
                       .out_type = operators_->precision().deltas,
-                      .rows = rows});
+                      .rows = rows,
+                      .lora = update(AdaptedProduct::kFfnDown)});
 }
 
 void Transformer::ComputeExperts(const LayerWeights& layer, int64_t rows) {

@@ -7,10 +7,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/rope_frequencies.h"
+#include "engine/model/adapter_weights.h"
 #include "engine/model/transformer_weights.h"
 #include "kernels/operators.h"
 
@@ -42,8 +45,9 @@ class Transformer {
   ~Transformer();
 
   // Enqueues a staged step: all its rows, their K and V into the pages, and the draws and scores of
-  // the rows whose logits are wanted. Called inside Operators::Replay.
-  void Forward(kernels::StagedStep* step);
+  // the rows whose logits are wanted. `adapters`: those of the step. Called inside
+  // Operators::Replay.
+  void Forward(kernels::StagedStep* step, std::span<const AdapterWeights* const> adapters = {});
 
   int64_t weight_bytes() const { return weights_->bytes; }
 
@@ -52,6 +56,10 @@ class Transformer {
 
   Transformer(kernels::Operators* operators, const ModelConfig& config, const Capacity& capacity);
   absl::Status AllocateActivations();
+  // What the step's adapters add to a product of layer `layer`, for the next operator alone; null:
+  // there are none.
+  const kernels::LoraUpdate* UpdateOf(int32_t layer, AdaptedProduct product,
+                                      const kernels::StagedStep& step, bool wanted_rows);
   void AddNorm(const void* delta, const kernels::Buffer& weight, int64_t rows, void* residual);
   // Projections, rotation, page writes of a layer over what AddNorm left.
   void ComputeQkv(const LayerWeights& layer, int32_t index, const kernels::StagedStep& step);
@@ -60,7 +68,8 @@ class Transformer {
   void ComputeRest(const LayerWeights& layer, const kernels::StagedStep& step,
                    const kernels::AttentionParams& attention, int64_t rows, void* residual);
   // The feed-forward of a layer over `rows` normed rows, into `delta`.
-  void ComputeFfn(const LayerWeights& layer, int64_t rows);
+  void ComputeFfn(const LayerWeights& layer, const kernels::StagedStep& step,
+                  const kernels::AttentionParams& attention, int64_t rows);
   void ComputeExperts(const LayerWeights& layer, int64_t rows);
   void ComputeLogits(kernels::StagedStep* step, void* residual);
 
@@ -71,6 +80,9 @@ class Transformer {
   std::unique_ptr<kernels::Buffer> inverse_frequencies_;  // f32 [head_dim / 2]
   std::unique_ptr<TransformerWeights> weights_;
   std::unique_ptr<Activations> activations_;
+  std::span<const AdapterWeights* const> adapters_;       // of the step under way
+  std::vector<const kernels::LoraWeight*> lora_weights_;  // of update_
+  kernels::LoraUpdate update_;
 };
 
 }  // namespace swaa

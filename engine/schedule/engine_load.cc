@@ -32,6 +32,7 @@ std::vector<RecipeLoads::Labelled> RecipeLoads::Snapshot() const {
 EngineLoad LoadSnapshot::ToLoad() const {
   EngineLoad load = totals;
   for (const RecipeLoads::Labelled& one : recipes) load.recipes.emplace(*one.label, one.load);
+  for (const RecipeLoads::Labelled& one : adapters) load.adapters.emplace(*one.label, one.load);
   return load;
 }
 

@@ -30,6 +30,7 @@ struct EngineLoad {
   int64_t preemptions = 0;    // since the start
   int64_t cached_blocks = 0;  // of 64 tokens, that the prefix cache has
   std::map<std::string, RecipeLoad> recipes;
+  std::map<std::string, RecipeLoad> adapters;  // by name; their requests alone
 };
 
 // The loads of the labels in use, kept up to date by small changes. Not thread-safe: the engine
@@ -59,6 +60,7 @@ class RecipeLoads {
 struct LoadSnapshot {
   EngineLoad totals;  // without recipes
   std::vector<RecipeLoads::Labelled> recipes;
+  std::vector<RecipeLoads::Labelled> adapters;
 
   EngineLoad ToLoad() const;
 };

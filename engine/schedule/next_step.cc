@@ -20,6 +20,15 @@ StepWork WorkOf(Phase phase, int64_t tokens, int64_t keys) {
   return {.decode_tokens = tokens, .decode_keys = keys};
 }
 
+// Among the step's adapters, which are few; -1 for the base model.
+int16_t PlaceOf(const AdapterHandle& adapter, Step* step) {
+  if (adapter == nullptr) return -1;
+  const auto found = std::find(step->adapters.begin(), step->adapters.end(), adapter->weights);
+  const auto place = static_cast<int16_t>(found - step->adapters.begin());
+  if (found == step->adapters.end()) step->adapters.push_back(adapter->weights);
+  return place;
+}
+
 }  // namespace
 
 // The queue as the planner sees it: looked up in the prefix cache where the planner gets to.
@@ -155,6 +164,7 @@ Step Scheduler::CarryOut(const StepPlan& plan, SteadyTime now) {
   columns_.clear();
   for (size_t i = 0; i < rows.size(); ++i) AddRows(rows[i], plan.rows[i], &step);
   classes_.Fill(columns_, &step);
+  if (step.adapters.empty()) step.sequence_adapters.clear();
   step.page_table_updates = std::exchange(updates_, {});
   return step;
 }
@@ -179,7 +189,7 @@ void Scheduler::Preempt(const std::vector<size_t>& running) {
     ++victim->life;
     ++victim->preemptions;
     if (!victim->shadow()) ++preemptions_;
-    --victim->load->running;
+    victim->CountRunning(-1);
     std::erase(running_, victim);
     Enqueue(std::move(victim));
   }
@@ -192,8 +202,8 @@ void Scheduler::Admit(const Request& request, Step* step, SteadyTime now) {
   running_.insert(
       std::upper_bound(running_.begin(), running_.end(), request, &RequestState::RanksBefore),
       request);
-  --request->load->queued;
-  ++request->load->running;
+  request->CountQueued(-1);
+  request->CountRunning(1);
   if (UsesPrefixCache(*request)) {
     // Others that were admitted by the same plan may have taken hold of the same pages.
     const int64_t planned = request->lookup.tokens();
@@ -229,6 +239,7 @@ void Scheduler::AddRows(const Request& request, const PlannedRows& planned, Step
                              .first_row = first_row,
                              .query_count = planned.count,
                              .first_position = first});
+  step->sequence_adapters.push_back(PlaceOf(request->request.adapter, step));
   for (int32_t position = first; position < end; ++position) {
     step->tokens.push_back(request->TokenAt(position));
   }

@@ -23,7 +23,10 @@ RequestState::RequestState(GenerationRequest request_in, std::shared_ptr<Generat
       sink(std::move(sink_in)),
       rank(rank_in),
       max_output(max_output_in),
-      prefix_key(MakePrefixKey(MakePrefixScope(request.cache_salt, /*adapter=*/0), request.recipe)),
+      prefix_key(
+          MakePrefixKey(MakePrefixScope(request.cache_salt,
+                                        request.adapter == nullptr ? 0 : request.adapter->load),
+                        request.recipe)),
       output(std::exchange(request.forced_output, {})),
       pages(num_layers),
       tokenizer_(tokenizer),

@@ -73,6 +73,15 @@ class RequestState {
   int32_t TokenAt(int32_t position) const;
   KnownTokens known_tokens() const { return {*request.prompt, output}; }
 
+  void CountQueued(int32_t change) {
+    load->queued += change;
+    if (adapter_load != nullptr) adapter_load->queued += change;
+  }
+  void CountRunning(int32_t change) {
+    load->running += change;
+    if (adapter_load != nullptr) adapter_load->running += change;
+  }
+
   // Output tokens that the client was told of.
   int32_t reported_output() const { return reported_output_; }
 
@@ -98,7 +107,8 @@ class RequestState {
   Rank rank;
   int32_t max_output = 0;
   PrefixKey prefix_key;
-  RecipeLoad* load = nullptr;  // of its label, while it is queued or runs
+  RecipeLoad* load = nullptr;          // of its label, while it is queued or runs
+  RecipeLoad* adapter_load = nullptr;  // of its adapter's name, likewise; null: the base model
   std::vector<int32_t> output;
 
   int32_t computed = 0;         // positions whose rows are committed

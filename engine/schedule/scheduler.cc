@@ -35,12 +35,14 @@ void Scheduler::Add(GenerationRequest request, std::shared_ptr<GenerationSink> s
   auto state = std::make_shared<RequestState>(std::move(request), std::move(sink), rank, max_output,
                                               device_.num_layers, tokenizer_);
   state->load = shadow ? &shadow_load_ : loads_.Use(state->request.recipe_label);
+  const AdapterHandle& adapter = state->request.adapter;
+  if (!shadow && adapter != nullptr) state->adapter_load = adapter_loads_.Use(adapter->name);
   earliest_deadline_ = std::min(earliest_deadline_, state->request.deadline);
   Enqueue(std::move(state));
 }
 
 void Scheduler::Enqueue(Request request) {
-  ++request->load->queued;
+  request->CountQueued(1);
   const auto place =
       std::upper_bound(queued_.begin(), queued_.end(), request, &RequestState::RanksBefore);
   queued_.insert(place, std::move(request));
@@ -136,11 +138,16 @@ void Scheduler::Remove(const Request& ending) {
   SWAA_CHECK(!request->ended) << "request " << request->request.id << " ended twice";
   request->ended = true;
   std::vector<Request>& list = request->slot >= 0 ? running_ : queued_;
-  --(request->slot >= 0 ? request->load->running : request->load->queued);
+  if (request->slot >= 0) {
+    request->CountRunning(-1);
+  } else {
+    request->CountQueued(-1);
+  }
   Vacate(request.get());
   cache_.Forget(&request->lookup);
   std::erase(list, request);
   if (!request->shadow()) loads_.Release(request->request.recipe_label);
+  if (request->adapter_load != nullptr) adapter_loads_.Release(request->request.adapter->name);
   ended_.push_back(request->request.id);
 }
 
@@ -183,6 +190,7 @@ LoadSnapshot Scheduler::Snapshot() const {
   totals.preemptions = preemptions_;
   totals.cached_blocks = cache_.blocks();
   snapshot.recipes = loads_.Snapshot();
+  snapshot.adapters = adapter_loads_.Snapshot();
   return snapshot;
 }
 

@@ -143,6 +143,7 @@ class Scheduler {
   RetiredPages retired_;
   SpanClasses classes_;
   RecipeLoads loads_;
+  RecipeLoads adapter_loads_;
   RecipeLoad shadow_load_;
   StepTimeModel step_time_model_;
   std::vector<int32_t> free_slots_;

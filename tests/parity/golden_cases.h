@@ -1,4 +1,5 @@
-// The goldens of tests/parity/goldens/make_model_goldens.py and make_family_goldens.py, read.
+// The goldens of tests/parity/goldens/make_model_goldens.py, make_family_goldens.py and
+// make_lora_goldens.py, read.
 
 #ifndef SWAA_TESTS_PARITY_GOLDEN_CASES_H_
 #define SWAA_TESTS_PARITY_GOLDEN_CASES_H_
@@ -24,6 +25,7 @@ struct GoldenGreedy {
 struct GoldenCase {
   std::string name;
   std::string model;  // of tiny models: file or folder under tests/data
+  std::string adapter;  // folder likewise; empty: none
   std::vector<int32_t> tokens;
   std::vector<float> logprobs;
   std::vector<float> best;
@@ -44,7 +46,7 @@ inline nlohmann::json ReadGolden(const std::string& name) {
   return nlohmann::json::parse(file, nullptr, false);
 }
 
-// full_attention.json, tiny.json or families.json.
+// full_attention.json, tiny.json, families.json or lora.json.
 inline std::vector<GoldenCase> ReadFullCases(const std::string& name) {
   std::vector<GoldenCase> cases;
   const nlohmann::json golden = ReadGolden(name);
@@ -52,6 +54,7 @@ inline std::vector<GoldenCase> ReadFullCases(const std::string& name) {
     GoldenCase& c = cases.emplace_back();
     c.name = json.at("name");
     c.model = json.value("model", "");
+    c.adapter = json.value("adapter", "");
     c.tokens = json.at("tokens").get<std::vector<int32_t>>();
     c.logprobs = json.at("logprobs").get<std::vector<float>>();
     c.best = json.at("best").get<std::vector<float>>();

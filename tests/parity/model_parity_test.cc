@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/peft_adapter.h"
 #include "engine/model/model_device.h"
 #include "tests/parity/devices_under_test.h"
 #include "tests/parity/golden_cases.h"
@@ -53,7 +54,9 @@ bool Contains(const std::vector<int32_t>& list, int32_t value) {
 // One sequence at a time in slot 0, its pages in order from 1.
 class ModelUnderTest {
  public:
-  ModelUnderTest(const std::string& path, const DeviceUnderTest& under_test) {
+  // `adapter`: the folder of one that every row has; empty: none.
+  ModelUnderTest(const std::string& path, const DeviceUnderTest& under_test,
+                 const std::string& adapter = "") {
     absl::StatusOr<Checkpoint> checkpoint = LoadCheckpoint(path, LoadFormat::kAuto);
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
     if (!checkpoint.ok()) return;
@@ -64,7 +67,18 @@ class ModelUnderTest {
     options.num_slots = 1;
     absl::StatusOr<std::unique_ptr<Device>> device = CreateModelDevice(*checkpoint, options);
     EXPECT_TRUE(device.ok()) << device.status();
-    if (device.ok()) device_ = *std::move(device);
+    if (!device.ok()) return;
+    if (!adapter.empty()) {
+      const auto read = ReadPeftFolder(adapter, checkpoint->config,
+                                       [](const std::string&) { return absl::OkStatus(); });
+      EXPECT_TRUE(read.ok()) << read.status();
+      if (!read.ok()) return;
+      const auto loaded = (*device)->LoadAdapter(*read);
+      EXPECT_TRUE(loaded.ok()) << loaded.status();
+      if (!loaded.ok()) return;
+      adapter_ = *loaded;
+    }
+    device_ = *std::move(device);
   }
 
   bool ok() const { return device_ != nullptr; }
@@ -82,6 +96,10 @@ class ModelUnderTest {
                        .first_row = 0,
                        .query_count = static_cast<int32_t>(tokens.size()),
                        .first_position = position}};
+    if (adapter_ != nullptr) {
+      step.adapters = {adapter_};
+      step.sequence_adapters = {0};
+    }
     const int32_t end = position + static_cast<int32_t>(tokens.size());
     for (int32_t layer = 0; layer < info.num_layers; ++layer) {
       step.layer_class.push_back(static_cast<uint8_t>(layer));
@@ -141,6 +159,7 @@ class ModelUnderTest {
   }
 
   std::unique_ptr<Device> device_;
+  std::shared_ptr<const DeviceAdapter> adapter_;
   uint64_t steps_ = 0;
 };
 
@@ -220,6 +239,17 @@ TEST_P(ModelParityTest, TinyModelsOfEachFamily) {
   ASSERT_EQ(cases.size(), 10u);
   for (const GoldenCase& c : cases) {
     ModelUnderTest model("tests/data/" + c.model, GetParam());
+    ASSERT_TRUE(model.ok());
+    CheckFullCase(&model, c, GetParam());
+  }
+}
+
+TEST_P(ModelParityTest, AdaptersAsPeftComputesThem) {
+  if (!GetParam().small_heads) GTEST_SKIP() << "no attention for heads of 32 dimensions";
+  const std::vector<GoldenCase> cases = ReadFullCases("lora.json");
+  ASSERT_EQ(cases.size(), 3u);
+  for (const GoldenCase& c : cases) {
+    ModelUnderTest model("tests/data/" + c.model, GetParam(), "tests/data/" + c.adapter);
     ASSERT_TRUE(model.ok());
     CheckFullCase(&model, c, GetParam());
   }

@@ -107,6 +107,11 @@ absl::StatusOr<WeightView> RandomWeights::Find(WeightKey key) const {
   return view;
 }
 
+void RandomWeights::Add(WeightRole role, int32_t layer, std::span<const double> update) {
+  std::vector<double>& values = tensors_.at({role, layer, 0}).values;
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(values[i] + update[i]);
+}
+
 std::span<const double> RandomWeights::Values(WeightRole role, int32_t layer,
                                               int32_t expert) const {
   const auto found = tensors_.find({role, layer, expert});

@@ -24,6 +24,8 @@ class RandomWeights : public WeightSource {
   int64_t mapped_bytes() const override { return 0; }
   // NOT_FOUND from now on.
   void Remove(WeightRole role, int32_t layer) { tensors_.erase({role, layer, 0}); }
+  // weight += update, [rows, columns], rounded to f32.
+  void Add(WeightRole role, int32_t layer, std::span<const double> update);
   // [rows, columns]; empty where the model has no such weight.
   std::span<const double> Values(WeightRole role, int32_t layer, int32_t expert = 0) const;
 
