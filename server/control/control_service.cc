@@ -7,6 +7,7 @@
 #include "kernels/device_state.h"
 #include "kernels/types.h"
 #include "server/control/raw_call.h"
+#include "server/control/worker_call.h"
 #include "server/generate/errors.h"
 #include "server/generate/request_validation.h"
 
@@ -22,6 +23,19 @@ void FillFacts(const kernels::DeviceFacts& facts, v1::GetServerInfoResponse* res
   if (facts.power_watts) out()->set_power_watts(*facts.power_watts);
   if (facts.power_limit_watts) out()->set_power_limit_watts(*facts.power_limit_watts);
   if (facts.temperature_celsius) out()->set_temperature_celsius(*facts.temperature_celsius);
+}
+
+v1::LoraAdapter ToProto(const AdapterInfo& info) {
+  v1::LoraAdapter proto;
+  proto.set_lora_name(info.name);
+  proto.set_source_path(info.path);
+  proto.set_rank(info.rank);
+  return proto;
+}
+
+absl::Status NoAdapter(const std::string& name) {
+  return MakeError(absl::StatusCode::kNotFound, "lora_not_found",
+                   absl::StrCat("lora_name: no adapter ", Quoted(name), " is loaded"));
 }
 
 // Whether the engine has it or it still waits to be read.
@@ -47,7 +61,9 @@ absl::Status ControlService::FillServerInfo(const v1::GetServerInfoRequest&,
   response->set_max_running_requests(serving_->engine_options.max_running_requests);
   response->set_max_queued_requests(serving_->engine_options.max_queued_requests);
   response->set_max_batch_tokens(serving_->engine_options.max_batch_tokens);
-  response->set_max_loras(0);
+  response->set_max_loras(serving_->adapters == nullptr
+                              ? 0
+                              : static_cast<uint32_t>(serving_->adapters->options().max_resident));
   FillFacts(serving_->device_facts(), response);
   return absl::OkStatus();
 }
@@ -113,23 +129,26 @@ absl::Status ControlService::AbortTarget(const v1::AbortRequest& request,
                    "all_requests to true");
 }
 
-absl::Status ControlService::RefuseLora(const v1::LoadLoraRequest& request, v1::LoadLoraResponse*) {
+absl::Status ControlService::LoadAdapter(const v1::LoadLoraRequest& request,
+                                         v1::LoadLoraResponse* response) {
   SWAA_RETURN_IF_ERROR(CheckBytes("lora_name", request.lora_name(), kMaxNameBytes));
-  return MakeError(absl::StatusCode::kUnimplemented, "lora_not_supported",
-                   absl::StrCat("lora_name: ", Quoted(request.lora_name()),
-                                " cannot be loaded; this build serves the base model "
-                                "alone (max_loras is 0)"));
+  if (serving_->adapters == nullptr) {
+    return MakeError(absl::StatusCode::kUnimplemented, "lora_not_supported",
+                     absl::StrCat("lora_name: ", Quoted(request.lora_name()), " cannot be loaded: ",
+                                  serving_->no_adapters_reason, " (max_loras is 0)"));
+  }
+  SWAA_ASSIGN_OR_RETURN(const AdapterInfo info, serving_->adapters->LoadBelowRoots(
+                                                    request.lora_name(), request.source_path()));
+  *response->mutable_lora_adapter() = ToProto(info);
+  return absl::OkStatus();
 }
 
-absl::Status ControlService::FindNoLora(const v1::UnloadLoraRequest& request,
-                                        v1::UnloadLoraResponse*) {
-  SWAA_RETURN_IF_ERROR(CheckBytes("lora_name", request.lora_name(), kMaxNameBytes));
-  return MakeError(absl::StatusCode::kNotFound, "lora_not_found",
-                   absl::StrCat("lora_name: no adapter ", Quoted(request.lora_name()),
-                                " is loaded, and none else is"));
-}
-
-absl::Status ControlService::FillLoras(const v1::ListLorasRequest&, v1::ListLorasResponse*) {
+absl::Status ControlService::FillLoras(const v1::ListLorasRequest&,
+                                       v1::ListLorasResponse* response) {
+  if (serving_->adapters == nullptr) return absl::OkStatus();
+  for (const AdapterInfo& info : serving_->adapters->List()) {
+    *response->add_lora_adapters() = ToProto(info);
+  }
   return absl::OkStatus();
 }
 
@@ -179,15 +198,28 @@ grpc::ServerUnaryReactor* ControlService::Abort(grpc::CallbackServerContext* cal
 grpc::ServerUnaryReactor* ControlService::LoadLora(grpc::CallbackServerContext* call,
                                                    const grpc::ByteBuffer* request,
                                                    grpc::ByteBuffer* response) {
-  return AnswerCall<v1::LoadLoraRequest, v1::LoadLoraResponse>(
-      call, *request, response, [this](const auto& in, auto* out) { return RefuseLora(in, out); });
+  return AnswerOnWorker<v1::LoadLoraRequest, v1::LoadLoraResponse>(
+      serving_, call, *request, response,
+      [this](const auto& in, auto* out) { return LoadAdapter(in, out); });
 }
 
+// Waits in no thread: whoever lets the adapter go ends the call.
 grpc::ServerUnaryReactor* ControlService::UnloadLora(grpc::CallbackServerContext* call,
                                                      const grpc::ByteBuffer* request,
                                                      grpc::ByteBuffer* response) {
-  return AnswerCall<v1::UnloadLoraRequest, v1::UnloadLoraResponse>(
-      call, *request, response, [this](const auto& in, auto* out) { return FindNoLora(in, out); });
+  grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+  const auto end = [=](const absl::Status& status) {
+    EndCall(call, reactor, status, v1::UnloadLoraResponse(), response);
+  };
+  const auto parsed = ParseControlRequest<v1::UnloadLoraRequest>(*request);
+  absl::Status status = parsed.status();
+  if (status.ok()) status = CheckBytes("lora_name", parsed->lora_name(), kMaxNameBytes);
+  if (status.ok() && serving_->adapters == nullptr) status = NoAdapter(parsed->lora_name());
+  if (status.ok()) {
+    status = serving_->adapters->Unload(parsed->lora_name(), [end] { end(absl::OkStatus()); });
+  }
+  if (!status.ok()) end(status);
+  return reactor;
 }
 
 grpc::ServerUnaryReactor* ControlService::ListLoras(grpc::CallbackServerContext* call,

@@ -22,8 +22,9 @@ using AllRaw = v1::ControlService::WithRawCallbackMethod_GetServerInfo<
                         v1::ControlService::WithRawCallbackMethod_ListLoras<
                             v1::ControlService::WithRawCallbackMethod_ListRecipes<Service>>>>>>>>;
 
-// Every method answers from memory, on gRPC's callback threads. INVALID_ARGUMENT with the field,
-// the value and the limit for what is malformed or too long. Thread-safe.
+// Every method answers from memory, on gRPC's callback threads; but LoadLora, which reads files, on
+// a worker, and UnloadLora when the last request has let the adapter go. INVALID_ARGUMENT with the
+// field, the value and the limit for what is malformed or too long. Thread-safe.
 class ControlService final : public AllRaw<v1::ControlService::Service> {
  public:
   // `serving` outlives the service.
@@ -62,10 +63,8 @@ class ControlService final : public AllRaw<v1::ControlService::Service> {
   absl::Status FillLoad(const v1::GetLoadRequest& request, v1::GetLoadResponse* response);
   // NOT_FOUND for an id that is not live; INVALID_ARGUMENT without a target.
   absl::Status AbortTarget(const v1::AbortRequest& request, v1::AbortResponse* response);
-  // UNIMPLEMENTED: this build serves the base model alone.
-  absl::Status RefuseLora(const v1::LoadLoraRequest& request, v1::LoadLoraResponse* response);
-  // NOT_FOUND, as none is loaded.
-  absl::Status FindNoLora(const v1::UnloadLoraRequest& request, v1::UnloadLoraResponse* response);
+  // UNIMPLEMENTED where the device computes no adapters; else as AdapterRegistry.
+  absl::Status LoadAdapter(const v1::LoadLoraRequest& request, v1::LoadLoraResponse* response);
   absl::Status FillLoras(const v1::ListLorasRequest& request, v1::ListLorasResponse* response);
   absl::Status FillRecipes(const v1::ListRecipesRequest& request,
                            v1::ListRecipesResponse* response);

@@ -50,9 +50,10 @@ int32_t MostLikely(const OutputToken& token) {
 }  // namespace
 
 Shadows::Shadows(const Options& options, Engine* engine, const CurrentRecipes* recipes,
-                 Experiments* experiments, Metrics* metrics)
+                 AdapterRegistry* adapters, Experiments* experiments, Metrics* metrics)
     : engine_(engine),
       recipes_(recipes),
+      adapters_(adapters),
       experiments_(experiments),
       metrics_(metrics),
       options_(options),
@@ -119,16 +120,18 @@ std::optional<Shadows::Other> Shadows::ChooseOther(const ShadowJob& job,
     const std::optional<int32_t> arm = experiments_->ShadowArm(*job.tag, job.request_id);
     if (!arm.has_value()) return std::nullopt;
     const ActiveExperiment& experiment = *job.tag->experiment;
-    return Other{experiment.definition.recipes[*arm].recipe,
-                 experiment.proto().arms(*arm).recipe_name(), *arm};
+    const ArmRecipe& recipe = experiment.definition.recipes[*arm];
+    return Other{recipe.recipe, experiment.proto().arms(*arm).recipe_name(), recipe.lora_name,
+                 *arm};
   }
   const auto recipes = recipes_->Get();
   const NamedRecipe* named = recipes->Find(baseline);
   if (named == nullptr || job.recipe_label == baseline) return std::nullopt;
-  return Other{named->recipe, baseline};
+  return Other{named->recipe, baseline, named->lora_name};
 }
 
-Shadows::Replay Shadows::Compute(const ShadowJob& job, const Recipe& recipe) {
+Shadows::Replay Shadows::Compute(const ShadowJob& job, const Recipe& recipe,
+                                 const AdapterHandle& adapter) {
   GenerationRequest request;
   // No client's id has such a character.
   request.id = absl::StrCat("\x01shadow ", next_id_++);
@@ -136,6 +139,7 @@ Shadows::Replay Shadows::Compute(const ShadowJob& job, const Recipe& recipe) {
   request.prompt = job.prompt;
   request.forced_output = job.answer;
   request.recipe = recipe;
+  request.adapter = adapter;
   request.sampling.temperature = 0;
   request.stopping.max_tokens = static_cast<uint32_t>(job.answer.size());
   request.stopping.ignore_eos = true;
@@ -159,13 +163,20 @@ void Shadows::Compare(const ShadowJob& job) {
   }
   const std::optional<Other> other = ChooseOther(job, baseline);
   if (!other.has_value()) return;
+  AdapterHandle other_adapter;
+  if (!other->lora_name.empty()) {
+    if (adapters_ == nullptr) return Drop(job, "not_computed");
+    const auto acquired = adapters_->Acquire(other->lora_name, "recipe.lora_name");
+    if (!acquired.ok()) return Drop(job, "not_computed");
+    other_adapter = *acquired;
+  }
   Replay own_replay;
   Replay other_replay;
   const bool own_first = random_() % 2 == 0;
-  if (own_first) own_replay = Compute(job, job.recipe);
+  if (own_first) own_replay = Compute(job, job.recipe, job.adapter);
   if (own_first && !own_replay.status.ok()) return Drop(job, "not_computed");
-  other_replay = Compute(job, other->recipe);
-  if (!own_first) own_replay = Compute(job, job.recipe);
+  other_replay = Compute(job, other->recipe, other_adapter);
+  if (!own_first) own_replay = Compute(job, job.recipe, job.adapter);
   if (!own_replay.status.ok() || !other_replay.status.ok()) return Drop(job, "not_computed");
 
   ShadowComparison comparison{.other_arm = other->arm};

@@ -17,6 +17,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "engine/engine.h"
+#include "server/adapters/adapter_registry.h"
 #include "server/experiments/experiments.h"
 #include "server/observation/metrics.h"
 #include "server/recipes/current_recipes.h"
@@ -29,6 +30,7 @@ struct ShadowJob {
   std::shared_ptr<const std::vector<int32_t>> prompt;
   std::vector<int32_t> answer;  // at least one token
   Recipe recipe;                // that answered
+  AdapterHandle adapter;        // likewise
   std::string recipe_label;
   std::optional<ExperimentTag> tag;
   GenerationStats stats;
@@ -53,8 +55,9 @@ class Shadows {
   };
 
   // All outlive the object.
+  // `adapters` may be null: there are none.
   Shadows(const Options& options, Engine* engine, const CurrentRecipes* recipes,
-          Experiments* experiments, Metrics* metrics);
+          AdapterRegistry* adapters, Experiments* experiments, Metrics* metrics);
   // Drops what waits; what is computed ends first, so drain or end the engine before.
   ~Shadows();
 
@@ -74,17 +77,19 @@ class Shadows {
   struct Other {
     Recipe recipe;
     std::string label;
-    int32_t arm = -1;  // of the request's experiment
+    std::string lora_name;  // empty: the base model
+    int32_t arm = -1;       // of the request's experiment
   };
 
   void Run();
   void Compare(const ShadowJob& job);
   std::optional<Other> ChooseOther(const ShadowJob& job, const std::string& baseline) const;
-  Replay Compute(const ShadowJob& job, const Recipe& recipe);
+  Replay Compute(const ShadowJob& job, const Recipe& recipe, const AdapterHandle& adapter);
   void Drop(const ShadowJob& job, const std::string& reason);
 
   Engine* const engine_;
   const CurrentRecipes* const recipes_;
+  AdapterRegistry* const adapters_;
   Experiments* const experiments_;
   Metrics* const metrics_;
   std::mt19937_64 random_{std::random_device{}()};  // the thread's

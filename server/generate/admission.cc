@@ -52,6 +52,19 @@ void TakeOptions(ValidRequest valid, GenerationRequest* request) {
   request->cache_salt = std::move(valid.cache_salt);
 }
 
+// Held until no step reads it any more.
+absl::StatusOr<AdapterHandle> AcquireAdapter(const std::string& lora_name,
+                                             const ServingContext& serving) {
+  if (lora_name.empty()) return AdapterHandle();
+  if (serving.adapters != nullptr) {
+    return serving.adapters->Acquire(lora_name, "recipe.lora_name");
+  }
+  return MakeError(absl::StatusCode::kNotFound, "lora_not_found",
+                   absl::StrCat("recipe.lora_name: no adapter ", Quoted(lora_name),
+                                " is loaded, and this server's device computes none; leave it "
+                                "empty for the base model"));
+}
+
 // By the request itself, else by its experiment, else the default. An arm counts from here on,
 // whatever becomes of the request: arms whose requests are refused more often must not look better.
 absl::StatusOr<ChosenRecipe> ChooseRecipe(const v1::GenerateRequest& proto,
@@ -95,6 +108,7 @@ absl::Status PrepareRequest(const v1::GenerateRequest& proto, const std::string&
   SWAA_ASSIGN_OR_RETURN(ValidRequest valid, ValidateRequest(proto, serving.model));
   admission->tokens_per_delta = valid.tokens_per_delta;
   SWAA_RETURN_IF_ERROR(still_wanted());
+  SWAA_ASSIGN_OR_RETURN(request->adapter, AcquireAdapter(recipe.lora_name, serving));
   SWAA_ASSIGN_OR_RETURN(std::vector<int32_t> prompt,
                         TokenizeInput(valid, serving.model, ThinkingSwitch(recipe.thinking_mode)));
   request->prompt = std::make_shared<const std::vector<int32_t>>(std::move(prompt));
@@ -106,7 +120,10 @@ absl::Status PrepareRequest(const v1::GenerateRequest& proto, const std::string&
   request->recipe = std::move(recipe.recipe);
   TakeOptions(std::move(valid), request);
   const ExperimentTag* tag = admission->experiment.has_value() ? &*admission->experiment : nullptr;
-  if (serving.shadows->Wants(request->id, tag)) admission->shadow_prompt = request->prompt;
+  if (serving.shadows->Wants(request->id, tag)) {
+    admission->shadow_prompt = request->prompt;
+    admission->shadow_adapter = request->adapter;
+  }
   return CheckForcedLength(*request, serving.engine_options.max_context_tokens);
 }
 

@@ -413,6 +413,7 @@ void GenerateStream::OfferShadow(const GenerationResult& result) {
                             .prompt = std::move(admission_.shadow_prompt),
                             .answer = std::move(shadow_answer_),
                             .recipe = admission_.recipe,
+                            .adapter = std::move(admission_.shadow_adapter),
                             .recipe_label = admission_.recipe_label,
                             .tag = admission_.experiment,
                             .stats = result.stats});

@@ -10,6 +10,7 @@
 
 #include "engine/device/device.h"
 #include "engine/engine.h"
+#include "server/adapters/adapter_registry.h"
 #include "server/experiments/experiments.h"
 #include "server/experiments/shadows.h"
 #include "server/generate/drain_rate.h"
@@ -39,6 +40,8 @@ struct ServingContext {
   size_t stream_buffer_bytes = size_t{4} << 20;
 
   CurrentRecipes recipes;
+  AdapterRegistry* adapters = nullptr;  // null: the device computes none
+  std::string no_adapters_reason;       // then
   Engine* engine = nullptr;
   WorkerPool* workers = nullptr;
   WorkerPool* control_workers = nullptr;  // what the control plane waits for the disk for

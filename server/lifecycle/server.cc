@@ -7,6 +7,7 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -14,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
+#include "engine/checkpoint/peft_adapter.h"
 #include "engine/model/model_device.h"
 #include "server/generate/errors.h"
 #include "server/generate/steady_time.h"
@@ -61,6 +63,20 @@ absl::StatusOr<Checkpoint> ReadCheckpoint(const v1::ModelConfig& model) {
                         model.load_format() == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto);
 }
 
+std::set<std::string> NamesOf(const AdapterRegistry& adapters) {
+  std::set<std::string> names;
+  for (const AdapterInfo& info : adapters.List()) names.insert(info.name);
+  return names;
+}
+
+// What is wrong with an adapter of the configuration.
+absl::Status InFile(const ServerOptions& options, const absl::Status& status) {
+  if (status.ok()) return status;
+  return absl::Status(
+      status.code(),
+      absl::StrCat(options.config_path, ": lora.adapters: ", std::string(status.message())));
+}
+
 MetricsEdges EdgesOf(const v1::MetricsConfig& config) {
   MetricsEdges edges;
   for (const auto& [given, taken] : {std::pair{&config.seconds_edges(), &edges.seconds},
@@ -77,6 +93,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   std::unique_ptr<Server> server(new Server(options));
   SWAA_RETURN_IF_ERROR(server->TakeAddresses());
   SWAA_RETURN_IF_ERROR(server->LoadModel());
+  SWAA_RETURN_IF_ERROR(server->LoadAdapters());
   SWAA_ASSIGN_OR_RETURN(RecipeCatalog recipes, server->MakeRecipes(options));
   server->serving_.recipes.Set(std::move(recipes));
   SWAA_RETURN_IF_ERROR(server->StartExperiments());
@@ -160,10 +177,40 @@ absl::Status Server::LoadModel() {
   return absl::OkStatus();
 }
 
+absl::Status Server::LoadAdapters() {
+  const v1::LoraConfig& config = config_.lora();
+  if (const absl::Status supports = device_->SupportsAdapters(); !supports.ok()) {
+    serving_.no_adapters_reason = std::string(supports.message());
+    return config.adapters().empty() ? absl::OkStatus() : InFile(options_, supports);
+  }
+  adapters_ = std::make_unique<AdapterRegistry>(
+      AdapterRegistry::Options{.roots = {config.roots().begin(), config.roots().end()},
+                               .max_resident = static_cast<int32_t>(config.max_resident())},
+      [this](const std::string& folder, bool confined) -> absl::StatusOr<AdapterContent> {
+        SWAA_ASSIGN_OR_RETURN(
+            const LoraCheckpoint checkpoint,
+            ReadPeftFolder(folder, checkpoint_.config, [&](const std::string& path) {
+              return confined ? CheckBelowRoots(adapters_->options().roots, path)
+                              : absl::OkStatus();
+            }));
+        SWAA_ASSIGN_OR_RETURN(auto weights, device_->LoadAdapter(checkpoint));
+        LogInfo(absl::StrCat("loaded adapter ", folder, ": rank ", checkpoint.rank, ", ",
+                             MiB(weights->bytes())));
+        return AdapterContent{.weights = std::move(weights),
+                              .rank = static_cast<uint32_t>(checkpoint.rank)};
+      });
+  serving_.adapters = adapters_.get();
+  for (const v1::LoraSource& source : config.adapters()) {
+    SWAA_RETURN_IF_ERROR(InFile(options_, adapters_->Load(source.name(), source.path()).status()));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<RecipeCatalog> Server::MakeRecipes(const ServerOptions& options) const {
   absl::StatusOr<RecipeCatalog> catalog =
       RecipeCatalog::Create(options.recipes, checkpoint_.config.num_layers,
-                            serving_.model.supports_thinking(), options.config.default_recipe());
+                            serving_.model.supports_thinking(), options.config.default_recipe(),
+                            adapters_ == nullptr ? std::set<std::string>() : NamesOf(*adapters_));
   if (catalog.ok() || options.config_path.empty()) return catalog;
   return absl::Status(
       catalog.status().code(),
@@ -216,8 +263,9 @@ absl::Status Server::StartEngine() {
        .on_device_lost =
            [this](const absl::Status& status) { Fail(std::string(status.message())); }});
   serving_.engine = engine_.get();
-  shadows_ = std::make_unique<Shadows>(ShadowOptions(options_.config), engine_.get(),
-                                       &serving_.recipes, experiments_.get(), metrics_.get());
+  shadows_ =
+      std::make_unique<Shadows>(ShadowOptions(options_.config), engine_.get(), &serving_.recipes,
+                                adapters_.get(), experiments_.get(), metrics_.get());
   serving_.shadows = shadows_.get();
   absl::Status warm = WarmUp(engine_.get(), recipes->default_recipe().recipe);
   if (warm.ok()) return warm;
@@ -228,6 +276,7 @@ absl::Status Server::StartEngine() {
 absl::Status Server::StartMetrics() {
   LoadCollector::Facts facts;
   facts.page_bytes = serving_.device.page_bytes;
+  facts.max_loras = adapters_ == nullptr ? 0 : adapters_->options().max_resident;
   load_collector_ = std::make_shared<LoadCollector>(
       facts, [this] { return RecipeNames(*serving_.recipes.Get()); },
       [engine = engine_.get()] { return engine->Load(); },
@@ -374,10 +423,17 @@ absl::Status CheckServerOptions(const ServerOptions& options) {
   SWAA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Create(checkpoint.tokenizer));
   const absl::StatusOr<std::unique_ptr<ChatFormat>> chat = ChatFormat::Create(*tokenizer);
+  std::set<std::string> adapters;
+  for (const v1::LoraSource& source : options.config.lora().adapters()) {
+    const auto read = ReadPeftFolder(source.path(), checkpoint.config,
+                                     [](const std::string&) { return absl::OkStatus(); });
+    SWAA_RETURN_IF_ERROR(InFile(options, read.status()));
+    adapters.insert(source.name());
+  }
   SWAA_ASSIGN_OR_RETURN(const RecipeCatalog recipes,
                         RecipeCatalog::Create(options.recipes, checkpoint.config.num_layers,
                                               chat.ok() && (*chat)->supports_thinking(),
-                                              options.config.default_recipe()));
+                                              options.config.default_recipe(), adapters));
   return CheckExperiments(options, recipes);
 }
 

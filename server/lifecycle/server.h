@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/engine.h"
+#include "server/adapters/adapter_registry.h"
 #include "server/control/control_service.h"
 #include "server/control/experiment_service.h"
 #include "server/experiments/experiments.h"
@@ -65,6 +66,8 @@ class Server {
 
   absl::Status TakeAddresses();
   absl::Status LoadModel();
+  // The registry, if the device computes adapters, and those of the configuration.
+  absl::Status LoadAdapters();
   absl::StatusOr<RecipeCatalog> MakeRecipes(const ServerOptions& options) const;
   // The experiments that the options configure, checked against these recipes.
   absl::StatusOr<ExperimentSet> MakeExperiments(const ServerOptions& options,
@@ -89,6 +92,7 @@ class Server {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatFormat> chat_format_;
   std::unique_ptr<Device> device_;
+  std::unique_ptr<AdapterRegistry> adapters_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<Experiments> experiments_;
   std::shared_ptr<LoadCollector> load_collector_;

@@ -2,10 +2,24 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/observation/family_builder.h"
 #include "server/observation/metrics.h"
 
 namespace swaa::server {
+namespace {
+
+// Adapters by what their requests do, by name, with commas between.
+std::string NamesWith(const EngineLoad& load, int32_t RecipeLoad::*requests) {
+  std::string names;
+  for (const auto& [name, adapter] : load.adapters) {
+    if (adapter.*requests > 0) absl::StrAppend(&names, names.empty() ? "" : ",", name);
+  }
+  return names;
+}
+
+}  // namespace
+
 LoadCollector::LoadCollector(Facts facts, std::function<std::vector<std::string>()> recipe_names,
                              std::function<EngineLoad()> load,
                              std::function<AdmissionLoad()> unread)
@@ -64,10 +78,12 @@ std::vector<prometheus::MetricFamily> LoadCollector::Collect() const {
           .Take(),
       kv.Take(),
       full.Take(),
-      // What routers choose a server by; empty while it can load no adapter.
+      // What routers choose a server by.
       FamilyBuilder("swaa_lora_requests_info",
                     "Adapters of running and waiting requests; always 1.")
-          .Add(1, {{"max_lora", "0"}, {"running_lora_adapters", ""}, {"waiting_lora_adapters", ""}})
+          .Add(1, {{"max_lora", absl::StrCat(facts_.max_loras)},
+                   {"running_lora_adapters", NamesWith(load, &RecipeLoad::running)},
+                   {"waiting_lora_adapters", NamesWith(load, &RecipeLoad::queued)}})
           .Take(),
   };
 }

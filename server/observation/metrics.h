@@ -128,6 +128,7 @@ class LoadCollector : public prometheus::Collectable {
  public:
   struct Facts {
     int64_t page_bytes = 0;
+    int32_t max_loras = 0;  // in memory at once
   };
 
   // The functions are called from the exposer's threads. `recipe_names` are the registered ones;

@@ -40,11 +40,15 @@ bool AddIndices(const std::vector<bool>& layers, v1::LayerSet* proto) {
   return proto->has_layers();
 }
 
-absl::Status CheckAdapter(const std::string& lora_name, const std::string& path) {
-  if (lora_name.empty()) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kNotFound, "lora_not_found",
-                   absl::StrCat(path, ".lora_name: no adapter ", Quoted(lora_name),
-                                " is loaded, and none else is; leave it empty for the base model"));
+absl::Status CheckAdapter(const std::string& lora_name, const std::string& path,
+                          const std::set<std::string>& adapters) {
+  if (lora_name.empty() || adapters.contains(lora_name)) return absl::OkStatus();
+  return MakeError(
+      absl::StatusCode::kNotFound, "lora_not_found",
+      absl::StrCat(path, ".lora_name: no adapter ", Quoted(lora_name), " is loaded; loaded: ",
+                   adapters.empty() ? "none" : absl::StrJoin(adapters, ", "),
+                   "; name it in lora.adapters, or leave this empty for the base "
+                   "model"));
 }
 
 std::string ThinkingName(ThinkingMode mode) {
@@ -130,13 +134,14 @@ v1::Recipe RecipeToProto(const ChosenRecipe& chosen) {
 
 absl::StatusOr<RecipeCatalog> RecipeCatalog::Create(const std::vector<NamedRecipeSpec>& specs,
                                                     int32_t num_layers, bool supports_thinking,
-                                                    const std::string& default_name) {
+                                                    const std::string& default_name,
+                                                    const std::set<std::string>& adapters) {
   RecipeCatalog catalog;
   catalog.num_layers_ = num_layers;
   catalog.supports_thinking_ = supports_thinking;
   for (const NamedRecipeSpec& named : specs) {
     const std::string path = absl::StrCat("recipes[", named.name, "]");
-    SWAA_RETURN_IF_ERROR(CheckAdapter(named.spec.lora_name, path));
+    SWAA_RETURN_IF_ERROR(CheckAdapter(named.spec.lora_name, path, adapters));
     if (named.spec.thinking_mode != ThinkingMode::kDefault && !supports_thinking) {
       return RefuseThinking(path, named.spec.thinking_mode, kModelHasNoSwitch);
     }
@@ -169,7 +174,6 @@ std::string RecipeCatalog::Names() const {
 
 absl::StatusOr<ChosenRecipe> RecipeCatalog::ChooseInFull(const v1::Recipe& proto) const {
   SWAA_ASSIGN_OR_RETURN(RecipeSpec spec, RecipeSpecFromProto(proto, "recipe"));
-  SWAA_RETURN_IF_ERROR(CheckAdapter(spec.lora_name, "recipe"));
   absl::StatusOr<Recipe> recipe = ResolveRecipe(spec, num_layers_, "recipe");
   if (!recipe.ok()) return WithReason(recipe.status(), "invalid_recipe");
   return ChosenRecipe{.recipe = *std::move(recipe),

@@ -4,6 +4,7 @@
 #define SWAA_SERVER_RECIPES_RECIPE_CATALOG_H_
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -47,10 +48,12 @@ class RecipeCatalog {
  public:
   // Resolves `specs` for the model. A built-in recipe that does not fit it (odd layers of a model
   // of one) is left out, unless it is the default. INVALID_ARGUMENT names the recipe at fault;
-  // NOT_FOUND if `default_name` is none of them.
+  // NOT_FOUND if `default_name` is none of them, or one names an adapter that is none of
+  // `adapters`.
   static absl::StatusOr<RecipeCatalog> Create(const std::vector<NamedRecipeSpec>& specs,
                                               int32_t num_layers, bool supports_thinking,
-                                              const std::string& default_name);
+                                              const std::string& default_name,
+                                              const std::set<std::string>& adapters = {});
 
   const std::vector<NamedRecipe>& recipes() const { return recipes_; }
   const NamedRecipe& default_recipe() const { return recipes_[default_index_]; }
@@ -58,10 +61,10 @@ class RecipeCatalog {
   // "balanced, full, ..." for messages.
   std::string Names() const;
 
-  // In full, else by name, else the default. NOT_FOUND for an unknown name or adapter,
-  // INVALID_ARGUMENT for a recipe that is wrong or a thinking switch that the model or a raw input
-  // does not take. A default's thinking switch is dropped with raw input.
-  // `by_experiment`: what an experiment chose in place of the default one.
+  // In full, else by name, else the default. Which adapters are loaded at the moment is not looked
+  // at. NOT_FOUND for an unknown name, INVALID_ARGUMENT for a recipe that is wrong or a thinking
+  // switch that the model or a raw input does not take. A default's thinking switch is dropped with
+  // raw input. `by_experiment`: what an experiment chose in place of the default one.
   absl::StatusOr<ChosenRecipe> Choose(const v1::GenerateRequest& request,
                                       const NamedRecipe* by_experiment = nullptr) const;
 

@@ -18,7 +18,7 @@ from harness import BINARY, Server, collect, control, request, trailer
 def test_server_and_model_info(server):
     info = server.control.GetServerInfo(control.GetServerInfoRequest())
     assert info.version and info.instance_id and info.backend == "cpu" and info.device
-    assert info.kv_page_tokens == 64 and info.max_loras == 0
+    assert info.kv_page_tokens == 64 and info.max_loras == 8
     assert not info.HasField("device_facts")  # no driver on the CPU
     # 3 KV heads of 64 dimensions, K and V, f32.
     assert info.kv_page_bytes == 64 * 3 * 64 * 2 * 4
@@ -50,14 +50,14 @@ def test_recipes_are_listed_resolved(server):
 def test_adapters(server):
     assert not server.control.ListLoras(control.ListLorasRequest()).lora_adapters
     for call, message, code in [
-        (server.control.LoadLora, control.LoadLoraRequest(lora_name="a"),
-         grpc.StatusCode.UNIMPLEMENTED),
+        (server.control.LoadLora, control.LoadLoraRequest(lora_name="a", source_path='/"a"'),
+         grpc.StatusCode.FAILED_PRECONDITION),
         (server.control.UnloadLora, control.UnloadLoraRequest(lora_name="a"),
          grpc.StatusCode.NOT_FOUND),
     ]:
         with pytest.raises(grpc.RpcError) as caught:
             call(message)
-        assert caught.value.code() == code and '"a"' in caught.value.details()
+        assert caught.value.code() == code and 'a"' in caught.value.details()
         assert trailer(caught.value, "swaa-error-reason")
 
 

@@ -48,7 +48,7 @@ class GenerateStreamTest : public ::testing::Test {
     engine_ = Engine::Create(serving_.engine_options, &device_, tokenizer_.get());
     experiments_ = *Experiments::Create({});
     shadows_ = std::make_unique<Shadows>(Shadows::Options{}, engine_.get(), &serving_.recipes,
-                                         experiments_.get(), metrics_.get());
+                                         nullptr, experiments_.get(), metrics_.get());
     serving_.experiments = experiments_.get();
     serving_.shadows = shadows_.get();
     serving_.model.served_name = "model";

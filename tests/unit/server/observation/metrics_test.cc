@@ -170,14 +170,16 @@ TEST(MetricsTest, RefusalsHaveASeriesBeforeTheFirst) {
 TEST(MetricsTest, LoadIsAskedWhenScraped) {
   EngineLoad load;
   LoadCollector collector(
-      {.page_bytes = 10}, [] { return std::vector<std::string>{"full"}; }, [&] { return load; },
-      [] { return AdmissionLoad{.waiting = 2, .running = 1, .bytes = 77}; });
+      {.page_bytes = 10, .max_loras = 2}, [] { return std::vector<std::string>{"full"}; },
+      [&] { return load; }, [] { return AdmissionLoad{.waiting = 2, .running = 1, .bytes = 77}; });
   load.running = 3;
   load.used_pages = 5;
   load.total_pages = 20;
   load.recipes["full"].kv_bytes = 50;
   load.recipes["removed"].kv_bytes = 30;
   load.recipes["custom"].kv_bytes = 5;
+  load.adapters["b"] = {.running = 1, .queued = 2};
+  load.adapters["a"] = {.running = 3};
   load.preemptions = 9;
   load.evictable_pages = 4;
   load.cached_blocks = 6;
@@ -186,7 +188,9 @@ TEST(MetricsTest, LoadIsAskedWhenScraped) {
        {"swaa_requests_running 3", "swaa_kv_cache_usage_ratio 0.25",
         "swaa_kv_cache_capacity_bytes 200", "swaa_kv_cache_bytes{recipe=\"full\"} 50",
         "swaa_kv_cache_bytes{recipe=\"custom\"} 35", "swaa_preemptions_total 9",
-        "swaa_lora_requests_info{max_lora=\"0\",running_lora_adapters=\"\"",
+        "swaa_lora_requests_info{max_lora=\"2\",running_lora_adapters=\"a,b\",waiting_lora_"
+        "adapters="
+        "\"b\"} 1",
         "swaa_kv_cache_evictable_bytes 40", "swaa_prefix_cache_blocks 6"}) {
     EXPECT_THAT(page, HasSubstr(line));
   }
