@@ -1,0 +1,170 @@
+// A decode step of 16 rows, each its own sequence, under 0, 1, 4 and 16 different adapters of rank
+// 16: of all seven modules of a layer, and of q_proj and v_proj alone.
+//
+//   build/bin/lora_bench MODEL [--benchmark_filter=...]      a GGUF file or a Hugging Face folder
+
+#include <cstdint>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <benchmark/benchmark.h>
+
+#include "engine/checkpoint/peft_adapter.h"
+#include "engine/checkpoint/weight_table.h"
+#include "engine/model/model_device.h"
+#include "kernels/cpu/threads.h"
+#include "kernels/page_count.h"
+
+namespace swaa {
+namespace {
+
+constexpr int32_t kRows = 16;
+constexpr int32_t kRank = 16;
+constexpr int32_t kPosition = 255;  // of every row
+constexpr int32_t kBlocks = (kPosition + kernels::kPageTokens) / kernels::kPageTokens;
+constexpr WeightRole kAll[] = {
+    WeightRole::kQuery,   WeightRole::kKey,   WeightRole::kValue,  WeightRole::kAttentionOutput,
+    WeightRole::kFfnGate, WeightRole::kFfnUp, WeightRole::kFfnDown};
+constexpr WeightRole kQueryValue[] = {WeightRole::kQuery, WeightRole::kValue};
+
+class Bench {
+ public:
+  explicit Bench(const std::string& path) {
+    absl::StatusOr<Checkpoint> checkpoint = LoadCheckpoint(path, LoadFormat::kAuto);
+    Check(checkpoint.status());
+    config_ = checkpoint->config;
+    ModelDeviceOptions options;
+    options.kv_cache_bytes = int64_t{1} << 30;
+    options.max_step_tokens = kRows;
+    options.num_slots = kRows;
+    absl::StatusOr<std::unique_ptr<Device>> device = CreateModelDevice(*checkpoint, options);
+    Check(device.status());
+    device_ = *std::move(device);
+    SetUp();
+  }
+
+  const std::string& name() const { return device_->info().name; }
+
+  // Seconds of a step whose rows have these adapters in turn.
+  double StepSeconds(const std::vector<std::shared_ptr<const DeviceAdapter>>& adapters) {
+    Step step = MakeStep();
+    step.adapters = adapters;
+    for (int32_t row = 0; row < kRows && !adapters.empty(); ++row) {
+      step.sequence_adapters.push_back(static_cast<int16_t>(row % adapters.size()));
+    }
+    return Run(std::move(step));
+  }
+
+  std::shared_ptr<const DeviceAdapter> MakeAdapter(std::span<const WeightRole> roles) {
+    LoraCheckpoint checkpoint;
+    std::vector<std::unique_ptr<std::vector<float>>> values;
+    const auto matrix = [&](int64_t rows, int64_t columns) -> StoredTensor {
+      std::vector<float>& made =
+          *values.emplace_back(std::make_unique<std::vector<float>>(rows * columns));
+      for (float& value : made) value = 1e-3f * static_cast<float>(++noise_ * 7919 % 201) - 0.1f;
+      return {.shape = {rows, columns},
+              .data = reinterpret_cast<const std::byte*>(made.data()),
+              .bytes = rows * columns * 4};
+    };
+    for (const WeightRole role : roles) {
+      const std::vector<int64_t> shape = WeightShape(SpecOf(role), config_);
+      for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
+        checkpoint.matrices[{role, layer}] = {.rank = kRank,
+                                              .scale = 0.01,
+                                              .down = matrix(kRank, shape[1]),
+                                              .up = matrix(shape[0], kRank)};
+      }
+    }
+    auto adapter = device_->LoadAdapter(checkpoint);
+    Check(adapter.status());
+    return *std::move(adapter);
+  }
+
+ private:
+  static void Check(const absl::Status& status) {
+    if (status.ok()) return;
+    std::cerr << status << std::endl;
+    std::exit(1);
+  }
+
+  Step MakeStep() {
+    Step step;
+    step.id = ++steps_;
+    step.layer_class.assign(config_.num_layers, 0);
+    step.spans.assign(kRows, {});
+    for (int32_t row = 0; row < kRows; ++row) {
+      step.tokens.push_back(1000 + row);
+      step.sequences.push_back(
+          {.slot = row, .first_row = row, .query_count = 1, .first_position = kPosition});
+      step.logits.push_back({.row = row, .slot = row});
+    }
+    return step;
+  }
+
+  // Pages for every position, and greedy draws.
+  void SetUp() {
+    Step step = MakeStep();
+    auto greedy = std::make_shared<kernels::SamplingParams>();
+    greedy->temperature = 0;
+    int32_t page = 0;
+    for (int32_t slot = 0; slot < kRows; ++slot) {
+      step.setups.push_back({.slot = slot, .sampling = greedy});
+      for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
+        for (int32_t block = 0; block < kBlocks; ++block) {
+          step.page_table_updates.push_back({slot, layer, block, ++page});
+        }
+      }
+    }
+    Run(std::move(step));
+  }
+
+  double Run(Step step) {
+    device_->Submit(std::move(step));
+    const StepResult result = device_->Collect();
+    Check(result.status);
+    return result.seconds;
+  }
+
+  ModelConfig config_;
+  std::unique_ptr<Device> device_;
+  uint64_t steps_ = 0;
+  uint64_t noise_ = 0;
+};
+
+void BM_Step(benchmark::State& state, Bench* bench, std::span<const WeightRole> roles) {
+  std::vector<std::shared_ptr<const DeviceAdapter>> adapters;
+  for (int64_t a = 0; a < state.range(0); ++a) adapters.push_back(bench->MakeAdapter(roles));
+  bench->StepSeconds(adapters);
+  for (auto _ : state) state.SetIterationTime(bench->StepSeconds(adapters));
+  int64_t bytes = 0;
+  for (const auto& adapter : adapters) bytes += adapter->bytes();
+  state.counters["adapter_MiB"] = static_cast<double>(bytes) / (1 << 20);
+}
+
+}  // namespace
+}  // namespace swaa
+
+int main(int argc, char** argv) {
+  swaa::kernels::cpu::ConfigureOpenMp(0);
+  benchmark::Initialize(&argc, argv);
+  if (argc != 2) {
+    std::cerr << "usage: lora_bench MODEL\n";
+    return 1;
+  }
+  swaa::Bench bench(argv[1]);
+  benchmark::AddCustomContext("device", bench.name());
+  for (const auto& [name, roles] :
+       {std::pair<const char*, std::span<const swaa::WeightRole>>{"all", swaa::kAll},
+        {"query_value", swaa::kQueryValue}}) {
+    auto* registered = benchmark::RegisterBenchmark(
+        (std::string("Decode16/") + name).c_str(),
+        [&bench, roles = roles](benchmark::State& state) { swaa::BM_Step(state, &bench, roles); });
+    registered->UseManualTime()->Unit(benchmark::kMillisecond);
+    for (const int64_t adapters : {0, 1, 4, 16}) registered->Arg(adapters);
+  }
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
