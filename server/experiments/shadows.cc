@@ -155,6 +155,16 @@ Shadows::Replay Shadows::Compute(const ShadowJob& job, const Recipe& recipe,
   return replay;
 }
 
+absl::StatusOr<AdapterHandle> Shadows::Acquire(const std::string& lora_name, uint64_t load) {
+  if (lora_name.empty()) return AdapterHandle();
+  if (adapters_ == nullptr) return absl::NotFoundError("no adapters");
+  absl::StatusOr<AdapterHandle> adapter = adapters_->Acquire(lora_name, "recipe.lora_name");
+  if (adapter.ok() && load != 0 && (*adapter)->load != load) {
+    return absl::NotFoundError("another load of the adapter");
+  }
+  return adapter;
+}
+
 void Shadows::Compare(const ShadowJob& job) {
   std::string baseline;
   {
@@ -163,20 +173,16 @@ void Shadows::Compare(const ShadowJob& job) {
   }
   const std::optional<Other> other = ChooseOther(job, baseline);
   if (!other.has_value()) return;
-  AdapterHandle other_adapter;
-  if (!other->lora_name.empty()) {
-    if (adapters_ == nullptr) return Drop(job, "not_computed");
-    const auto acquired = adapters_->Acquire(other->lora_name, "recipe.lora_name");
-    if (!acquired.ok()) return Drop(job, "not_computed");
-    other_adapter = *acquired;
-  }
+  const absl::StatusOr<AdapterHandle> own_adapter = Acquire(job.lora_name, job.lora_load);
+  const absl::StatusOr<AdapterHandle> other_adapter = Acquire(other->lora_name, 0);
+  if (!own_adapter.ok() || !other_adapter.ok()) return Drop(job, "not_computed");
   Replay own_replay;
   Replay other_replay;
   const bool own_first = random_() % 2 == 0;
-  if (own_first) own_replay = Compute(job, job.recipe, job.adapter);
+  if (own_first) own_replay = Compute(job, job.recipe, *own_adapter);
   if (own_first && !own_replay.status.ok()) return Drop(job, "not_computed");
-  other_replay = Compute(job, other->recipe, other_adapter);
-  if (!own_first) own_replay = Compute(job, job.recipe, job.adapter);
+  other_replay = Compute(job, other->recipe, *other_adapter);
+  if (!own_first) own_replay = Compute(job, job.recipe, *own_adapter);
   if (!own_replay.status.ok() || !other_replay.status.ok()) return Drop(job, "not_computed");
 
   ShadowComparison comparison{.other_arm = other->arm};

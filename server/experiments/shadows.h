@@ -30,7 +30,10 @@ struct ShadowJob {
   std::shared_ptr<const std::vector<int32_t>> prompt;
   std::vector<int32_t> answer;  // at least one token
   Recipe recipe;                // that answered
-  AdapterHandle adapter;        // likewise
+  // Of the adapter that answered, by name and load: a job that waits keeps nobody from unloading
+  // it.
+  std::string lora_name;  // empty: the base model
+  uint64_t lora_load = 0;
   std::string recipe_label;
   std::optional<ExperimentTag> tag;
   GenerationStats stats;
@@ -86,6 +89,8 @@ class Shadows {
   std::optional<Other> ChooseOther(const ShadowJob& job, const std::string& baseline) const;
   Replay Compute(const ShadowJob& job, const Recipe& recipe, const AdapterHandle& adapter);
   void Drop(const ShadowJob& job, const std::string& reason);
+  // The adapter of that name; of that load, where it is not 0. NOT_FOUND: it is not there any more.
+  absl::StatusOr<AdapterHandle> Acquire(const std::string& lora_name, uint64_t load);
 
   Engine* const engine_;
   const CurrentRecipes* const recipes_;

@@ -109,6 +109,7 @@ absl::Status PrepareRequest(const v1::GenerateRequest& proto, const std::string&
   admission->tokens_per_delta = valid.tokens_per_delta;
   SWAA_RETURN_IF_ERROR(still_wanted());
   SWAA_ASSIGN_OR_RETURN(request->adapter, AcquireAdapter(recipe.lora_name, serving));
+  if (request->adapter != nullptr) admission->adapter_load = request->adapter->load;
   SWAA_ASSIGN_OR_RETURN(std::vector<int32_t> prompt,
                         TokenizeInput(valid, serving.model, ThinkingSwitch(recipe.thinking_mode)));
   request->prompt = std::make_shared<const std::vector<int32_t>>(std::move(prompt));
@@ -120,10 +121,7 @@ absl::Status PrepareRequest(const v1::GenerateRequest& proto, const std::string&
   request->recipe = std::move(recipe.recipe);
   TakeOptions(std::move(valid), request);
   const ExperimentTag* tag = admission->experiment.has_value() ? &*admission->experiment : nullptr;
-  if (serving.shadows->Wants(request->id, tag)) {
-    admission->shadow_prompt = request->prompt;
-    admission->shadow_adapter = request->adapter;
-  }
+  if (serving.shadows->Wants(request->id, tag)) admission->shadow_prompt = request->prompt;
   return CheckForcedLength(*request, serving.engine_options.max_context_tokens);
 }
 

@@ -29,7 +29,7 @@ struct Admission {
   std::optional<ExperimentTag> experiment;
   // Set if the request is to be computed again when it is finished.
   std::shared_ptr<const std::vector<int32_t>> shadow_prompt;
-  AdapterHandle shadow_adapter;
+  uint64_t adapter_load = 0;  // which load of its adapter it has; 0: the base model
 };
 
 // Validates, chooses the recipe, tokenises. Fills `admission` as far as it gets, for the log, and

@@ -413,7 +413,8 @@ void GenerateStream::OfferShadow(const GenerationResult& result) {
                             .prompt = std::move(admission_.shadow_prompt),
                             .answer = std::move(shadow_answer_),
                             .recipe = admission_.recipe,
-                            .adapter = std::move(admission_.shadow_adapter),
+                            .lora_name = admission_.accepted.resolved_recipe().lora_name(),
+                            .lora_load = admission_.adapter_load,
                             .recipe_label = admission_.recipe_label,
                             .tag = admission_.experiment,
                             .stats = result.stats});
