@@ -28,7 +28,7 @@ constexpr float kMostValue = 65504;
 
 // The module of a weight: its name without ".weight".
 std::string ModuleOf(const WeightSpec& spec, int32_t layer) {
-  std::string name = WeightName(spec, WeightNaming::kHuggingFace, layer);
+  std::string name = WeightName({spec.role, layer}, WeightNaming::kHuggingFace);
   return name.substr(0, name.rfind('.'));
 }
 
@@ -72,9 +72,8 @@ class Maker {
   absl::StatusOr<LoraCheckpoint> Make() {
     for (const WeightRole role : kAdapted) {
       const WeightSpec& spec = SpecOf(role);
-      if (!spec.present(model_)) continue;
       for (int32_t layer = 0; layer < model_.num_layers; ++layer) {
-        SWAA_RETURN_IF_ERROR(Take(spec, layer));
+        if (spec.present(model_, layer)) SWAA_RETURN_IF_ERROR(Take(spec, layer));
       }
     }
     if (!tensors_.empty()) {
