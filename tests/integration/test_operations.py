@@ -50,14 +50,14 @@ def test_recipes_are_listed_resolved(server):
 def test_adapters(server):
     assert not server.control.ListLoras(control.ListLorasRequest()).lora_adapters
     for call, message, code in [
-        (server.control.LoadLora, control.LoadLoraRequest(lora_name="a", source_path='/"a"'),
+        (server.control.LoadLora, control.LoadLoraRequest(lora_name="a", source_path="a"),
          grpc.StatusCode.FAILED_PRECONDITION),
         (server.control.UnloadLora, control.UnloadLoraRequest(lora_name="a"),
          grpc.StatusCode.NOT_FOUND),
     ]:
         with pytest.raises(grpc.RpcError) as caught:
             call(message)
-        assert caught.value.code() == code and 'a"' in caught.value.details()
+        assert caught.value.code() == code and '"a"' in caught.value.details()
         assert trailer(caught.value, "swaa-error-reason")
 
 
