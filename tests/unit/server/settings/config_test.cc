@@ -100,6 +100,7 @@ experiments:
 experiment_storage: {path: /x/e.db, key_file: /x/key, outcome_window: 1h, exposure_log: /x/log}
 experiment_guardrail: {max_time_to_first_token_p95: 2s, check_interval: 5s}
 shadow: {share: 0.125, baseline_recipe: mine, max_waiting: 7}
+lora: {max_resident: 3, roots: [/adapters, /more], adapters: [{name: tuned, path: /adapters/tuned}]}
 default_recipe: mine
 recipes:
   - name: mine
@@ -138,6 +139,8 @@ TEST(ConfigTest, EverySettingArrives) {
   EXPECT_EQ(config.experiments(0).start_time().seconds(), 1769847300);
   EXPECT_EQ(config.experiments(0).start_time().nanos(), 500'000'000);
   EXPECT_EQ(config.experiments(0).design(), v1::EXPERIMENT_DESIGN_UNIT);
+  EXPECT_THAT(config.lora().roots(), ElementsAre("/adapters", "/more"));
+  EXPECT_EQ(config.lora().adapters(0).path(), "/adapters/tuned");
   v1::ServerConfig defaults;
   FillDefaults(&defaults);
   for (const SettingEntry& entry : AllSettings()) {
