@@ -71,7 +71,12 @@ bool SetString(const std::string& text, const FieldDescriptor& field, Message* m
 bool SetBool(const std::string& text, const FieldDescriptor& field, Message* message) {
   bool value = false;
   if (!YAML::convert<bool>::decode(YAML::Node(text), value)) return false;
-  message->GetReflection()->SetBool(message, &field, value);
+  const Reflection& reflection = *message->GetReflection();
+  if (field.is_repeated()) {
+    reflection.AddBool(message, &field, value);
+  } else {
+    reflection.SetBool(message, &field, value);
+  }
   return true;
 }
 
@@ -90,7 +95,12 @@ bool SetDouble(const std::string& text, const FieldDescriptor& field, Message* m
 bool SetBytes(const std::string& text, const FieldDescriptor& field, Message* message) {
   const std::optional<int64_t> bytes = ParseByteSize(text);
   if (!bytes.has_value()) return false;
-  message->GetReflection()->SetUInt64(message, &field, static_cast<uint64_t>(*bytes));
+  const Reflection& reflection = *message->GetReflection();
+  if (field.is_repeated()) {
+    reflection.AddUInt64(message, &field, static_cast<uint64_t>(*bytes));
+  } else {
+    reflection.SetUInt64(message, &field, static_cast<uint64_t>(*bytes));
+  }
   return true;
 }
 
@@ -127,10 +137,22 @@ bool SetEnum(const std::string& text, const FieldDescriptor& field, Message* mes
   for (int i = 0; i < field.enum_type()->value_count(); ++i) {
     const EnumValueDescriptor& value = *field.enum_type()->value(i);
     if (text != value.name() && text != ShortName(value)) continue;
-    message->GetReflection()->SetEnum(message, &field, &value);
+    const Reflection& reflection = *message->GetReflection();
+    if (field.is_repeated()) {
+      reflection.AddEnum(message, &field, &value);
+    } else {
+      reflection.SetEnum(message, &field, &value);
+    }
     return true;
   }
   return false;
+}
+
+// A message that is written as one word.
+Message* NewMessage(const FieldDescriptor& field, Message* message) {
+  const Reflection& reflection = *message->GetReflection();
+  return field.is_repeated() ? reflection.AddMessage(message, &field)
+                             : reflection.MutableMessage(message, &field);
 }
 
 bool SetDuration(const std::string& text, const FieldDescriptor& field, Message* message) {
@@ -143,7 +165,7 @@ bool SetDuration(const std::string& text, const FieldDescriptor& field, Message*
   google::protobuf::Duration proto;
   proto.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
   proto.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
-  message->GetReflection()->MutableMessage(message, &field)->CopyFrom(proto);
+  NewMessage(field, message)->CopyFrom(proto);
   return true;
 }
 
@@ -157,7 +179,7 @@ bool SetTimestamp(const std::string& text, const FieldDescriptor& field, Message
   proto.set_seconds(seconds);
   proto.set_nanos(
       static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
-  message->GetReflection()->MutableMessage(message, &field)->CopyFrom(proto);
+  NewMessage(field, message)->CopyFrom(proto);
   return true;
 }
 
