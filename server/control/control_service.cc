@@ -6,6 +6,7 @@
 #include "base/status_macros.h"
 #include "kernels/device_state.h"
 #include "kernels/types.h"
+#include "server/control/audit.h"
 #include "server/control/raw_call.h"
 #include "server/control/worker_call.h"
 #include "server/generate/errors.h"
@@ -38,9 +39,14 @@ absl::Status NoAdapter(const std::string& name) {
                    absl::StrCat("lora_name: no adapter ", Quoted(name), " is loaded"));
 }
 
-// Whether the engine has it or it still waits to be read.
-absl::Status AbortOne(ServingContext* serving, const std::string& id) {
-  if (serving->engine->Abort(id) || serving->pending.Abort(id) > 0) return absl::OkStatus();
+// Whether the engine has it or it still waits to be read. Another's is as good as none, so that
+// nobody learns which ids there are.
+absl::Status AbortOne(ServingContext* serving, const Caller& caller, const std::string& id) {
+  const bool any = caller.HasAny(kAdminister);
+  if ((any || serving->owners.Owns(caller.name, id)) && serving->engine->Abort(id)) {
+    return absl::OkStatus();
+  }
+  if (serving->pending.Abort(id, any ? nullptr : &caller.name) > 0) return absl::OkStatus();
   return MakeError(absl::StatusCode::kNotFound, "request_not_found",
                    absl::StrCat("request_id: no live request ", Quoted(id),
                                 "; it has ended, or never was here"));
@@ -110,15 +116,21 @@ absl::Status ControlService::FillLoad(const v1::GetLoadRequest&, v1::GetLoadResp
   return absl::OkStatus();
 }
 
-absl::Status ControlService::AbortTarget(const v1::AbortRequest& request,
+absl::Status ControlService::AbortTarget(const Caller& caller, const v1::AbortRequest& request,
                                          v1::AbortResponse* response) {
   if (request.target_case() == v1::AbortRequest::kRequestId) {
     SWAA_RETURN_IF_ERROR(ValidateRequestId(request.request_id()));
-    SWAA_RETURN_IF_ERROR(AbortOne(serving_, request.request_id()));
+    SWAA_RETURN_IF_ERROR(AbortOne(serving_, caller, request.request_id()));
     response->set_aborted_requests(1);
     return absl::OkStatus();
   }
   if (request.target_case() == v1::AbortRequest::kAllRequests && request.all_requests()) {
+    if (!caller.HasAny(kAdminister)) {
+      return MakeError(absl::StatusCode::kPermissionDenied, "permission_denied",
+                       absl::StrCat("all_requests: ", caller.name,
+                                    " has not the role administer, and may abort its own requests "
+                                    "alone; name them by request_id"));
+    }
     // Those first that would otherwise reach the engine in between.
     const int32_t unread = serving_->pending.AbortAll();
     response->set_aborted_requests(unread + serving_->engine->AbortAll());
@@ -192,15 +204,21 @@ grpc::ServerUnaryReactor* ControlService::Abort(grpc::CallbackServerContext* cal
                                                 const grpc::ByteBuffer* request,
                                                 grpc::ByteBuffer* response) {
   return AnswerCall<v1::AbortRequest, v1::AbortResponse>(
-      call, *request, response, [this](const auto& in, auto* out) { return AbortTarget(in, out); });
+      call, *request, response, [&](const auto& in, auto* out) {
+        return Audited(*serving_, *call, "Abort",
+                       in.all_requests() ? "all requests" : in.request_id(),
+                       [&](const Caller& caller) { return AbortTarget(caller, in, out); });
+      });
 }
 
 grpc::ServerUnaryReactor* ControlService::LoadLora(grpc::CallbackServerContext* call,
                                                    const grpc::ByteBuffer* request,
                                                    grpc::ByteBuffer* response) {
   return AnswerOnWorker<v1::LoadLoraRequest, v1::LoadLoraResponse>(
-      serving_, call, *request, response,
-      [this](const auto& in, auto* out) { return LoadAdapter(in, out); });
+      serving_, call, *request, response, [=, this](const auto& in, auto* out) {
+        return Audited(*serving_, *call, "LoadLora", in.lora_name(),
+                       [&](const Caller&) { return LoadAdapter(in, out); });
+      });
 }
 
 // Waits in no thread: whoever lets the adapter go ends the call.
@@ -208,10 +226,13 @@ grpc::ServerUnaryReactor* ControlService::UnloadLora(grpc::CallbackServerContext
                                                      const grpc::ByteBuffer* request,
                                                      grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  const auto end = [=](const absl::Status& status) {
-    EndCall(call, reactor, status, v1::UnloadLoraResponse(), response);
-  };
   const auto parsed = ParseControlRequest<v1::UnloadLoraRequest>(*request);
+  const std::string name = parsed.ok() ? parsed->lora_name() : std::string();
+  const auto end = [=, this](const absl::Status& status) {
+    const absl::Status audited =
+        Audited(*serving_, *call, "UnloadLora", name, [&status](const Caller&) { return status; });
+    EndCall(call, reactor, audited, v1::UnloadLoraResponse(), response);
+  };
   absl::Status status = parsed.status();
   if (status.ok()) status = CheckBytes("lora_name", parsed->lora_name(), kMaxNameBytes);
   if (status.ok() && serving_->adapters == nullptr) status = NoAdapter(parsed->lora_name());

@@ -61,8 +61,10 @@ class ControlService final : public AllRaw<v1::ControlService::Service> {
   absl::Status FillModelInfo(const v1::GetModelInfoRequest& request,
                              v1::GetModelInfoResponse* response);
   absl::Status FillLoad(const v1::GetLoadRequest& request, v1::GetLoadResponse* response);
-  // NOT_FOUND for an id that is not live; INVALID_ARGUMENT without a target.
-  absl::Status AbortTarget(const v1::AbortRequest& request, v1::AbortResponse* response);
+  // NOT_FOUND for an id that is not live, or another's and the caller does not administer;
+  // PERMISSION_DENIED for all requests if it does not; INVALID_ARGUMENT without a target.
+  absl::Status AbortTarget(const Caller& caller, const v1::AbortRequest& request,
+                           v1::AbortResponse* response);
   // UNIMPLEMENTED where the device computes no adapters; else as AdapterRegistry.
   absl::Status LoadAdapter(const v1::LoadLoraRequest& request, v1::LoadLoraResponse* response);
   absl::Status FillLoras(const v1::ListLorasRequest& request, v1::ListLorasResponse* response);

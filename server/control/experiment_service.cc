@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "server/control/audit.h"
 #include "server/control/raw_call.h"
 #include "server/control/worker_call.h"
 #include "server/experiments/experiments.h"
@@ -76,8 +77,12 @@ grpc::ServerUnaryReactor* ExperimentService::StartExperiment(grpc::CallbackServe
                                                              grpc::ByteBuffer* response) {
   return AnswerOnWorker<v1::StartExperimentRequest, v1::StartExperimentResponse>(
       serving_, call, *request, response,
-      [this](const v1::StartExperimentRequest& asked, v1::StartExperimentResponse* answer) {
-        return Take(serving_->experiments->Start(asked.experiment_id()), answer->mutable_status());
+      [=, this](const v1::StartExperimentRequest& asked, v1::StartExperimentResponse* answer) {
+        return Audited(*serving_, *call, "StartExperiment", asked.experiment_id(),
+                       [&](const Caller&) {
+                         return Take(serving_->experiments->Start(asked.experiment_id()),
+                                     answer->mutable_status());
+                       });
       });
 }
 
@@ -86,9 +91,15 @@ grpc::ServerUnaryReactor* ExperimentService::StopExperiment(grpc::CallbackServer
                                                             grpc::ByteBuffer* response) {
   return AnswerOnWorker<v1::StopExperimentRequest, v1::StopExperimentResponse>(
       serving_, call, *request, response,
-      [this](const v1::StopExperimentRequest& asked, v1::StopExperimentResponse* answer) {
-        return Take(serving_->experiments->Stop(asked.experiment_id(), asked.arm()),
-                    answer->mutable_status());
+      [=, this](const v1::StopExperimentRequest& asked, v1::StopExperimentResponse* answer) {
+        return Audited(*serving_, *call, "StopExperiment",
+                       asked.arm().empty() ? asked.experiment_id()
+                                           : absl::StrCat(asked.experiment_id(), " ", asked.arm()),
+                       [&](const Caller&) {
+                         return Take(
+                             serving_->experiments->Stop(asked.experiment_id(), asked.arm()),
+                             answer->mutable_status());
+                       });
       });
 }
 

@@ -1,6 +1,6 @@
 // How a failure becomes a gRPC status with its trailers.
 //
-// Every error that leaves the server carries `swaa-error-reason`, a snake_case word for machines;
+// Every error that leaves a handler carries `swaa-error-reason`, a snake_case word for machines;
 // RESOURCE_EXHAUSTED also carries `grpc-retry-pushback-ms`, which gRPC's own retry policy obeys.
 // Both stand in `grpc-status-details-bin` as well, as google.rpc.Status with ErrorInfo and
 // RetryInfo.

@@ -40,9 +40,10 @@ absl::Duration DeadlineGranularity(absl::Duration timeout) {
   return std::min(timeout / 2, absl::Milliseconds(100) + timeout / 100);
 }
 
-std::string UnitOf(const grpc::CallbackServerContext& call) {
+// The first value of a key of the call's metadata; empty: there is none.
+std::string MetadataOf(const grpc::CallbackServerContext& call, const char* key) {
   const auto& metadata = call.client_metadata();
-  const auto found = metadata.find("x-swaa-experiment-unit");
+  const auto found = metadata.find(key);
   return found == metadata.end() ? "" : std::string(found->second.data(), found->second.size());
 }
 
@@ -72,12 +73,17 @@ GenerateStream::GenerateStream(ServingContext* serving, grpc::CallbackServerCont
       call_(call),
       deadline_(DeadlineOf(*call, arrival_)),
       has_message_(request.Valid()),
-      experiment_unit_(UnitOf(*call)),
+      experiment_unit_(MetadataOf(*call, "x-swaa-experiment-unit")),
+      caller_(CallerOf(serving->access, *call)),
+      trace_(ParseTraceparent(MetadataOf(*call, "traceparent"))),
       request_bytes_(request) {}
 
 // ---- what happens, noted by other threads ----
 
-void GenerateStream::OnAccepted() { Push(AcceptedEvent{}, kEventBytes); }
+void GenerateStream::OnAccepted() {
+  StopWaiting();
+  Push(AcceptedEvent{}, kEventBytes);
+}
 
 void GenerateStream::OnPromptLogprobs(int32_t first_position, std::vector<ScoredToken> tokens) {
   size_t bytes = kEventBytes;
@@ -166,9 +172,30 @@ void GenerateStream::OnDone() {
     if (call_->IsCancelled()) record_->status = WhyCancelled(absl::CancelledError("gone"));
     Record(*record_);
   }
+  LeaveCaller();
   serving_->slow_readers->Remove(this);
   serving_->live_streams.Remove();
   self_.reset();
+}
+
+void GenerateStream::StopWaiting() {
+  bool waited = false;
+  {
+    std::lock_guard lock(mutex_);
+    waited = std::exchange(waits_, false);
+  }
+  if (waited) serving_->usage.StopWaiting(**caller_);
+}
+
+void GenerateStream::LeaveCaller() {
+  serving_->owners.Leave(this);
+  StopWaiting();
+  bool had_place = false;
+  {
+    std::lock_guard lock(mutex_);
+    had_place = std::exchange(has_place_, false);
+  }
+  if (had_place) serving_->usage.LeavePlace(**caller_);
 }
 
 // ---- the pump, on a worker ----
@@ -251,8 +278,9 @@ void GenerateStream::WriteOrFinish() {
 }
 
 void GenerateStream::FinishCall() {
-  // Before the client can see the end. An answer that is complete and did not reach it has not
-  // ended well.
+  // Before the client can see the end, and come again.
+  LeaveCaller();
+  // An answer that is complete and did not reach it has not ended well.
   if (has_message_) {
     bool undelivered = false;
     {
@@ -346,6 +374,7 @@ void GenerateStream::CountTokens(const TokensEvent& event) {
   added.full_attention_attended_keys =
       recipe.num_layers() * SumVisibleKeys(everything, first, last);
   serving_->metrics->OnTokens(admission_.recipe_label, added);
+  serving_->usage.Spend(**caller_, added.tokens, event.at);
   counted_.tokens += added.tokens;
   counted_.attended_keys += added.attended_keys;
   counted_.full_attention_attended_keys += added.full_attention_attended_keys;
@@ -389,6 +418,8 @@ void GenerateStream::HandleEnd(absl::Status status, const GenerationStats& stats
   if (accepted_) serving_->drain_rate.OnRequestEnd(now);
   RequestRecord record;
   record.id = admission_.accepted.request_id();
+  if (caller_.ok()) record.caller = (*caller_)->name;
+  record.trace = trace_;
   record.recipe_label = admission_.recipe_label;
   record.status = status;
   record.accepted = accepted_;

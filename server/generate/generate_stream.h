@@ -18,8 +18,11 @@
 #include <grpcpp/grpcpp.h>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/generation.h"
+#include "server/access/caller_usage.h"
 #include "server/generate/admission.h"
 #include "server/generate/delta_builder.h"
 #include "server/generate/pending_admissions.h"
@@ -34,6 +37,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                              public GenerationSink,
                              public WatchedStream,
                              public PendingAdmission,
+                             public CallerUsage::Waiter,
                              public std::enable_shared_from_this<GenerateStream> {
  public:
   // `serving` outlives every stream; `call` lives until OnDone, as gRPC has it.
@@ -58,6 +62,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 
   // PendingAdmission.
   bool AbortAdmission() override;
+
+  // CallerUsage::Waiter.
+  void OnTurn() override;
 
  private:
   struct AcceptedEvent {};
@@ -93,10 +100,14 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // On a worker: everything up to the engine's queue. A failure becomes a FailedEvent.
   void Admit();
   absl::Status TryAdmit();
-  absl::Status SubmitToEngine(GenerationRequest request);
+  // To the engine, or, where its caller has all its places in use, to wait for its turn.
+  absl::Status SubmitInTurn(GenerationRequest request);
+  absl::Status SubmitToEngine();
+  // Runs a part of the admission; a failure, lack of memory too, becomes a FailedEvent.
+  void RunAdmission(absl::FunctionRef<absl::Status()> part);
   // Why the request need not be worked on further, if so.
   absl::Status StillWanted() const;
-  // Ends the request while it waits to be read; false: it does not, any more.
+  // Ends the request while it waits to be read, or for its turn; false: it does not, any more.
   bool LeaveQueue(absl::Status status);
   void Fail(absl::Status status);
 
@@ -115,6 +126,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void HandleResult(const GenerationResult& result, std::vector<v1::GenerateResponse>* messages);
   void HandleEnd(absl::Status status, const GenerationStats& stats,
                  std::optional<FinishReason> reason);
+  void StopWaiting();
+  // Gives back what its caller may have so many of. Again: nothing.
+  void LeaveCaller();
   // The reader will not get what is still to come.
   bool EventsWereDropped() const;
   void Record(const RequestRecord& record);
@@ -131,6 +145,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   const absl::Time deadline_;
   const bool has_message_;
   const std::string experiment_unit_;  // as the metadata names it
+  const absl::StatusOr<std::shared_ptr<const Caller>> caller_;
+  const std::optional<TraceContext> trace_;
 
   // Written by Admit before the engine knows the request; then read by the pump.
   Admission admission_;
@@ -159,6 +175,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool undelivered_ ABSL_GUARDED_BY(mutex_) = false;  // a message did not reach the client
   bool cut_off_ ABSL_GUARDED_BY(mutex_) = false;
   bool cutting_off_ ABSL_GUARDED_BY(mutex_) = false;  // the call must not be finished meanwhile
+  std::optional<GenerationRequest> in_turn_ ABSL_GUARDED_BY(mutex_);  // ready for the engine
+  bool waits_ ABSL_GUARDED_BY(mutex_) = false;                        // as CallerUsage has it
+  bool has_place_ ABSL_GUARDED_BY(mutex_) = false;                    // likewise
   bool submitted_ ABSL_GUARDED_BY(mutex_) = false;
   bool client_gone_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time gone_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();

@@ -31,8 +31,18 @@ absl::Status GenerateStream::NameEngineError(const absl::Status& status, const c
 void GenerateStream::Begin() {
   std::string id = PeekRequestId(request_bytes_);
   admission_.accepted.set_request_id(id);
-  serving_->pending.Add(id, shared_from_this());
+  absl::Status status = caller_.status();
+  if (status.ok()) status = serving_->usage.Arrive(**caller_, arrival_);
   std::unique_lock lock(mutex_);
+  if (!status.ok()) {
+    request_bytes_.Clear();
+    lock.unlock();
+    Fail(std::move(status));
+    return;
+  }
+  waits_ = true;
+  serving_->owners.Enter(this, (*caller_)->name);
+  serving_->pending.Add(id, shared_from_this(), (*caller_)->name);
   absl::StatusOr<WorkerPool::Ticket> ticket =
       serving_->workers->PostAdmission(static_cast<int64_t>(request_bytes_.Length()),
                                        [stream = shared_from_this()] { stream->Admit(); });
@@ -61,8 +71,13 @@ void GenerateStream::Fail(absl::Status status) {
 bool GenerateStream::LeaveQueue(absl::Status status) {
   {
     std::lock_guard lock(mutex_);
-    if (!has_message_ || !serving_->workers->CancelAdmission(ticket_)) return false;
+    if (!has_message_ || !caller_.ok()) return false;
+    if (!serving_->workers->CancelAdmission(ticket_) &&
+        !serving_->usage.LeaveTurn(**caller_, this)) {
+      return false;
+    }
     request_bytes_.Clear();
+    in_turn_.reset();
   }
   Fail(std::move(status));
   return true;
@@ -96,19 +111,19 @@ absl::Status GenerateStream::StillWanted() const {
 }
 
 void GenerateStream::Admit() {
+  RunAdmission([this] { return TryAdmit(); });
+}
+
+void GenerateStream::RunAdmission(absl::FunctionRef<absl::Status()> part) {
   absl::Status status;
   try {
-    status = TryAdmit();
+    status = part();
   } catch (const std::bad_alloc&) {
     status = MakeError(absl::StatusCode::kResourceExhausted, "out_of_memory",
                        "request: the server has not the memory to read it now; try again later or "
                        "send less text");
   }
-  if (status.ok()) {
-    serving_->pending.Remove(this);
-  } else {
-    Fail(std::move(status));
-  }
+  if (!status.ok()) Fail(std::move(status));
 }
 
 absl::Status GenerateStream::TryAdmit() {
@@ -127,16 +142,54 @@ absl::Status GenerateStream::TryAdmit() {
   deltas_.emplace(model.tokenizer, admission_.tokens_per_delta,
                   model.thinking_marks.has_value() ? &*model.thinking_marks : nullptr,
                   admission_.begins_thinking);
-  return SubmitToEngine(std::move(request));
-}
-
-absl::Status GenerateStream::SubmitToEngine(GenerationRequest request) {
-  SWAA_RETURN_IF_ERROR(StillWanted());
-  const std::string id = request.id;
   request.arrival = OnEngineClock(arrival_);
   request.deadline = OnEngineClock(deadline_);
+  request.cache_salt = (*caller_)->CacheSalt(request.cache_salt);
+  return SubmitInTurn(std::move(request));
+}
+
+absl::Status GenerateStream::SubmitInTurn(GenerationRequest request) {
+  {
+    std::lock_guard lock(mutex_);
+    in_turn_ = std::move(request);
+  }
+  if (serving_->usage.TakePlace(**caller_, shared_from_this())) {
+    {
+      std::lock_guard lock(mutex_);
+      has_place_ = true;
+    }
+    return SubmitToEngine();
+  }
+  // Who left, or was aborted, a moment ago found nothing to take out of the queue.
+  const absl::Status wanted = StillWanted();
+  if (!wanted.ok() && serving_->usage.LeaveTurn(**caller_, this)) return wanted;
+  return absl::OkStatus();
+}
+
+void GenerateStream::OnTurn() {
+  {
+    std::lock_guard lock(mutex_);
+    has_place_ = true;
+  }
+  serving_->workers->PostStreaming([stream = shared_from_this()] {
+    stream->RunAdmission([&stream] { return stream->SubmitToEngine(); });
+  });
+}
+
+absl::Status GenerateStream::SubmitToEngine() {
+  SWAA_RETURN_IF_ERROR(StillWanted());
+  GenerationRequest request;
+  {
+    std::lock_guard lock(mutex_);
+    request = *std::move(in_turn_);
+    in_turn_.reset();
+  }
+  const std::string id = request.id;
+  const auto prompt_tokens = static_cast<int64_t>(request.prompt->size());
   SWAA_RETURN_IF_ERROR(NameEngineError(
       serving_->engine->Submit(std::move(request), shared_from_this()), "queue_full"));
+  serving_->usage.Spend(**caller_, prompt_tokens, SteadyNow());
+  serving_->owners.Take(this, id);
   bool cancel = false;
   bool abort = false;
   {
@@ -147,6 +200,7 @@ absl::Status GenerateStream::SubmitToEngine(GenerationRequest request) {
   }
   if (cancel) serving_->engine->Cancel(id, this);
   if (abort) serving_->engine->Abort(id);
+  serving_->pending.Remove(this);
   return absl::OkStatus();
 }
 

@@ -8,7 +8,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -27,27 +26,37 @@ class PendingAdmission {
 // second when it comes to it. Thread-safe.
 class PendingAdmissions {
  public:
-  void Add(const std::string& id, const std::shared_ptr<PendingAdmission>& admission) {
+  void Add(const std::string& id, const std::shared_ptr<PendingAdmission>& admission,
+           const std::string& caller = {}) {
     std::lock_guard lock(mutex_);
-    admissions_[admission.get()] = {id, admission};
+    admissions_[admission.get()] = {id, caller, admission};
   }
   void Remove(const PendingAdmission* admission) {
     std::lock_guard lock(mutex_);
     admissions_.erase(admission);
   }
-  // How many were aborted.
-  int32_t Abort(const std::string& id) { return AbortThose(&id); }
-  int32_t AbortAll() { return AbortThose(nullptr); }
+  // How many were aborted. `caller` null: whoever's they are.
+  int32_t Abort(const std::string& id, const std::string* caller = nullptr) {
+    return AbortThose(&id, caller);
+  }
+  int32_t AbortAll() { return AbortThose(nullptr, nullptr); }
 
  private:
+  struct Entry {
+    std::string id;
+    std::string caller;
+    std::weak_ptr<PendingAdmission> admission;
+  };
+
   // Null: all of them.
-  int32_t AbortThose(const std::string* id) {
+  int32_t AbortThose(const std::string* id, const std::string* caller) {
     std::vector<std::shared_ptr<PendingAdmission>> found;
     {
       std::lock_guard lock(mutex_);
       for (const auto& [key, entry] : admissions_) {
-        if (id != nullptr && entry.first != *id) continue;
-        if (auto admission = entry.second.lock()) found.push_back(std::move(admission));
+        if (id != nullptr && entry.id != *id) continue;
+        if (caller != nullptr && entry.caller != *caller) continue;
+        if (auto admission = entry.admission.lock()) found.push_back(std::move(admission));
       }
     }
     int32_t aborted = 0;
@@ -56,8 +65,7 @@ class PendingAdmissions {
   }
 
   std::mutex mutex_;
-  std::map<const PendingAdmission*, std::pair<std::string, std::weak_ptr<PendingAdmission>>>
-      admissions_ ABSL_GUARDED_BY(mutex_);
+  std::map<const PendingAdmission*, Entry> admissions_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace swaa::server

@@ -10,6 +10,9 @@
 
 #include "engine/device/device.h"
 #include "engine/engine.h"
+#include "server/access/access.h"
+#include "server/access/caller_usage.h"
+#include "server/access/request_owners.h"
 #include "server/adapters/adapter_registry.h"
 #include "server/experiments/experiments.h"
 #include "server/experiments/shadows.h"
@@ -39,6 +42,7 @@ struct ServingContext {
   // Most bytes of events that wait for a stream's reader.
   size_t stream_buffer_bytes = size_t{4} << 20;
 
+  const Access* access = nullptr;  // null: everybody may do everything
   CurrentRecipes recipes;
   AdapterRegistry* adapters = nullptr;  // null: the device computes none
   std::string no_adapters_reason;       // then
@@ -54,6 +58,8 @@ struct ServingContext {
   DrainRate drain_rate;
   LiveCount live_streams;
   PendingAdmissions pending;
+  RequestOwners owners;
+  CallerUsage usage;
   std::atomic<bool> draining{false};
   std::atomic<bool> grace_over{false};  // what the engine aborts from now on, the drain aborts
 };

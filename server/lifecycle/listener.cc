@@ -13,6 +13,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/ssl.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -33,6 +34,8 @@ constexpr int kPauseMilliseconds = 50;
 constexpr int64_t kLeastOpenFiles = 64;
 // What a client of HTTP/2 says first, with empty settings.
 constexpr char kPreface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0";
+// The type of a TLS record with a handshake's message, as a server's first is; RFC 8446, 5.1.
+constexpr char kTlsHandshake = 22;
 
 int Milliseconds(absl::Duration duration) {
   return static_cast<int>(absl::ToInt64Milliseconds(duration));
@@ -86,6 +89,24 @@ int OpenReserve() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 bool Await(int fd, short events, absl::Duration timeout) {
   pollfd one = {fd, events, 0};
   return poll(&one, 1, Milliseconds(timeout)) == 1;
+}
+
+// What a client of TLS says first.
+std::string ClientHello() {
+  const std::unique_ptr<SSL_CTX, void (*)(SSL_CTX*)> context(SSL_CTX_new(TLS_client_method()),
+                                                             &SSL_CTX_free);
+  SWAA_CHECK(context != nullptr) << "libssl makes no context";
+  const std::unique_ptr<SSL, void (*)(SSL*)> ssl(SSL_new(context.get()), &SSL_free);
+  SWAA_CHECK(ssl != nullptr) << "libssl makes no connection";
+  BIO* const out = BIO_new(BIO_s_mem());
+  SSL_set_bio(ssl.get(), BIO_new(BIO_s_mem()), out);  // which it owns
+  static constexpr unsigned char kAlpn[] = {2, 'h', '2'};
+  SSL_set_alpn_protos(ssl.get(), kAlpn, sizeof(kAlpn));
+  SSL_connect(ssl.get());  // ends where it would read
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(out, &data);
+  SWAA_CHECK(size > 0) << "libssl says no hello";
+  return std::string(data, static_cast<size_t>(size));
 }
 
 }  // namespace
@@ -210,7 +231,8 @@ bool Listener::TurnAway(int socket) {
   return fd >= 0;
 }
 
-absl::Status Listener::Probe(absl::Duration timeout) const {
+absl::Status Listener::Probe(absl::Duration timeout, bool tls) const {
+  const std::string hello = tls ? ClientHello() : std::string(kPreface, sizeof(kPreface) - 1);
   sockaddr_storage address = {};
   socklen_t size = sizeof(address);
   if (sockets_.empty() ||
@@ -226,13 +248,15 @@ absl::Status Listener::Probe(absl::Duration timeout) const {
     status = absl::UnavailableError(absl::StrCat("no connection: ", std::strerror(errno)));
   } else if (!Await(fd, POLLOUT, timeout)) {
     status = absl::UnavailableError("no connection in time");
-  } else if (send(fd, kPreface, sizeof(kPreface) - 1, MSG_NOSIGNAL) < 0) {
+  } else if (send(fd, hello.data(), hello.size(), MSG_NOSIGNAL) < 0) {
     status = absl::UnavailableError(absl::StrCat("nothing is taken: ", std::strerror(errno)));
   } else if (!Await(fd, POLLIN, timeout)) {
     status = absl::UnavailableError("connected, but nothing answers");
   } else if (recv(fd, &first, 1, 0) <= 0) {
     // Full, which is no fault of the listener's; its clients see the same.
     status = absl::ResourceExhaustedError("turned away: too many connections");
+  } else if (tls && first != kTlsHandshake) {
+    status = absl::UnavailableError("connected, but no TLS handshake begins");
   }
   close(fd);
   return status;

@@ -42,9 +42,9 @@ class Listener {
   int64_t accepted() const { return accepted_.load(std::memory_order_relaxed); }
   int64_t refused() const { return refused_.load(std::memory_order_relaxed); }
 
-  // Connects to the port as a client would and waits for the first bytes of HTTP/2, at most
-  // `timeout` for each. UNAVAILABLE says what did not come.
-  absl::Status Probe(absl::Duration timeout) const;
+  // Connects to the port as a client would, of TLS or not, and waits for the first bytes that
+  // answer it, at most `timeout` for each. UNAVAILABLE says what did not come.
+  absl::Status Probe(absl::Duration timeout, bool tls = false) const;
 
  private:
   Listener(std::string flag, std::string address)

@@ -91,6 +91,7 @@ MetricsEdges EdgesOf(const v1::MetricsConfig& config) {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
   std::unique_ptr<Server> server(new Server(options));
+  SWAA_RETURN_IF_ERROR(server->LoadAccess());
   SWAA_RETURN_IF_ERROR(server->TakeAddresses());
   SWAA_RETURN_IF_ERROR(server->LoadModel());
   SWAA_RETURN_IF_ERROR(server->LoadAdapters());
@@ -101,11 +102,13 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   SWAA_RETURN_IF_ERROR(server->StartMetrics());
   SWAA_RETURN_IF_ERROR(server->Listen());
   server->WatchConfig();
+  server->WatchSecrets();
   return server;
 }
 
 Server::~Server() {
   config_watcher_.reset();
+  secret_watchers_.clear();
   self_check_.reset();
   StopListening(absl::ZeroDuration());
   exposer_.reset();
@@ -301,6 +304,14 @@ absl::Status Server::StartMetrics() {
         "--metrics-address: cannot listen on ", Quoted(config_.network().metrics_address()), ": ",
         error.what(), "; is the port taken, or the address not this machine's?"));
   }
+  if (config_.access().metrics() == "token") {
+    exposer_->RegisterAuth(
+        [access = access_.get()](const std::string&, const std::string& password) {
+          return access->MayObserve(password);
+        },
+        "swaa");
+  }
+  exposer_->RegisterCollectable(access_registry_);
   exposer_->RegisterCollectable(metrics_->registry());
   exposer_->RegisterCollectable(load_collector_);
   exposer_->RegisterCollectable(device_collector_);
@@ -334,6 +345,7 @@ void Server::Drain() {
   serving_.draining.store(true);
   SetReady();
   engine_->StartDrain();
+  serving_.usage.EndTurns();
   if (!engine_->AwaitIdle(grace)) {
     serving_.grace_over.store(true);
     LogWarning(absl::StrCat("requests still ran after ", absl::FormatDuration(grace), "; aborting ",
@@ -419,6 +431,7 @@ int RunServer(const ServerOptions& options) {
 }
 
 absl::Status CheckServerOptions(const ServerOptions& options) {
+  SWAA_RETURN_IF_ERROR(CheckAccess(options));
   SWAA_ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(options.config.model()));
   SWAA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Create(checkpoint.tokenizer));

@@ -9,14 +9,18 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include <grpcpp/grpcpp.h>
 #include <prometheus/exposer.h>
+#include <prometheus/registry.h>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/engine.h"
+#include "server/access/access.h"
+#include "server/access/tls_identity.h"
 #include "server/adapters/adapter_registry.h"
 #include "server/control/control_service.h"
 #include "server/control/experiment_service.h"
@@ -46,9 +50,9 @@ class Server {
   // Takes no new request; waits up to the grace time for those that run, then aborts them.
   void Drain();
 
-  // Reads the configuration file again, soon, on another thread: its recipes are those of all
-  // requests from then on; a file that is wrong changes nothing. Nothing without a file. What comes
-  // of it is logged and counted.
+  // Reads the configuration file again, and those of TLS and tokens, soon, on other threads: its
+  // recipes are those of all requests from then on; a file that is wrong changes nothing. What
+  // comes of it is logged and counted.
   void Reload();
 
   // What to do once the server can serve no longer (its device is lost, no client reaches it): the
@@ -65,6 +69,12 @@ class Server {
   explicit Server(const ServerOptions& options) : options_(options), config_(options_.config) {}
 
   absl::Status TakeAddresses();
+  // TLS's files and the token file.
+  absl::Status LoadAccess();
+  void TakeTls(TlsIdentity identity);
+  absl::Status ReloadTls();
+  void WatchSecrets();
+  void MakeCredentials();
   absl::Status LoadModel();
   // The registry, if the device computes adapters, and those of the configuration.
   absl::Status LoadAdapters();
@@ -88,6 +98,9 @@ class Server {
   const v1::ServerConfig& config_;  // of the options
   ServingContext serving_;
   // In order of making; each outlives what comes after it.
+  std::shared_ptr<prometheus::Registry> access_registry_;
+  std::unique_ptr<CurrentTlsIdentity> tls_;  // null: no TLS
+  std::unique_ptr<Access> access_;           // null: everybody may do everything
   Checkpoint checkpoint_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatFormat> chat_format_;
@@ -109,10 +122,13 @@ class Server {
   std::unique_ptr<ExperimentService> experiment_service_;
   std::unique_ptr<Listener> listener_;
   std::unique_ptr<ConnectionGuard> connection_guard_;
+  std::shared_ptr<grpc::ServerCredentials> credentials_;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> grpc_server_;
   std::unique_ptr<SelfCheck> self_check_;
+  std::mutex reload_tls_mutex_;
   std::unique_ptr<FileWatcher> config_watcher_;
+  std::vector<std::unique_ptr<FileWatcher>> secret_watchers_;
   mutable std::mutex failure_mutex_;
   bool failed_ ABSL_GUARDED_BY(failure_mutex_) = false;
   std::function<void()> on_failure_ ABSL_GUARDED_BY(failure_mutex_);
@@ -126,6 +142,9 @@ Shadows::Options ShadowOptions(const v1::ServerConfig& config);
 
 // What is wrong with the options' experiments and shadows, given the model's recipes.
 absl::Status CheckExperiments(const ServerOptions& options, const RecipeCatalog& recipes);
+
+// What is wrong with the options' files of TLS and tokens.
+absl::Status CheckAccess(const ServerOptions& options);
 
 // `swaa serve`: starts, says so, waits for SIGTERM or SIGINT, drains. The process's exit code.
 int RunServer(const ServerOptions& options);

@@ -64,18 +64,18 @@ absl::Status Server::Listen() {
   google::protobuf::SetLogHandler(&IgnoreProtobufLog);
   TakeOverGrpcLog();
   grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  if (config_.access().reflection()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   inference_service_ = std::make_unique<InferenceService>(&serving_);
   control_service_ = std::make_unique<ControlService>(&serving_);
   experiment_service_ = std::make_unique<ExperimentService>(&serving_);
+  MakeCredentials();
   grpc::ServerBuilder builder;
   BoundClients(config_.network(), &builder);
   builder.RegisterService(inference_service_.get());
   builder.RegisterService(control_service_.get());
   builder.RegisterService(experiment_service_.get());
   acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
-      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
-      grpc::InsecureServerCredentials());
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials_);
   grpc_server_ = builder.BuildAndStart();
   if (grpc_server_ == nullptr) return absl::InternalError("gRPC did not start");
   // Two descriptors each: gRPC's and the guard's.
@@ -100,7 +100,7 @@ absl::Status Server::Listen() {
   self_check_ = std::make_unique<SelfCheck>(
       SelfCheck::Options{.interval = ToDuration(config_.network().self_check_interval()),
                          .dead_after = ToDuration(config_.network().self_check_dead_after())},
-      [this] { return listener_->Probe(kProbeTimeout); },
+      [this] { return listener_->Probe(kProbeTimeout, tls_ != nullptr); },
       [this](bool reached) {
         reached_.store(reached);
         SetReady();

@@ -26,9 +26,10 @@ void Server::WatchConfig() {
 }
 
 void Server::Reload() {
+  for (const auto& watcher : secret_watchers_) watcher->Trigger();
   if (config_watcher_ != nullptr) {
     config_watcher_->Trigger();
-  } else {
+  } else if (secret_watchers_.empty()) {
     LogInfo("SIGHUP: there is no configuration to read again; --config names one");
   }
 }

@@ -100,6 +100,11 @@ nlohmann::ordered_json Fields(const RequestRecord& record) {
   nlohmann::ordered_json fields;
   fields["event"] = "request";
   fields["id"] = record.id;
+  if (!record.caller.empty()) fields["caller"] = record.caller;
+  if (record.trace.has_value()) {
+    fields["trace_id"] = record.trace->trace_id;
+    fields["parent_span_id"] = record.trace->parent_id;
+  }
   fields["recipe"] = record.recipe_label;
   fields["status"] = CodeName(record.status.code());
   if (record.finish_reason.has_value()) fields["finish"] = FinishReasonName(record.finish_reason);
@@ -115,6 +120,40 @@ nlohmann::ordered_json Fields(const RequestRecord& record) {
     fields["error"] = std::string(record.status.message());
   }
   return fields;
+}
+
+nlohmann::ordered_json Fields(const AuditRecord& record) {
+  nlohmann::ordered_json fields;
+  fields["event"] = "audit";
+  fields["action"] = record.action;
+  if (!record.caller.empty()) fields["caller"] = record.caller;
+  if (!record.peer.empty()) fields["peer"] = record.peer;
+  if (!record.target.empty()) fields["target"] = record.target;
+  fields["status"] = CodeName(record.status.code());
+  if (!record.status.ok()) fields["error"] = std::string(record.status.message());
+  return fields;
+}
+
+// One line: `key=value` pairs, or a JSON object without its braces.
+std::string FormatFields(const nlohmann::ordered_json& fields, LogFormat format) {
+  if (format == LogFormat::kJson) {
+    const std::string object = Dump(fields);
+    return object.substr(1, object.size() - 2);
+  }
+  std::string line;
+  for (const auto& [key, value] : fields.items()) {
+    if (key == "event") {
+      absl::StrAppend(&line, value.get<std::string>());
+      continue;
+    }
+    // Words stand bare; an id or a message that holds more is quoted and escaped, so that a line is
+    // a line.
+    const std::string text = value.is_string() ? value.get<std::string>() : Dump(value);
+    const bool bare =
+        !text.empty() && text.find_first_of(" \"\\=") == std::string::npos && IsPrintable(text);
+    absl::StrAppend(&line, " ", key, "=", bare ? text : Quote(text));
+  }
+  return line;
 }
 
 }  // namespace
@@ -155,25 +194,7 @@ absl::Status ConfigureLogging(LogFormat format, const std::string& level) {
 }
 
 std::string FormatRecord(const RequestRecord& record, LogFormat format) {
-  const nlohmann::ordered_json fields = Fields(record);
-  if (format == LogFormat::kJson) {
-    const std::string object = Dump(fields);
-    return object.substr(1, object.size() - 2);
-  }
-  std::string line;
-  for (const auto& [key, value] : fields.items()) {
-    if (key == "event") {
-      absl::StrAppend(&line, value.get<std::string>());
-      continue;
-    }
-    // Words stand bare; an id or a message that holds more is quoted and escaped, so that a line is
-    // a line.
-    const std::string text = value.is_string() ? value.get<std::string>() : Dump(value);
-    const bool bare =
-        !text.empty() && text.find_first_of(" \"\\=") == std::string::npos && IsPrintable(text);
-    absl::StrAppend(&line, " ", key, "=", bare ? text : Quote(text));
-  }
-  return line;
+  return FormatFields(Fields(record), format);
 }
 
 void LogRequest(const RequestRecord& record, LogFormat format) {
@@ -182,6 +203,12 @@ void LogRequest(const RequestRecord& record, LogFormat format) {
                     record.status.code() == absl::StatusCode::kUnknown ||
                     record.status.code() == absl::StatusCode::kResourceExhausted;
   spdlog::log(ours ? spdlog::level::warn : spdlog::level::info, "{}", FormatRecord(record, format));
+}
+
+void LogAudit(const AuditRecord& record, LogFormat format) {
+  if (!record.status.ok() && !AdmitLine("refused requests", &RefusalThrottle())) return;
+  spdlog::log(record.status.ok() ? spdlog::level::info : spdlog::level::warn, "{}",
+              FormatFields(Fields(record), format));
 }
 
 void TakeOverGrpcLog() { gpr_set_log_function(&TakeGrpcLine); }

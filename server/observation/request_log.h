@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/generation.h"
+#include "server/observation/trace_context.h"
 
 namespace swaa::server {
 
@@ -28,6 +29,8 @@ struct LiveCounts {
 // One request, from arrival to its last word.
 struct RequestRecord {
   std::string id;
+  std::string caller;  // empty: nobody is asked who they are
+  std::optional<TraceContext> trace;
   std::string recipe_label = kNoRecipeLabel;
   absl::Status status;  // as the client got it
   bool accepted = false;
@@ -35,6 +38,15 @@ struct RequestRecord {
   GenerationStats stats;
   absl::Duration total;
   LiveCounts counted;
+};
+
+// What somebody did, or was not let do, to others' requests or to the server.
+struct AuditRecord {
+  std::string action;  // "Abort", or the path of a call that was not let begin
+  std::string caller;  // empty: unknown
+  std::string peer;    // as gRPC names it; empty: unknown
+  std::string target;  // a request's id, an adapter, an experiment; empty: none
+  absl::Status status;
 };
 
 enum class LogFormat { kText, kJson };
@@ -59,6 +71,9 @@ std::string FormatRecord(const RequestRecord& record, LogFormat format);
 // Of requests that were refused 50 lines a second are written, 500 at once; how many were left out
 // stands before the next one.
 void LogRequest(const RequestRecord& record, LogFormat format);
+
+// Writes it to the log, one that was refused as a warning, and of those as many as of requests.
+void LogAudit(const AuditRecord& record, LogFormat format);
 
 // From now on gRPC's own lines come in our format, as one line each and 5 a second.
 void TakeOverGrpcLog();

@@ -2,21 +2,15 @@
 
 #include "server/settings/config.h"
 
-#include <cerrno>
-#include <cstring>
-#include <fcntl.h>
 #include <memory>
 #include <set>
-#include <unistd.h>
 
 #include <google/protobuf/util/message_differencer.h>
-#include <sys/stat.h>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "server/generate/errors.h"
-#include "server/settings/values.h"
+#include "server/settings/regular_file.h"
 #include "server/settings/yaml_message.h"
 
 namespace swaa::server {
@@ -71,35 +65,16 @@ void CollectKeys(const Message& message, const std::string& path, std::set<std::
   }
 }
 
-absl::Status CannotRead(const std::string& path, const std::string& why) {
+absl::StatusOr<std::string> ReadText(const std::string& path) {
+  absl::StatusOr<RegularFile> file = ReadRegularFile(path, kMostFileBytes);
+  if (file.ok()) return std::move(file->bytes);
+  const std::string why(file.status().message());
+  if (absl::IsInvalidArgument(file.status())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--config: ", Quoted(path), " ", why, "; is it a configuration file?"));
+  }
   return absl::NotFoundError(
       absl::StrCat("--config: cannot read ", Quoted(path), ": ", why, "; name a YAML file"));
-}
-
-// Waits for nobody: a pipe's open would.
-absl::StatusOr<std::string> ReadRegularFile(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0) return CannotRead(path, std::strerror(errno));
-  const absl::Cleanup close_it = [fd] { close(fd); };
-  struct stat facts = {};
-  if (fstat(fd, &facts) != 0) return CannotRead(path, std::strerror(errno));
-  if (!S_ISREG(facts.st_mode)) return CannotRead(path, "it is no regular file");
-  std::string text(kMostFileBytes + 1, '\0');
-  size_t size = 0;
-  while (size < text.size()) {
-    const ssize_t got = read(fd, text.data() + size, text.size() - size);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return CannotRead(path, std::strerror(errno));
-    if (got == 0) break;
-    size += static_cast<size_t>(got);
-  }
-  if (size > kMostFileBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("--config: ", Quoted(path), " has more than ",
-                                                   FormatByteSize(kMostFileBytes),
-                                                   "; is it a configuration file?"));
-  }
-  text.resize(size);
-  return text;
 }
 
 bool IsBlank(const std::string& text) {
@@ -127,7 +102,7 @@ std::set<std::string> KeysOf(const v1::ServerConfig& config) {
 void OverrideConfig(const v1::ServerConfig& from, v1::ServerConfig* to) { Override(from, to); }
 
 absl::StatusOr<v1::ServerConfig> ReadConfigFile(const std::string& path, bool may_be_blank) {
-  SWAA_ASSIGN_OR_RETURN(const std::string text, ReadRegularFile(path));
+  SWAA_ASSIGN_OR_RETURN(const std::string text, ReadText(path));
   if (!may_be_blank && IsBlank(text)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--config: ", Quoted(path),

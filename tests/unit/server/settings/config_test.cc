@@ -101,6 +101,8 @@ experiment_storage: {path: /x/e.db, key_file: /x/key, outcome_window: 1h, exposu
 experiment_guardrail: {max_time_to_first_token_p95: 2s, check_interval: 5s}
 shadow: {share: 0.125, baseline_recipe: mine, max_waiting: 7}
 lora: {max_resident: 3, roots: [/adapters, /more], adapters: [{name: tuned, path: /adapters/tuned}]}
+tls: {certificate_file: /x/c, key_file: /x/k, client_ca_file: /x/a}
+access: {token_file: /x/t, reflection: off, metrics: token, shared_prefix_cache: on}
 default_recipe: mine
 recipes:
   - name: mine
@@ -388,7 +390,12 @@ TEST(ConfigTest, DocumentedExampleIsInOrder) {
     }
     const std::string name =
         absl::StrCat("\n", entry.section == nullptr ? "" : "  ", entry.field->name(), ": ");
-    const size_t line = page.find(name, begin);
+    // Two sections may have a key of one name.
+    const size_t section = entry.section == nullptr
+                               ? begin
+                               : page.find(absl::StrCat("\n", entry.section->name(), ":"), begin);
+    ASSERT_LT(section, end) << entry.key;
+    const size_t line = page.find(name, section);
     ASSERT_LT(line, end) << entry.key;
     const std::string text = page.substr(line + 1, page.find('\n', line + 1) - line - 1);
     if (entry.setting.flag().empty()) continue;
