@@ -109,9 +109,9 @@ absl::Status WriteOutputs(const BenchOptions& options, const bench::LoadResult& 
 // The exit code.
 absl::StatusOr<int> RunBench(BenchOptions options) {
   SWAA_RETURN_IF_ERROR(CheckOutputs(options));
-  const auto channels = bench::MakeChannels(options.address, options.connections, options.retry);
+  const auto channels = bench::MakeChannels(options.connection, options.connections, options.retry);
   SWAA_ASSIGN_OR_RETURN(const bench::ServerFacts facts,
-                        bench::AskServer(channels[0], options.address));
+                        bench::AskServer(channels[0], options.connection.address));
   SWAA_RETURN_IF_ERROR(bench::Settle(facts, &options));
   SWAA_ASSIGN_OR_RETURN(bench::PromptMaker prompts, MakePrompts(options, facts, channels[0]));
   const bench::RequestMaker maker(options, std::move(prompts));

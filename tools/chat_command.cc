@@ -55,11 +55,12 @@ int Chat(const std::vector<std::string>& arguments) {
   if (request.ok() && !arguments.empty()) {
     request = absl::InvalidArgumentError("\"" + arguments[0] + "\" is no flag; chat reads lines");
   }
-  if (!request.ok()) {
-    Fail("chat", request.status());
+  const absl::StatusOr<Connection> connection = ConnectionFromFlags();
+  if (!request.ok() || !connection.ok()) {
+    Fail("chat", request.ok() ? connection.status() : request.status());
     return 2;
   }
-  Client client(AddressFlag());
+  Client client(*connection);
   const bool terminal = isatty(STDIN_FILENO) == 1;
   if (terminal) std::printf("A line is a message. /reset begins anew, /quit or Ctrl-D ends.\n");
   v1::ChatInput chat = FreshConversation();

@@ -54,13 +54,12 @@ absl::Status BadLayers(const std::string& text) {
 
 }  // namespace
 
-Client::Client(const std::string& address) {
+Client::Client(const Connection& connection) {
   grpc::ChannelArguments arguments;
   // Beyond gRPC's own 256 KiB a long prompt would lose its retries.
   arguments.SetInt(GRPC_ARG_PER_RPC_RETRY_BUFFER_SIZE, kRetryBufferBytes);
   arguments.SetMaxSendMessageSize(kRetryBufferBytes);
-  stub_ = v1::InferenceService::NewStub(
-      grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+  stub_ = v1::InferenceService::NewStub(OpenChannel(connection, arguments));
 }
 
 absl::StatusOr<Generation> Client::Generate(

@@ -15,6 +15,7 @@
 #include "swaa/v1/generation.pb.h"
 #include "swaa/v1/inference_service.grpc.pb.h"
 #include "swaa/v1/recipe.pb.h"
+#include "tools/connection.h"
 
 namespace swaa::tools {
 
@@ -31,7 +32,7 @@ struct Generation {
 class Client {
  public:
   // Connects when first used. Requests of up to 16 MiB are kept for gRPC's retries.
-  explicit Client(const std::string& address);
+  explicit Client(const Connection& connection);
 
   // Sends a request and reads its stream; `on_delta` gets each delta as it comes. An error's
   // message names the server's reason.
@@ -54,11 +55,9 @@ std::string RecipeNameOf(const v1::GenerateRequest& request, const Generation& g
 // What a request cost and saved, in one line.
 std::string CostLine(const v1::GenerateRequest& request, const Generation& generation);
 
-// The names of the flags that every client has: address, recipe in name or in parts, sampling.
+// The names of the flags that every client has: its connection's, recipe in name or in parts,
+// sampling.
 std::vector<std::string> ClientFlagNames();
-
-// --address.
-std::string AddressFlag();
 
 // A request with the recipe, sampling and stopping that the flags say; no input yet.
 // INVALID_ARGUMENT names the flag.

@@ -12,7 +12,6 @@
 #include "base/status_macros.h"
 #include "tools/client.h"
 
-ABSL_FLAG(std::string, address, "127.0.0.1:50051", "HOST:PORT of the server");
 ABSL_FLAG(std::string, recipe, "",
           "a named recipe, as the server lists them; empty: the server's default");
 ABSL_FLAG(absl::optional<uint32_t>, window, absl::nullopt,
@@ -110,34 +109,33 @@ absl::Status TakeSampling(v1::SamplingParams* sampling) {
 }  // namespace
 
 std::vector<std::string> ClientFlagNames() {
-  return {"address",
-          "recipe",
-          "window",
-          "sinks",
-          "full_layers",
-          "full_decode",
-          "thinking",
-          "max_tokens",
-          "min_tokens",
-          "stop",
-          "stop_token_ids",
-          "ignore_eos",
-          "include_stop",
-          "temperature",
-          "top_p",
-          "top_k",
-          "min_p",
-          "frequency_penalty",
-          "presence_penalty",
-          "repetition_penalty",
-          "logit_bias",
-          "seed",
-          "priority",
-          "cache_salt",
-          "request_id"};
+  std::vector<std::string> names = ConnectionFlagNames();
+  names.insert(names.end(), {"recipe",
+                             "window",
+                             "sinks",
+                             "full_layers",
+                             "full_decode",
+                             "thinking",
+                             "max_tokens",
+                             "min_tokens",
+                             "stop",
+                             "stop_token_ids",
+                             "ignore_eos",
+                             "include_stop",
+                             "temperature",
+                             "top_p",
+                             "top_k",
+                             "min_p",
+                             "frequency_penalty",
+                             "presence_penalty",
+                             "repetition_penalty",
+                             "logit_bias",
+                             "seed",
+                             "priority",
+                             "cache_salt",
+                             "request_id"});
+  return names;
 }
-
-std::string AddressFlag() { return absl::GetFlag(FLAGS_address); }
 
 absl::StatusOr<v1::GenerateRequest> RequestFromFlags() {
   v1::GenerateRequest request;

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -117,7 +118,7 @@ Command InfoCommand() {
   return {"info",
           {.usage = "swaa info [flags]",
            .summary = "Says what a server serves, its limits and its load.",
-           .flag_names = {"address"}},
+           .flag_names = ConnectionFlagNames()},
           &Info};
 }
 
@@ -125,15 +126,17 @@ Command RecipesCommand() {
   return {"recipes",
           {.usage = "swaa recipes [flags]",
            .summary = "Lists the recipes that a server knows by name.",
-           .flag_names = {"address"}},
+           .flag_names = ConnectionFlagNames()},
           &Recipes};
 }
 
 Command AbortCommand() {
+  std::vector<std::string> flags = ConnectionFlagNames();
+  flags.push_back("all");
   return {"abort",
           {.usage = "swaa abort REQUEST-ID | --all [flags]",
            .summary = "Ends a live request, or all of them.",
-           .flag_names = {"address", "all"}},
+           .flag_names = std::move(flags)},
           &Abort};
 }
 

@@ -267,11 +267,13 @@ int Run(const Arguments& arguments) {
 }  // namespace
 
 Command ExperimentCommand() {
+  std::vector<std::string> flags = ConnectionFlagNames();
+  flags.insert(flags.end(), {"format", "output", "revision"});
   return {"experiment",
           {.usage = "swaa experiment list | report [EXPERIMENT] | export | start EXPERIMENT | "
                     "stop EXPERIMENT [ARM] | assign UNIT... [flags]",
            .summary = "Shows, reports on, starts and stops experiments.",
-           .flag_names = {"address", "format", "output", "revision"},
+           .flag_names = std::move(flags),
            .made_flags = {{"data",
                            "a server's file of experiments to report on instead of asking a "
                            "server; once for each replica, and all are added up",

@@ -107,9 +107,10 @@ void PrintTokens(const Generation& generation) {
   }
 }
 
-absl::StatusOr<Generation> Answer(const v1::GenerateRequest& request, bool print) {
+absl::StatusOr<Generation> Answer(const Connection& connection, const v1::GenerateRequest& request,
+                                  bool print) {
   DeltaPrinter printer;
-  return Client(AddressFlag()).Generate(request, [&](const v1::TokenDelta& delta) {
+  return Client(connection).Generate(request, [&](const v1::TokenDelta& delta) {
     if (print) printer.Print(delta);
   });
 }
@@ -120,8 +121,13 @@ int Generate(const std::vector<std::string>& arguments) {
     Fail("generate", request.status());
     return 2;
   }
+  const absl::StatusOr<Connection> connection = ConnectionFromFlags();
+  if (!connection.ok()) {
+    Fail("generate", connection.status());
+    return 2;
+  }
   const bool json = absl::GetFlag(FLAGS_json);
-  const absl::StatusOr<Generation> generation = Answer(*request, /*print=*/!json);
+  const absl::StatusOr<Generation> generation = Answer(*connection, *request, /*print=*/!json);
   if (!json) std::printf("\n");
   if (!generation.ok()) return Fail("generate", generation.status());
   if (json) {

@@ -9,7 +9,6 @@
 #include "absl/time/clock.h"
 #include "absl/types/optional.h"
 #include "base/status_macros.h"
-#include "tools/client.h"
 
 ABSL_FLAG(std::string, bench_recipes, "full=1,{\"sliding_window_tokens\":512,\"sink_tokens\":16}=1",
           "the mix: NAME=WEIGHT or {JSON}=WEIGHT, with commas between; a name as the server lists "
@@ -161,34 +160,35 @@ absl::Status CheckFlags() {
 std::string BenchFlagPrefix() { return "bench_"; }
 
 std::vector<std::string> BenchFlagNames() {
-  return {"address",
-          "recipes",
-          "num_requests",
-          "duration",
-          "mixed",
-          "concurrency",
-          "request_rate",
-          "burstiness",
-          "warmup_requests",
-          "prompt_tokens",
-          "output_tokens",
-          "prompt_kind",
-          "shared_prefix_tokens",
-          "shared_prefixes",
-          "seed",
-          "cache_salt",
-          "ignore_eos",
-          "temperature",
-          "goodput",
-          "deadline",
-          "retry",
-          "connections",
-          "experiment_units",
-          "outcome",
-          "poll_interval",
-          "json",
-          "detailed",
-          "plot"};
+  std::vector<std::string> names = ConnectionFlagNames();
+  names.insert(names.end(), {"recipes",
+                             "num_requests",
+                             "duration",
+                             "mixed",
+                             "concurrency",
+                             "request_rate",
+                             "burstiness",
+                             "warmup_requests",
+                             "prompt_tokens",
+                             "output_tokens",
+                             "prompt_kind",
+                             "shared_prefix_tokens",
+                             "shared_prefixes",
+                             "seed",
+                             "cache_salt",
+                             "ignore_eos",
+                             "temperature",
+                             "goodput",
+                             "deadline",
+                             "retry",
+                             "connections",
+                             "experiment_units",
+                             "outcome",
+                             "poll_interval",
+                             "json",
+                             "detailed",
+                             "plot"});
+  return names;
 }
 
 absl::StatusOr<BenchOptions> BenchOptionsFromFlags() {
@@ -200,7 +200,7 @@ absl::StatusOr<BenchOptions> BenchOptionsFromFlags() {
       LengthDistribution output_tokens,
       Named("output-tokens", LengthDistribution::Parse(absl::GetFlag(FLAGS_bench_output_tokens))));
   BenchOptions options{.prompt_tokens = prompt_tokens, .output_tokens = output_tokens};
-  options.address = AddressFlag();
+  SWAA_ASSIGN_OR_RETURN(options.connection, ConnectionFromFlags());
   if (const std::string recipes = absl::GetFlag(FLAGS_bench_recipes); !recipes.empty()) {
     SWAA_ASSIGN_OR_RETURN(options.arms, Named("recipes", ParseRecipeMix(recipes)));
   }

@@ -14,11 +14,12 @@
 #include "tools/bench/outcomes.h"
 #include "tools/bench/recipe_mix.h"
 #include "tools/bench/summary.h"
+#include "tools/connection.h"
 
 namespace swaa::tools::bench {
 
 struct BenchOptions {
-  std::string address;
+  Connection connection;
   std::vector<RecipeArm> arms;  // empty: the server's default recipe
   std::optional<int64_t> num_requests;
   absl::Duration duration = absl::InfiniteDuration();  // no request is sent after it

@@ -28,7 +28,12 @@ absl::Status ToStatus(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
 }
 
+// A server that refuses is one.
 absl::Status NoServer(const std::string& address, const grpc::Status& status) {
+  if (status.error_code() != grpc::StatusCode::UNAVAILABLE &&
+      status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) {
+    return ToStatus(status);
+  }
   return absl::UnavailableError(
       absl::StrCat("--address: no server answers at ", address, " (", status.error_message(),
                    "); start one with `swaa serve --model FILE --listen-address ", address,

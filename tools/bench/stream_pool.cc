@@ -43,7 +43,7 @@ void SetError(const grpc::Status& status, const grpc::ClientContext& context,
 
 }  // namespace
 
-std::vector<std::shared_ptr<grpc::Channel>> MakeChannels(const std::string& address, int count,
+std::vector<std::shared_ptr<grpc::Channel>> MakeChannels(const Connection& connection, int count,
                                                          bool retry) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, retry ? 1 : 0);
@@ -53,8 +53,7 @@ std::vector<std::shared_ptr<grpc::Channel>> MakeChannels(const std::string& addr
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   std::vector<std::shared_ptr<grpc::Channel>> channels;
   for (int i = 0; i < count; ++i) {
-    channels.push_back(
-        grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+    channels.push_back(OpenChannel(connection, arguments));
   }
   return channels;
 }

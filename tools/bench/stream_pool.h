@@ -17,6 +17,7 @@
 #include "absl/time/time.h"
 #include "swaa/v1/inference_service.grpc.pb.h"
 #include "tools/bench/record.h"
+#include "tools/connection.h"
 
 namespace swaa::tools::bench {
 
@@ -24,7 +25,7 @@ using Clock = std::chrono::steady_clock;
 
 // Connections of their own to one server. With `retry`, gRPC retries what the server refused before
 // any message, and keeps requests of up to 16 MiB for it; without, not even transparently.
-std::vector<std::shared_ptr<grpc::Channel>> MakeChannels(const std::string& address, int count,
+std::vector<std::shared_ptr<grpc::Channel>> MakeChannels(const Connection& connection, int count,
                                                          bool retry);
 
 // Sends requests as callback streams, which gRPC's own few threads serve, and keeps a record of

@@ -74,7 +74,7 @@ class StreamPoolTest : public testing::Test {
   ~StreamPoolTest() override { server_->Shutdown(); }
 
   std::vector<std::shared_ptr<grpc::Channel>> Channels(bool retry) {
-    return MakeChannels("127.0.0.1:" + std::to_string(port_), 2, retry);
+    return MakeChannels({.address = "127.0.0.1:" + std::to_string(port_)}, 2, retry);
   }
 
   static void Start(StreamPool* pool, const std::string& script, double scheduled = -1) {
