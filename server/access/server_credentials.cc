@@ -36,8 +36,9 @@ class IdentityFetcher {
     if (now == given_) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
     const grpc_ssl_pem_key_cert_pair pair = {now->private_key.c_str(),
                                              now->certificate_chain.c_str()};
+    // gRPC wants authorities even where it asks clients for no certificate, and then uses none.
     *config = grpc_ssl_server_certificate_config_create(
-        now->client_ca.empty() ? nullptr : now->client_ca.c_str(), &pair, 1);
+        (now->client_ca.empty() ? now->certificate_chain : now->client_ca).c_str(), &pair, 1);
     given_ = std::move(now);
     return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
   }
