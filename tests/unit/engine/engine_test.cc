@@ -179,7 +179,7 @@ TEST_P(EngineTest, RefusesAtTheDoor) {
   EXPECT_FALSE(IsNeverFits(full));
   EXPECT_EQ(engine_->Load().queued, 2);
   GenerationRequest beyond = Request("e", 1);
-  beyond.prompt = testing::Shared(std::vector<int32_t>(1024));
+  beyond.prompt = testing::Shared(std::vector<int32_t>(1025));
   EXPECT_EQ(engine_->Submit(beyond, refused).code(), absl::StatusCode::kOutOfRange);
   EXPECT_FALSE(refused->ended);
 }

@@ -279,7 +279,10 @@ TEST(MaxOutputTokens, CutsToContextAndPool) {
   EXPECT_TRUE(IsNeverFits(never));
   request.recipe.window = 64;
   EXPECT_EQ(*MaxOutputTokens(request, options, Info(10 * kLayers, 1)), 542);
+  // Nor does the one that is drawn behind a prompt that fills the context.
   request.prompt = testing::Shared(std::vector<int32_t>(kContext));
+  EXPECT_EQ(*MaxOutputTokens(request, options, Info(4000, 1)), 1);
+  request.prompt = testing::Shared(std::vector<int32_t>(kContext + 1));
   EXPECT_EQ(MaxOutputTokens(request, options, Info(4000, 1)).status().code(),
             absl::StatusCode::kOutOfRange);
 }
