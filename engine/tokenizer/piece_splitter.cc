@@ -64,8 +64,8 @@ absl::StatusOr<Code> Compile(std::string_view pattern) {
   return code;
 }
 
-// Expressions that cut one after the other: what one has cut, the matches and what lies between
-// them, the next cuts further.
+}  // namespace
+
 std::vector<std::string_view> ExpressionsOf(PreTokenizer kind) {
   switch (kind) {
     case PreTokenizer::kGpt2:
@@ -81,8 +81,6 @@ std::vector<std::string_view> ExpressionsOf(PreTokenizer kind) {
   }
   return {};
 }
-
-}  // namespace
 
 std::string_view SplitRegexOf(PreTokenizer kind) {
   const bool is_split = kind == PreTokenizer::kLlamaBpe || kind == PreTokenizer::kQwen2;

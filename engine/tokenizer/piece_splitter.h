@@ -13,6 +13,10 @@
 
 namespace swaa {
 
+// Expressions that cut one after the other: what one has cut, the matches and what lies between
+// them, the next cuts further.
+std::vector<std::string_view> ExpressionsOf(PreTokenizer kind);
+
 // The regular expression of Hugging Face's `Split` pre-tokeniser for kLlamaBpe and kQwen2, as their
 // tokenizer.json spells it. Empty for the others.
 std::string_view SplitRegexOf(PreTokenizer kind);
