@@ -34,6 +34,7 @@ class ThreadedEngine final : public Engine {
         scheduler_(scheduler_options_, device->info(), tokenizer) {
     SWAA_CHECK_GE(device->info().max_step_tokens, options.max_batch_tokens);
     scheduler_.set_on_ending([this](const std::string& id, bool runs) { Leave(id, runs); });
+    scheduler_.set_block_observer(callbacks_.on_block);
     load_ = scheduler_.Snapshot();
     thread_ = std::thread([this] { Run(); });
   }

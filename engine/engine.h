@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/cache/block_change.h"
 #include "engine/device/device.h"
 #include "engine/generation.h"
 #include "engine/schedule/device_lost.h"
@@ -48,6 +49,8 @@ struct EngineCallbacks {
   // The device failed for good, with this status: every request was ended with INTERNAL and new
   // ones are refused. Called once; the process can only end.
   std::function<void(const absl::Status&)> on_device_lost = {};
+  // The prefix cache's blocks, as they come and go.
+  BlockObserver on_block = {};
 };
 
 // Thread-safe. The destructor aborts what is left and joins the thread.

@@ -259,7 +259,16 @@ void PrefixCache::TakePages(const SequencePages& pages, int64_t index, Block* bl
   Changed(*block);
   if (held_before > 0) return;
   ++blocks_;
-  if (observer_) observer_(Change::kAdded, block->hash);
+  Tell(BlockChange::Kind::kAdded, *block);
+}
+
+void PrefixCache::Tell(BlockChange::Kind kind, const Block& block) const {
+  if (!observer_) return;
+  observer_({.kind = kind,
+             .hash = block.hash,
+             .parent = block.parent == nullptr ? nullptr : &block.parent->hash,
+             .scope = block.scope,
+             .tokens = block.tokens});
 }
 
 void PrefixCache::OnEvicted(int32_t page) {
@@ -271,7 +280,7 @@ void PrefixCache::OnEvicted(int32_t page) {
   Changed(*home.block);
   if (home.block->held_pages > 0) return;
   --blocks_;
-  if (observer_) observer_(Change::kRemoved, home.block->hash);
+  Tell(BlockChange::Kind::kRemoved, *home.block);
   RemoveIfUseless(home.block);
 }
 

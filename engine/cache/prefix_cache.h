@@ -12,11 +12,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <unordered_map>
 #include <vector>
 
+#include "engine/cache/block_change.h"
 #include "engine/cache/content_hash.h"
 #include "engine/cache/page_pool.h"
 #include "engine/cache/prefix_key.h"
@@ -87,10 +87,7 @@ class PrefixCache {
   void OnHeld(int32_t page, bool held);
 
   // Called with every block of which a first page comes here, and with every one that has lost its
-  // last. The hash is that of scope, mask and all tokens up to the block's end, equal on all
-  // replicas. For routers that send requests to where their prefix is.
-  enum class Change { kAdded, kRemoved };
-  using BlockObserver = std::function<void(Change change, const ContentHash& hash)>;
+  // last. For routers that send requests to where their prefix is.
   void SetObserver(BlockObserver observer) { observer_ = std::move(observer); }
 
   // Of 64 tokens, that have pages here.
@@ -130,6 +127,7 @@ class PrefixCache {
   void CountPages(const Recipe& recipe, int64_t blocks, Lookup* lookup) const;
   void TakePages(const SequencePages& pages, int64_t index, Block* block);
   void Changed(const Block& block) { version_ += block.lookups > 0; }
+  void Tell(BlockChange::Kind kind, const Block& block) const;
 
   const int32_t num_layers_;
   PagePool* const pool_;

@@ -77,6 +77,8 @@ class Scheduler {
   void set_on_ending(std::function<void(const std::string& id, bool runs)> on_ending) {
     on_ending_ = std::move(on_ending);
   }
+  // Told of the prefix cache's blocks.
+  void set_block_observer(BlockObserver observer) { cache_.SetObserver(std::move(observer)); }
   // Ids of the requests that ended since the last call.
   std::vector<std::string> TakeEnded() { return std::exchange(ended_, {}); }
   bool any_ended() const { return !ended_.empty(); }

@@ -198,9 +198,10 @@ void PrefixCacheModel::RunRandomLife(int32_t num_pages, int rounds) {
       [this](int32_t page, bool held) { cache_->OnHeld(page, held); });
   cache_ = std::make_unique<PrefixCache>(kLayers, pool_.get());
   std::multiset<std::pair<uint64_t, uint64_t>> observed;
-  cache_->SetObserver([&](PrefixCache::Change change, const ContentHash& hash) {
-    const std::pair key(hash.high, hash.low);
-    if (change == PrefixCache::Change::kAdded) {
+  cache_->SetObserver([&](const BlockChange& change) {
+    const std::pair key(change.hash.high, change.hash.low);
+    ASSERT_EQ(change.tokens.size(), 64u);
+    if (change.kind == BlockChange::Kind::kAdded) {
       ASSERT_FALSE(observed.contains(key));
       observed.insert(key);
     } else {
