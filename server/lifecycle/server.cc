@@ -264,7 +264,8 @@ absl::Status Server::StartEngine() {
              experiments_->SetStepModelError(step.model.error_ratio);
            },
        .on_device_lost =
-           [this](const absl::Status& status) { Fail(std::string(status.message())); }});
+           [this](const absl::Status& status) { Fail(std::string(status.message())); },
+       .on_block = [this](const BlockChange& change) { kv_events_.OnBlock(change); }});
   serving_.engine = engine_.get();
   shadows_ =
       std::make_unique<Shadows>(ShadowOptions(options_.config), engine_.get(), &serving_.recipes,

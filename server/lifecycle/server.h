@@ -35,6 +35,8 @@
 #include "server/observation/process_collector.h"
 #include "server/settings/file_watcher.h"
 #include "server/settings/options.h"
+#include "server/vllm_engine/gateway_context.h"
+#include "server/vllm_engine/vllm_engine_service.h"
 
 namespace swaa::server {
 
@@ -88,6 +90,8 @@ class Server {
   absl::Status Listen();
   // Says why, in the log, and calls OnFailure's handler.
   void Fail(const std::string& why);
+  void MakeServices();
+  bool IsReady() const { return reached_.load() && !serving_.draining.load(); }
   // Tells health checks whether new requests are welcome.
   void SetReady();
   void StopListening(absl::Duration patience);
@@ -114,12 +118,15 @@ class Server {
   std::unique_ptr<WorkerPool> workers_;
   std::unique_ptr<WorkerPool> control_workers_;
   std::unique_ptr<SlowReaderWatch> slow_readers_;
+  KvEventLog kv_events_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Shadows> shadows_;
   std::unique_ptr<prometheus::Exposer> exposer_;
   std::unique_ptr<InferenceService> inference_service_;
   std::unique_ptr<ControlService> control_service_;
   std::unique_ptr<ExperimentService> experiment_service_;
+  std::unique_ptr<GatewayContext> gateway_;
+  std::unique_ptr<VllmEngineService> vllm_engine_service_;
   std::unique_ptr<Listener> listener_;
   std::unique_ptr<ConnectionGuard> connection_guard_;
   std::shared_ptr<grpc::ServerCredentials> credentials_;

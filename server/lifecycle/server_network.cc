@@ -58,26 +58,44 @@ void BoundClients(const v1::NetworkConfig& network, grpc::ServerBuilder* builder
   SetDuration(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, network.handshake_timeout(), builder);
 }
 
+// A refusal is the gateway's to try again, elsewhere.
+grpc::ChannelArguments WithinProcess() {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  arguments.SetMaxReceiveMessageSize(kMaxSendBytes);
+  return arguments;
+}
+
 }  // namespace
+
+void Server::MakeServices() {
+  inference_service_ = std::make_unique<InferenceService>(&serving_);
+  control_service_ = std::make_unique<ControlService>(&serving_);
+  experiment_service_ = std::make_unique<ExperimentService>(&serving_);
+  gateway_ = std::make_unique<GatewayContext>(&serving_, &checkpoint_.tokenizer, &kv_events_);
+  gateway_->is_ready = [this] { return IsReady(); };
+  vllm_engine_service_ = std::make_unique<VllmEngineService>(gateway_.get());
+}
 
 absl::Status Server::Listen() {
   google::protobuf::SetLogHandler(&IgnoreProtobufLog);
   TakeOverGrpcLog();
   grpc::EnableDefaultHealthCheckService(true);
   if (config_.access().reflection()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  inference_service_ = std::make_unique<InferenceService>(&serving_);
-  control_service_ = std::make_unique<ControlService>(&serving_);
-  experiment_service_ = std::make_unique<ExperimentService>(&serving_);
+  MakeServices();
   MakeCredentials();
   grpc::ServerBuilder builder;
   BoundClients(config_.network(), &builder);
   builder.RegisterService(inference_service_.get());
   builder.RegisterService(control_service_.get());
   builder.RegisterService(experiment_service_.get());
+  builder.RegisterService(vllm_engine_service_.get());
   acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials_);
   grpc_server_ = builder.BuildAndStart();
   if (grpc_server_ == nullptr) return absl::InternalError("gRPC did not start");
+  gateway_->inference =
+      v1::InferenceService::NewStub(grpc_server_->InProcessChannel(WithinProcess()));
   // Two descriptors each: gRPC's and the guard's.
   const int64_t possible = std::max<int64_t>((open_file_limit_ - kOtherOpenFiles) / 2, 1);
   if (possible < config_.network().max_connections()) {
@@ -110,8 +128,7 @@ absl::Status Server::Listen() {
 }
 
 void Server::SetReady() {
-  const bool ready = reached_.load() && !serving_.draining.load();
-  grpc_server_->GetHealthCheckService()->SetServingStatus(kReadyService, ready);
+  grpc_server_->GetHealthCheckService()->SetServingStatus(kReadyService, IsReady());
 }
 
 void Server::StopListening(absl::Duration patience) {
@@ -120,6 +137,7 @@ void Server::StopListening(absl::Duration patience) {
   if (grpc_server_ == nullptr) return;
   grpc_server_->Shutdown(absl::ToChronoTime(absl::Now() + patience));
   grpc_server_->Wait();
+  gateway_->inference.reset();
   grpc_server_.reset();
   acceptor_.reset();
   connection_guard_.reset();
