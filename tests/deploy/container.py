@@ -59,11 +59,13 @@ def of_dockerfile(instruction):
 
 
 class ConfigMapVolume:
-    """A ConfigMap's folder as kubelets keep it: files are links into ..data, itself a link."""
+    """A ConfigMap's or a Secret's folder as kubelets keep it: files are links into ..data, itself a
+    link."""
 
-    def __init__(self, folder, data):
+    def __init__(self, folder, data, mode=0o644, group=0):
         self.folder = pathlib.Path(folder)
         self.turn = 0
+        self.mode, self.group = mode, group
         self.folder.mkdir()
         self.write(data)
         for name in data:
@@ -77,6 +79,8 @@ class ConfigMapVolume:
         new.mkdir()
         for name, text in data.items():
             (new / name).write_text(text, encoding="utf-8")
+            os.chown(new / name, 0, self.group)
+            (new / name).chmod(self.mode)
         link = self.folder / "..data_tmp"
         link.symlink_to(new.name)
         link.rename(self.folder / "..data")
@@ -116,7 +120,14 @@ class Container(harness.Server):
         self.control = harness.control_grpc.ControlServiceStub(self.channel)
 
     def passes(self, probe):
-        """Whether a gRPC probe of the specification succeeds now, over a connection of its own."""
+        """Whether a probe of the specification succeeds now, over a connection of its own."""
+        seconds = self.specification[probe]["timeoutSeconds"]
+        if "tcpSocket" in self.specification[probe]:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), seconds).close()
+                return True
+            except OSError:
+                return False
         asked = self.specification[probe]["grpc"]
         assert asked["port"] == self.port
         name = asked.get("service", "").encode()
@@ -124,7 +135,7 @@ class Container(harness.Server):
         try:
             answer = channel.unary_unary("/grpc.health.v1.Health/Check")(
                 bytes([0x0a, len(name)]) + name if name else b"",
-                timeout=self.specification[probe]["timeoutSeconds"])
+                timeout=seconds)
             return answer == b"\x08\x01"
         except harness.grpc.RpcError:
             return False

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+import grpc
 import pytest
 import yaml
 
@@ -197,3 +198,79 @@ def test_a_pod_with_experiments_keeps_them(root, network, tmp_path):
         code = pod.stop()
     assert code == 0, pod.log()
     assert (volumes["data"] / "experiments.db").stat().st_uid == 65532
+
+
+def certificate(folder):
+    """A Secret's data: a certificate for 127.0.0.1 that signs itself, and its key."""
+    folder.mkdir()
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", "2", "-subj", "/CN=swaa", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", folder / "tls.key", "-out", folder / "tls.crt"], check=True,
+        capture_output=True)
+    return {name: (folder / name).read_text() for name in ("tls.crt", "tls.key")}
+
+
+class Caller:
+    """Somebody with a certificate to trust and a token of its own, on a connection of its own."""
+
+    def __init__(self, pod, secret, token):
+        credentials = grpc.ssl_channel_credentials(secret["tls.crt"].encode())
+        self.channel = grpc.secure_channel(f"127.0.0.1:{pod.port}", credentials,
+                                           [("grpc.use_local_subchannel_pool", 1)])
+        self.metadata = [("authorization", f"Bearer {token}")]
+
+    def generate(self, max_tokens):
+        stub = harness.inference_grpc.InferenceServiceStub(self.channel)
+        message = harness.request("Once upon a time", max_tokens=max_tokens)
+        message.stopping_options.ignore_eos = True
+        return stub.Generate(message, timeout=300, metadata=self.metadata)
+
+    def is_answered(self):
+        """False: it is not let in."""
+        try:
+            return len(list(self.generate(1))) > 0
+        except grpc.RpcError as error:
+            assert error.code() in (grpc.StatusCode.UNAVAILABLE,
+                                    grpc.StatusCode.UNAUTHENTICATED), error
+            return False
+
+
+def test_a_pod_takes_new_certificates_and_tokens(root, network, tmp_path):
+    """Secrets are swapped under a running stream, which loses nothing."""
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(VALUES))
+    objects = render("base", "tls", values)
+    config = ConfigMapVolume(tmp_path / "config", objects["ConfigMap", "swaa"]["data"])
+    certificates = [certificate(tmp_path / name) for name in ("first", "second")]
+    tokens = [os.urandom(32).hex() for _ in certificates]
+    tables = [{"tokens.yaml": yaml.safe_dump({"callers": [
+        {"name": "tester", "tokens": [token], "roles": ["generate"]}]})} for token in tokens]
+    secrets = {name: ConfigMapVolume(tmp_path / name, data[0], 0o440, 65532)
+               for name, data in (("tls", certificates), ("tokens", tables))}
+    pod = Container(root, pod_of(objects["Deployment", "swaa"]), {
+        "config": config.folder, "model": harness.model_path().parent,
+        **{name: volume.folder for name, volume in secrets.items()}})
+    try:
+        pod.await_probe("startupProbe")
+        old = Caller(pod, certificates[0], tokens[0])
+        assert old.is_answered()
+        assert not Caller(pod, certificates[0], tokens[1]).is_answered()
+        assert not Caller(pod, certificates[1], tokens[0]).is_answered()
+        running, answer = old.generate(400), harness.Answer()
+        answer.take(next(running))
+        secrets["tls"].write(certificates[1])
+        secrets["tokens"].write(tables[1])
+        until = time.monotonic() + 300
+        while not Caller(pod, certificates[1], tokens[1]).is_answered():
+            assert time.monotonic() < until, pod.log()
+            time.sleep(0.1)
+        assert not Caller(pod, certificates[0], tokens[1]).is_answered()
+        assert not Caller(pod, certificates[1], tokens[0]).is_answered()
+        for response in running:
+            answer.take(response)
+        assert len(answer.ids) == 400 and answer.finished is not None
+        pod.await_probe("livenessProbe")
+    finally:
+        code = pod.stop()
+    assert code == 0, pod.log()

@@ -31,8 +31,8 @@ SETTINGS = {
         "image.digest=sha256:" + "a" * 64,
         "networkPolicy.clients[0].namespaceSelector.matchLabels.team=text"]),
     "bare": (("fetch",), ["networkPolicy.enabled=false", "topologySpread=false"]),
-    "secret": (("base",), ["probes=tcp", "secretVolumes[0].secret=swaa-tls",
-                           "secretVolumes[0].mountPath=/etc/swaa-tls"]),
+    "secret": (("base",), ["tls.secret=t", "tls.clientAuthority=true", "secretVolumes[0].secret=keys",
+                           "secretVolumes[0].mountPath=/etc/swaa-keys"]),
 }
 
 
@@ -75,7 +75,7 @@ def test_an_overlay_is_the_chart_with_these_values(name, rendered):
 
 
 @pytest.mark.parametrize("names", [
-    ("experiments", "gpu", "gateway", "monitoring"),
+    ("experiments", "gpu", "gateway", "monitoring", "tls"),
     ("fetch", "gpu", "autoscaling", "gateway", "monitoring"),
 ])
 def test_components_combine(names, tmp_path):
@@ -170,7 +170,8 @@ def test_pod_security_restricted_refuses(change, rendered):
     ("monitoring.interval=15", "monitoring/interval"),
     ("networkPolicy.clients[0].pods=x", "networkPolicy/clients/0"),
     ("config=text", "config"),
-    ("probes=http", "probes"),
+    ("tls.secret=Not A Name", "tls/secret"),
+    ("access.tokens=abc", "access"),
     ("secretVolumes[0].secret=swaa-tls", "secretVolumes/0"),
     ("secretVolumes[0].mountPath=etc", "secretVolumes/0"),
 ])

@@ -70,10 +70,10 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{- /* How a kubelet asks for a service's health: (list root service). */}}
+{{- /* How a kubelet asks for a service's health: (list root service). Its gRPC probes speak no TLS. */}}
 {{- define "swaa.probe" -}}
 {{- $service := index . 1 }}
-{{- if eq (index . 0).Values.probes "tcp" }}
+{{- if (index . 0).Values.tls.secret }}
 tcpSocket: {port: grpc}
 {{- else if $service }}
 grpc: {port: 50051, service: {{ $service }}}
