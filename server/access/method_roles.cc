@@ -27,6 +27,16 @@ constexpr Rule kRules[] = {
     {"/swaa.v1.ExperimentService/RecordOutcome", kGenerate},
     {"/swaa.v1.ExperimentService/StartExperiment", kAdminister},
     {"/swaa.v1.ExperimentService/StopExperiment", kAdminister},
+    {"/vllm.grpc.engine.VllmEngine/Generate", kGenerate},
+    // Of one's own requests alone, unless one administers.
+    {"/vllm.grpc.engine.VllmEngine/Abort", kGenerate | kAdminister},
+    {"/vllm.grpc.engine.VllmEngine/HealthCheck", kAnyRole},
+    {"/vllm.grpc.engine.VllmEngine/GetModelInfo", kAnyRole},
+    {"/vllm.grpc.engine.VllmEngine/GetServerInfo", kAnyRole},
+    {"/vllm.grpc.engine.VllmEngine/GetTokenizer", kAnyRole},
+    {"/vllm.grpc.engine.VllmEngine/GetLoads", kObserve | kAdminister},
+    // Which prompts there were, where callers share a prefix cache.
+    {"/vllm.grpc.engine.VllmEngine/SubscribeKvEvents", kObserve | kAdminister},
     // Probes have no tokens.
     {"/grpc.health.v1.Health/", kNoRole},
     {"/grpc.reflection.v1alpha.ServerReflection/", kAnyRole},

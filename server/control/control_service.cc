@@ -9,6 +9,7 @@
 #include "server/control/audit.h"
 #include "server/control/raw_call.h"
 #include "server/control/worker_call.h"
+#include "server/generate/abort_request.h"
 #include "server/generate/errors.h"
 #include "server/generate/request_validation.h"
 
@@ -39,14 +40,8 @@ absl::Status NoAdapter(const std::string& name) {
                    absl::StrCat("lora_name: no adapter ", Quoted(name), " is loaded"));
 }
 
-// Whether the engine has it or it still waits to be read. Another's is as good as none, so that
-// nobody learns which ids there are.
 absl::Status AbortOne(ServingContext* serving, const Caller& caller, const std::string& id) {
-  const bool any = caller.HasAny(kAdminister);
-  if ((any || serving->owners.Owns(caller.name, id)) && serving->engine->Abort(id)) {
-    return absl::OkStatus();
-  }
-  if (serving->pending.Abort(id, any ? nullptr : &caller.name) > 0) return absl::OkStatus();
+  if (AbortRequest(serving, caller, id)) return absl::OkStatus();
   return MakeError(absl::StatusCode::kNotFound, "request_not_found",
                    absl::StrCat("request_id: no live request ", Quoted(id),
                                 "; it has ended, or never was here"));

@@ -35,6 +35,9 @@ class GatewayCall::Sample final : public grpc::ClientReadReactor<v1::GenerateRes
   Sample(GatewayCall* call, v1::GenerateRequest request, SampleAnswer::Options options)
       : call_(call), request_(std::move(request)), answer_(std::move(options)) {
     context_.set_deadline(call->call_->raw_deadline());
+    // Whoever calls the gateway's service calls the inner one, under their limits.
+    ForwardMetadata("authorization");
+    ForwardMetadata("traceparent");
   }
 
   void Begin() {
@@ -49,6 +52,12 @@ class GatewayCall::Sample final : public grpc::ClientReadReactor<v1::GenerateRes
   const grpc::ClientContext& context() const { return context_; }
 
  private:
+  void ForwardMetadata(const char* key) {
+    const auto [first, last] = call_->call_->client_metadata().equal_range(key);
+    for (auto it = first; it != last; ++it) {
+      context_.AddMetadata(key, std::string(it->second.data(), it->second.size()));
+    }
+  }
   void OnReadDone(bool ok) override {
     if (!ok) return;  // OnDone says why
     if (event_.has_accepted()) call_->OnAccepted();

@@ -8,8 +8,10 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/time/clock.h"
+#include "base/status_macros.h"
 #include "kernels/types.h"
 #include "server/control/raw_call.h"
+#include "server/generate/abort_request.h"
 #include "server/vllm_engine/gateway_call.h"
 #include "server/vllm_engine/kv_event_stream.h"
 #include "server/vllm_engine/tokenizer_stream.h"
@@ -56,9 +58,11 @@ grpc::ServerUnaryReactor* VllmEngineService::Abort(grpc::CallbackServerContext* 
   return AnswerCall<vllm_pb::AbortRequest, vllm_pb::AbortResponse>(
       call, *request, response, [&](const vllm_pb::AbortRequest& in, vllm_pb::AbortResponse*) {
         ServingContext* serving = gateway_->serving;
+        SWAA_ASSIGN_OR_RETURN(const std::shared_ptr<const Caller> caller,
+                              CallerOf(serving->access, *call));
         for (const std::string& gateway_id : in.request_ids()) {
           for (const std::string& id : gateway_->calls.RequestIds(gateway_id)) {
-            if (!serving->engine->Abort(id)) serving->pending.Abort(id);
+            AbortRequest(serving, *caller, id);
           }
         }
         return absl::OkStatus();
