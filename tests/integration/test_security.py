@@ -18,6 +18,8 @@ from harness import (BINARY, Answer, Server, collect, control, control_grpc, gen
                      inference_grpc, refused, request, trailer)
 from swaa.v1 import experiment_service_pb2 as experiments
 from swaa.v1 import experiment_service_pb2_grpc as experiments_grpc
+from vllm.grpc.engine import vllm_engine_pb2 as vllm
+from vllm.grpc.engine import vllm_engine_pb2_grpc as vllm_grpc
 from test_operations import sample
 
 TOKENS = {name: hashlib.sha256(f"of the test: {name}".encode()).hexdigest()
@@ -115,6 +117,7 @@ class Client:
         self.inference = inference_grpc.InferenceServiceStub(channel)
         self.control = control_grpc.ControlServiceStub(channel)
         self.experiments = experiments_grpc.ExperimentServiceStub(channel)
+        self.engine = vllm_grpc.VllmEngineStub(channel)
 
     def begin(self, request_id="", max_tokens=200):
         """A stream with its first event taken; it lives on the server while the rest is unread."""
@@ -184,6 +187,16 @@ def test_who_has_no_certificate_or_no_tls_stays_outside(secured):
     assert "self-check" not in secured.log()
 
 
+def test_clients_need_no_certificate_where_none_is_asked_for(secured):
+    first = secured.secrets / "first"
+    server = Server("--tls-certificate", str(first / "server.crt"), "--tls-key",
+                    str(first / "server.key"), "--dtype", "f32")
+    server.secrets = secured.secrets
+    assert collect(Client(server, own_certificate=False).inference, request("x", max_tokens=2)).ids
+    assert collect(Client(server).inference, request("x", max_tokens=2)).ids
+    assert server.stop() == 0, server.log()
+
+
 @pytest.mark.parametrize("who,allowed", [
     (None, set()), ("nobody-has-this-token", set()),
     ("alice", {"Generate", "GetModelInfo"}), ("alice-next", {"Generate", "GetModelInfo"}),
@@ -251,6 +264,22 @@ def test_an_id_belongs_to_its_token(secured):
     audits = [(line["caller"], line["status"]) for line in events(secured, "audit")
               if line["action"] == "Abort" and line.get("target") == "hers"]
     assert {("bob", "NOT_FOUND"), ("alice", "OK"), ("operator", "OK")} <= set(audits)
+
+
+def test_a_gateways_calls_have_the_rights_of_their_token(secured):
+    asked = vllm.GenerateRequest(
+        request_id="through-a-gateway", tokenized={"input_ids": [1, 2]}, stream=True,
+        sampling_params=vllm.SamplingParams(temperature=0, max_tokens=200, ignore_eos=True))
+    assert code_of(lambda: list(Client(secured).engine.Generate(asked))) == \
+        grpc.StatusCode.UNAUTHENTICATED
+    assert code_of(lambda: list(Client(secured, "watcher").engine.Generate(asked))) == \
+        grpc.StatusCode.PERMISSION_DENIED
+    aborted = vllm.AbortRequest(request_ids=["through-a-gateway"])
+    for who, reason in (("bob", "length"), ("alice", "abort"), ("operator", "abort")):
+        stream = Client(secured, "alice").engine.Generate(asked)
+        next(stream)
+        Client(secured, who).engine.Abort(aborted, timeout=PATIENCE_SECONDS)
+        assert list(stream)[-1].complete.finish_reason == reason, who
 
 
 def test_prefixes_of_one_token_are_not_anothers(secured):

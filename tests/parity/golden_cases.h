@@ -24,7 +24,7 @@ struct GoldenGreedy {
 // logprobs[i] belongs to tokens[i + 1] after tokens[0..i].
 struct GoldenCase {
   std::string name;
-  std::string model;  // of tiny models: file or folder under tests/data
+  std::string model;    // of tiny models: file or folder under tests/data
   std::string adapter;  // folder likewise; empty: none
   std::vector<int32_t> tokens;
   std::vector<float> logprobs;
