@@ -92,7 +92,7 @@ absl::Status CheckOptions(const HfObject& object, const Json& json) {
     // QA-LoRA likewise.
     if (key == "megatron_core" || key == "qalora_group_size") continue;
     if (std::any_of(std::begin(kRefused), std::end(kRefused),
-                    [&](const Refused& refused) { return refused.key == key; })) {
+                    [&key = key](const Refused& refused) { return refused.key == key; })) {
       continue;
     }
     return object.Unsupported(Quoted(key).c_str(), "no option of adapters that this build knows");

@@ -12,7 +12,6 @@
 namespace swaa {
 namespace {
 
-using kernels::LoraPart;
 using kernels::LoraSpec;
 
 // A weight of which a product is made, with its outputs.
