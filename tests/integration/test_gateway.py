@@ -112,6 +112,22 @@ def test_metadata_comes_when_the_request_is_accepted(start):
     assert server.stop() == 0, server.log()
 
 
+def test_calls_go_on_when_idle_and_old_connections_are_closed(start, tmp_path):
+    """Each sample is a call within the process, on a connection that must outlive others."""
+    (tmp_path / "swaa.yaml").write_text(
+        "network: {max_connection_idle: 100ms, max_connection_age: 200ms}")
+    server = start("--config", str(tmp_path / "swaa.yaml"))
+    for _ in range(2):
+        channel = server.new_channel()
+        call = vllm_grpc.VllmEngineStub(channel).Generate(asked([1, 2]), wait_for_ready=True)
+        assert list(call)[-1].complete.completion_tokens == 8
+        closed = threading.Event()
+        channel.subscribe(lambda state, closed=closed: state == grpc.ChannelConnectivity.IDLE
+                          and closed.set())
+        assert closed.wait(60), "the server never closed the client's connection"
+    assert server.stop() == 0, server.log()
+
+
 def test_abort_ends_every_sample_and_frees_all(server):
     call = engine(server).Generate(asked([1, 2], request_id="x" * 165, n=3, **LONG))
     next(call)
