@@ -1,6 +1,7 @@
 """The client against a real server."""
 
 import asyncio
+import contextlib
 import pathlib
 import re
 import threading
@@ -30,6 +31,33 @@ def test_an_answer_comes_in_pieces(client):
     assert answer.recipe_name == "full" and answer.recipe == swaa.Recipe()
     assert answer.stats.prompt_tokens == 9 and answer.stats.completion_tokens == 10
     assert answer.stats.attended_keys == answer.stats.full_attention_attended_keys > 0
+
+
+def requests_of(server):
+    with urllib.request.urlopen(f"http://{server.metrics_address}/metrics") as page:
+        return sum(float(line.split()[-1]) for line in page.read().decode().splitlines()
+                   if line.startswith("swaa_requests_total{"))
+
+
+def test_a_balancing_client_goes_to_every_server_and_past_one_that_drains():
+    small = ("--kv-cache-bytes", "256MiB", "--drain-grace-seconds", "300")
+    with contextlib.ExitStack() as stack:
+        one, two = (stack.enter_context(local_server(*small)) for _ in range(2))
+        client = stack.enter_context(swaa.Client(f"ipv4:{one.address},{two.address}", balance=True,
+                                                 timeout_seconds=300))
+        until = time.monotonic() + 120
+        while not (requests_of(one) and requests_of(two)):
+            assert time.monotonic() < until, "one server never got a request"
+            client.generate(PROMPT, **GREEDY).result()
+        # As many as there are servers, by turns.
+        streams = [client.generate(PROMPT, max_tokens=600, ignore_eos=True) for _ in range(2)]
+        for stream in streams:
+            next(stream)
+        one.drain()
+        for _ in range(16):
+            assert client.generate(PROMPT, **GREEDY).result().finish_reason == "length"
+        for stream in streams:
+            assert len(stream.result().ids) == 600, "a draining server ends what it has begun"
 
 
 def test_a_prompt_as_ids_gives_the_same(client):

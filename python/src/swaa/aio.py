@@ -60,17 +60,17 @@ class AsyncStream(AsyncIterator[Delta]):
 
 
 class AsyncClient:
-    """One connection to a server, for the tasks of one event loop, in which it must be made.
+    """A server, or several alike, for the tasks of one event loop, in which it must be made.
 
     Takes what Client takes and raises what it raises.
     """
 
     def __init__(self, address: str, *, tls: connection.Tls | None = None, token: str | None = None,
                  retry: connection.Retry | None = connection.Retry(),
-                 timeout_seconds: float | None = None) -> None:
+                 timeout_seconds: float | None = None, balance: bool = False) -> None:
         self._metadata = connection.metadata(address, tls, token)
         self._timeout_seconds = timeout_seconds
-        self._channel = connection.open_channel(grpc.aio, address, tls, retry)
+        self._channel = connection.open_channel(grpc.aio, address, tls, retry, balance)
         self._inference = inference_service_pb2_grpc.InferenceServiceStub(self._channel)
         self._control = control_service_pb2_grpc.ControlServiceStub(self._channel)
 

@@ -62,7 +62,7 @@ class Stream(Iterator[Delta]):
 
 
 class Client:
-    """One connection to a server; all methods may be called from several threads.
+    """A server, or several alike; all methods may be called from several threads.
 
     Connecting waits for the first call. Every method raises a subclass of swaa.Error for what the
     server refuses, and ValueError or TypeError for what cannot be sent at all.
@@ -70,12 +70,14 @@ class Client:
 
     def __init__(self, address: str, *, tls: connection.Tls | None = None, token: str | None = None,
                  retry: connection.Retry | None = connection.Retry(),
-                 timeout_seconds: float | None = None) -> None:
+                 timeout_seconds: float | None = None, balance: bool = False) -> None:
         """`address` is HOST:PORT; `token` a bearer token, which needs TLS unless the address is the
-        loopback's; `timeout_seconds` the deadline of calls that name none."""
+        loopback's; `timeout_seconds` the deadline of calls that name none. With `balance` requests
+        go by turns to all healthy servers that the address names, such as those of a headless
+        service, dns:///swaa-headless.models:50051; else one connection stays with one server."""
         self._metadata = connection.metadata(address, tls, token)
         self._timeout_seconds = timeout_seconds
-        self._channel = connection.open_channel(grpc, address, tls, retry)
+        self._channel = connection.open_channel(grpc, address, tls, retry, balance)
         self._inference = inference_service_pb2_grpc.InferenceServiceStub(self._channel)
         self._control = control_service_pb2_grpc.ControlServiceStub(self._channel)
         self._experiments = experiment_service_pb2_grpc.ExperimentServiceStub(self._channel)

@@ -45,7 +45,8 @@ class Retry:
     max_backoff_seconds: float = 10.0
     multiplier: float = 2.0
 
-    def service_config(self) -> str:
+    def method_config(self) -> dict[str, Any]:
+        """As gRPC's service config has it."""
         policy = {
             "maxAttempts": self.max_attempts,
             "initialBackoff": f"{self.initial_backoff_seconds:.3f}s",
@@ -53,28 +54,35 @@ class Retry:
             "backoffMultiplier": self.multiplier,
             "retryableStatusCodes": ["RESOURCE_EXHAUSTED", "UNAVAILABLE"],
         }
-        return json.dumps({"methodConfig": [
-            {"name": [{"service": "swaa.v1.InferenceService"}], "retryPolicy": policy}]})
+        return {"name": [{"service": "swaa.v1.InferenceService"}], "retryPolicy": policy}
 
 
-def channel_options(tls: Tls | None, retry: Retry | None) -> list[tuple[str, Any]]:
+def channel_options(tls: Tls | None, retry: Retry | None, balance: bool) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         # gRPC tries a call again only while its request fits; its own limit is 256 KiB.
         ("grpc.per_rpc_retry_buffer_size", _MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     ]
+    config: dict[str, Any] = {}
     if retry is not None and retry.max_attempts > 1:
-        options.append(("grpc.service_config", retry.service_config()))
+        config["methodConfig"] = [retry.method_config()]
     else:
         options.append(("grpc.enable_retries", 0))
+    if balance:
+        # Servers that do not serve, draining ones too, are left out by gRPC's own health checks.
+        config["loadBalancingConfig"] = [{"round_robin": {}}]
+        config["healthCheckConfig"] = {"serviceName": ""}
+    if config:
+        options.append(("grpc.service_config", json.dumps(config)))
     if tls is not None and tls.server_name:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
     return options
 
 
-def open_channel(module: Any, address: str, tls: Tls | None, retry: Retry | None) -> Any:
+def open_channel(module: Any, address: str, tls: Tls | None, retry: Retry | None,
+                 balance: bool) -> Any:
     """A channel of `module`, which is grpc or grpc.aio."""
-    options = channel_options(tls, retry)
+    options = channel_options(tls, retry, balance)
     if tls is None:
         return module.insecure_channel(address, options=options)
     return module.secure_channel(address, tls.credentials(), options=options)
