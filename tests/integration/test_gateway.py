@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import pathlib
+import re
 import signal
 import threading
 import zipfile
@@ -434,3 +435,44 @@ def test_a_drained_and_a_killed_replica_lose_no_request(start, tmp_path):
     killed.await_exit()
     gateway.stop()
     assert left.stop() == 0, left.log()
+
+
+def answered_by(server):
+    """The ids of the requests that it answered whole."""
+    return re.findall(r"info request id=(\S+) .*status=OK", server.log())
+
+
+def test_a_rolling_update_loses_no_request_and_answers_none_twice(start, tmp_path):
+    """Three servers, one after the other drained and replaced at its address, under load."""
+    servers = [start() for _ in range(3)]
+    gateway = Gateway(tmp_path, [f"127.0.0.1:{server.port}" for server in servers],
+                      "--policy", "round_robin", "--health-check-interval-secs", "1",
+                      "--cb-timeout-duration-secs", "1")
+    done = threading.Event()
+
+    def client(number):
+        answers = []
+        while not done.is_set():
+            answers.append(complete(gateway, number))
+        return answers
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(client, number) for number in range(4)]
+        try:
+            for old in servers[:3]:
+                await_true(lambda old=old: answered_by(old), "an answer of the old one")
+                old.process.send_signal(signal.SIGTERM)
+                assert old.await_exit() == 0, old.log()
+                new = start("--listen-address", f"127.0.0.1:{old.port}")
+                servers.append(new)
+                await_true(lambda new=new: answered_by(new), "an answer of the new one")
+        finally:
+            done.set()
+        answers = [answer for one in clients for answer in one.result()]
+    gateway.stop()
+    for server in servers[3:]:
+        assert server.stop() == 0, server.log()
+    for status, usage in answers:
+        assert status == 200 and usage["completion_tokens"] == 16, (status, usage)
+    ids = [id for server in servers for id in answered_by(server)]
+    assert len(set(ids)) == len(ids) == len(answers)
