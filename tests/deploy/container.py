@@ -21,11 +21,13 @@ SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 
 # Mounts are this process's alone; the root is read-only, and so are volumes unless they say "rw".
+# Inside of a chroot "/" is no mount, and that which it lies on cannot be made private from there.
 START = r"""
 set -eu
 root=$1 user=$2; shift 2
-mount --make-rprivate /
+mount --make-rprivate / 2>/dev/null || :
 mount --bind "$root" "$root"
+mount --make-private "$root"
 mount -o remount,bind,ro "$root"
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=755 dev "$root/dev"
@@ -110,8 +112,8 @@ class Container(harness.Server):
         user = f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
         assert user == of_dockerfile("USER"), "the image is another's"
         self.process = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", START, "sh",
-             str(root), user, *mounts, "--", *of_dockerfile("ENTRYPOINT"),
+            ["unshare", "--mount", "--propagation", "unchanged", "--pid", "--fork", "--kill-child",
+             "sh", "-c", START, "sh", str(root), user, *mounts, "--", *of_dockerfile("ENTRYPOINT"),
              *specification["args"]], stdout=self.log_stream, stderr=subprocess.STDOUT)
         ports = {port["name"]: port["containerPort"] for port in specification["ports"]}
         self.port, self.metrics_port = ports["grpc"], ports["metrics"]
