@@ -8,9 +8,6 @@ namespace swaa {
 namespace {
 
 constexpr int64_t kFirstFitSteps = 32;
-constexpr int64_t kFitSteps = 16;  // from one fit to the next
-// A step whose time was off by more than this share of it is learnt from at once.
-constexpr double kSurprise = 0.25;
 constexpr double kHalfLifeSteps = 10'000;
 // Below this, of a diagonal scaled to one, a term is a combination of those before it.
 constexpr double kSmallestPivot = 1e-10;
@@ -93,7 +90,6 @@ void StepTimeModel::Observe(const StepWork& step, double seconds) {
   Kind& kind = kinds_[KindOf(step)];
   const Vector terms = Terms(step, 1);
   const double keep = Forgetting();
-  bool surprised = false;
   if (kind.coefficients.has_value()) {
     double predicted = 0;
     for (int i = 0; i < kTerms; ++i) predicted += (*kind.coefficients)[i] * terms[i];
@@ -101,9 +97,7 @@ void StepTimeModel::Observe(const StepWork& step, double seconds) {
     judged_seconds_ = judged_seconds_ * keep + seconds;
     predicted_seconds_ = predicted_seconds_ * keep + predicted;
     overhead_seconds_ = overhead_seconds_ * keep + kind.coefficients->front();
-    const double residual = std::abs(seconds - predicted);
-    residual_seconds_ = residual_seconds_ * keep + residual;
-    surprised = residual > kSurprise * seconds;
+    residual_seconds_ = residual_seconds_ * keep + std::abs(seconds - predicted);
   }
   for (int i = 0; i < kTerms; ++i) {
     kind.targets[i] = kind.targets[i] * keep + terms[i] * seconds;
@@ -112,8 +106,7 @@ void StepTimeModel::Observe(const StepWork& step, double seconds) {
     }
   }
   ++kind.steps;
-  if (kind.steps < kFirstFitSteps) return;
-  if (surprised || kind.steps % kFitSteps == 0) kind.coefficients = Fit(kind);
+  if (kind.steps >= kFirstFitSteps) kind.coefficients = Fit(kind);
 }
 
 std::optional<double> StepTimeModel::Cost(const StepWork& step, const StepWork& part) const {

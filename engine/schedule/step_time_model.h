@@ -29,12 +29,11 @@ struct StepWork {
 // seconds = b0 + b1 prefill_tokens + b2 decode_tokens + b3 prefill_keys + b4 decode_keys, all b >=
 // 0, for steps that only prefill, only decode, and do both, each with coefficients of its own.
 // Fitted by non-negative least squares over all steps, older ones counting less (half after 10,000
-// steps of the kind); the first time after 32 steps, then every 16, and after each step that
-// was foreseen badly: what short prompts taught says little of the first long ones. Not
-// thread-safe.
+// steps of the kind), after each step from the 32nd on: what short prompts taught says little of
+// the first long ones, and one long step says little of the next. Not thread-safe.
 class StepTimeModel {
  public:
-  // Takes a step into account, in constant time but for the fits (some microseconds).
+  // Takes a step into account, in some microseconds.
   void Observe(const StepWork& step, double seconds);
 
   // Seconds that `part` of the step costs by itself, without b0. Absent until the steps of the
