@@ -1,0 +1,168 @@
+// What a step computes on the GPU: the operators, each on its kernels.
+
+#include <utility>
+
+#include "base/check.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/device_weights.h"
+#include "kernels/cuda/elementwise/elementwise.h"
+
+namespace swaa::kernels::cuda {
+
+void CudaOperators::Embed(const StagedStep& staged, const Embedding& table, void* out) {
+  const CudaStep& step = Cast(staged);
+  const auto& embedding = static_cast<const DeviceEmbedding&>(table);
+  // Follows a copy, not a kernel.
+  cuda::Embed({.ids = step.tokens,
+               .slots = step.slots,
+               .drawn = sampler_->drawn(),
+               .table = embedding.data(),
+               .out = out,
+               .out_type = precision_.residual,
+               .rows = step.rows(),
+               .hidden = embedding.hidden(),
+               .vocab = embedding.vocab()},
+              {.stream = stream_, .programmatic = false});
+}
+
+void CudaOperators::RopeTable(const StagedStep& staged, const float* inverse_frequencies,
+                              float attention_factor, float* cos_sin) {
+  const CudaStep& step = Cast(staged);
+  cuda::RopeTable({.positions = step.positions,
+                   .inverse_frequencies = inverse_frequencies,
+                   .cos_sin = cos_sin,
+                   .rows = step.rows(),
+                   .half = capacity_.model.head_dim / 2,
+                   .factor = attention_factor},
+                  launch());
+}
+
+void CudaOperators::AddNorm(const kernels::AddNormParams& p) {
+  cuda::AddNorm({.residual = p.residual,
+                 .residual_type = precision_.residual,
+                 .delta = static_cast<const Bf16*>(p.delta),
+                 .weight = p.weight,
+                 .out = static_cast<Bf16*>(p.out),
+                 .rows = p.rows,
+                 .hidden = p.hidden,
+                 .epsilon = p.epsilon},
+                launch());
+}
+
+LinearArguments CudaOperators::ArgumentsOf(const Weight& weight, const void* x,
+                                           int64_t rows) const {
+  return {.weight = static_cast<const DeviceWeight&>(weight).data(),
+          .out_features = weight.out_features(),
+          .in_features = weight.in_features(),
+          .x = static_cast<const Bf16*>(x),
+          .rows = rows};
+}
+
+void CudaOperators::Multiply(const LinearArguments& product) {
+  if (warming_up_) ThrowIfError(products_->Prepare(product, {&product.rows, 1}));
+  products_->Run(product, stream_, launch().programmatic);
+}
+
+void CudaOperators::Linear(const LinearParams& p) {
+  LinearArguments product = ArgumentsOf(*p.weight, p.x, p.rows);
+  product.bias = p.bias;
+  product.out = p.out;
+  product.out_type = p.out_type;
+  Multiply(product);
+}
+
+void CudaOperators::GatedLinear(const GatedLinearParams& p) {
+  LinearArguments product = ArgumentsOf(*p.weight, p.x, p.rows);
+  product.out = p.out;
+  product.silu_mul = true;
+  if (products_->IsSkinny(product)) {
+    Multiply(product);
+    return;
+  }
+  product.silu_mul = false;
+  product.out = p.scratch;
+  Multiply(product);
+  cuda::SiluMul({.gate_up = static_cast<const Bf16*>(p.scratch),
+                 .out = static_cast<Bf16*>(p.out),
+                 .rows = p.rows,
+                 .width = p.weight->out_features() / 2},
+                launch());
+}
+
+// No model that needs them passes Supports.
+int64_t CudaOperators::ExpertScratchBytes(const ExpertsShape& shape, int64_t rows) const {
+  return 0;
+}
+
+void CudaOperators::Experts(const ExpertsParams& p) {
+  SWAA_CHECK(false) << "experts: there are no CUDA kernels for mixtures of experts";
+}
+
+void CudaOperators::RopeAndStore(const StagedStep& staged, const kernels::RopeAndStoreParams& p) {
+  const CudaStep& step = Cast(staged);
+  cuda::RopeAndStore({.qkv = static_cast<Bf16*>(p.qkv),
+                      .cos_sin = p.cos_sin,
+                      .q_norm = p.q_norm,
+                      .k_norm = p.k_norm,
+                      .norm_epsilon = p.norm_epsilon,
+                      .positions = step.positions,
+                      .slots = step.slots,
+                      .page_table = inputs_.page_table(),
+                      .pages = pages(),
+                      .rows = step.rows(),
+                      .layer = p.layer,
+                      .heads = capacity_.model.heads,
+                      .kv_heads = capacity_.model.kv_heads,
+                      .head_dim = capacity_.model.head_dim,
+                      .rotate_queries = p.rotate_queries},
+                     launch());
+}
+
+const AttentionQueries& CudaOperators::QueriesOf(const Bf16* qkv) {
+  const auto found = queries_.find(qkv);
+  if (found != queries_.end()) return found->second;
+  absl::StatusOr<AttentionQueries> queries =
+      attention_->Queries(qkv, PaddedRows(capacity_.max_rows), capacity_.model.qkv_width());
+  ThrowIfError(queries.status());
+  return queries_.emplace(qkv, *std::move(queries)).first->second;
+}
+
+void CudaOperators::Attention(const StagedStep& staged, const kernels::AttentionParams& p) {
+  const CudaStep& step = Cast(staged);
+  const AttentionPlan& plan = p.wanted_rows ? *step.wanted_attention : *step.attention;
+  const AttentionLaunch how{.stream = stream_, .dependent = launch().programmatic};
+  auto* out = static_cast<Bf16*>(p.out);
+  const AttentionQueries& queries = QueriesOf(static_cast<const Bf16*>(p.qkv));
+  if (step.shape.graph_rows > 0) {
+    // What is captured decodes whatever a later step holds.
+    attention_->Decode(p.layer, plan, queries, out, how);
+  } else {
+    attention_->Run(p.layer, plan, queries, out, how);
+  }
+}
+
+void CudaOperators::GatherWantedRows(const StagedStep& staged, const void* x, int64_t row_bytes,
+                                     void* out) {
+  const CudaStep& step = Cast(staged);
+  cuda::GatherRows({.x = x,
+                    .indices = step.wanted,
+                    .out = out,
+                    .rows = step.wanted_rows(),
+                    .row_bytes = row_bytes},
+                   launch());
+}
+
+void CudaOperators::Sample(StagedStep* staged, const kernels::SampleParams& p) {
+  const CudaStep& step = Cast(*staged);
+  sampler_->Sample({.logits = p.logits,
+                    .rows = step.logits + p.first,
+                    .live_rows = step.slice_rows + p.first / capacity_.max_logits_rows,
+                    .tokens = result_tokens() + p.first,
+                    .alternatives = result_alternatives() + p.first,
+                    .max_rows = static_cast<int32_t>(p.count),
+                    .features = step.shape.features},
+                   launch());
+}
+
+}  // namespace swaa::kernels::cuda
