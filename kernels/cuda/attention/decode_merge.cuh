@@ -37,11 +37,11 @@ __device__ __forceinline__ void AddScaled(float2& a, float f, float2 b) {
   a.x += f * b.x, a.y += f * b.y;
 }
 __device__ __forceinline__ void StoreScaled(Bf16* out, float2 v, float f) {
-  *reinterpret_cast<uint32_t*>(out) = PackBf16(v.x * f, v.y * f);
+  *reinterpret_cast<uint32_t*>(out) = ptx::PackBf16(v.x * f, v.y * f);
 }
 __device__ __forceinline__ void StoreScaled(Bf16* out, float4 v, float f) {
   *reinterpret_cast<uint2*>(out) =
-      make_uint2(PackBf16(v.x * f, v.y * f), PackBf16(v.z * f, v.w * f));
+      make_uint2(ptx::PackBf16(v.x * f, v.y * f), ptx::PackBf16(v.z * f, v.w * f));
 }
 
 // Leaves the warp's result in shared memory.
@@ -98,7 +98,7 @@ __device__ __forceinline__ void MergeParts(F&& part, int parts, int row, Bf16* o
 #pragma unroll
   for (int j = 0; j < kRounds; ++j) {
     if (j * 32 >= parts) break;
-    const float f = Exp2((pm[j] - top) * scale_log2);
+    const float f = ptx::Exp2((pm[j] - top) * scale_log2);
     sum += f * pl[j];
 #pragma unroll 8
     for (int i = j == 0 ? kEarly : 0; i < 32; ++i) {
@@ -142,7 +142,7 @@ __device__ __forceinline__ void FinishItem(const DecodeParams& p, const DecodePi
   using Lane = LaneVector<kDim>;
   using Vector = typename Lane::Type;
   LeaveWarpResult<kDim, kRows>(state, sm, p.group, warp, lane);
-  NamedSync<kDecodeThreads>(kDecodeBarrier);
+  ptx::NamedSync<kDecodeThreads>(kDecodeBarrier);
   const int first = at - cursor.tile, end = first + cursor.record.tiles;  // the item on the line
   const bool whole = first >= piece.low && end <= piece.high;
   DecodePartial& mine = p.partials[blockIdx.x * 2 + (first < piece.low ? 0 : 1)];
@@ -157,7 +157,7 @@ __device__ __forceinline__ void FinishItem(const DecodeParams& p, const DecodePi
     Vector value = {};
 #pragma unroll
     for (int w = 0; w < kDecodeWarps; ++w) {
-      const float f = Exp2((sm.m[w][r] - base) * p.scale_log2);
+      const float f = ptx::Exp2((sm.m[w][r] - base) * p.scale_log2);
       sum += f * sm.l[w][r];
       AddScaled(value, f, *reinterpret_cast<const Vector*>(&sm.o[w][r][column]));
     }
@@ -170,13 +170,13 @@ __device__ __forceinline__ void FinishItem(const DecodeParams& p, const DecodePi
   }
   if (whole) return;
   const int first_block = piece.Holder(first), last_block = piece.Holder(end - 1);
-  NamedSync<kDecodeThreads>(kDecodeBarrier);
+  ptx::NamedSync<kDecodeThreads>(kDecodeBarrier);
   if (threadIdx.x == 0) {
     const uint32_t last = last_block - first_block;
     sm.is_last =
-        CountArrival(&p.arrivals[cursor.sequence * p.kv_heads + cursor.head], last) == last;
+        ptx::CountArrival(&p.arrivals[cursor.sequence * p.kv_heads + cursor.head], last) == last;
   }
-  NamedSync<kDecodeThreads>(kDecodeBarrier);
+  ptx::NamedSync<kDecodeThreads>(kDecodeBarrier);
   if (!sm.is_last) return;
   auto part = [&](int i) -> const DecodePartial& {
     return p.partials[(first_block + i) * 2 + (i == 0 ? 1 : 0)];

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/attention/decode_params.h"
-#include "kernels/cuda/attention/ptx.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 namespace swaa::kernels::cuda {
 
@@ -88,9 +88,9 @@ template <int kHalves>
 __device__ __forceinline__ void MultiplyRows(float (&c)[4], const uint32_t (&a)[2 * kHalves],
                                              uint32_t b0, uint32_t b1) {
   if constexpr (kHalves == 1)
-    MultiplyAdd(c, a[0], 0, a[1], 0, b0, b1);
+    ptx::MultiplyAdd(c, a[0], 0, a[1], 0, b0, b1);
   else
-    MultiplyAdd(c, a[0], a[2], a[1], a[3], b0, b1);
+    ptx::MultiplyAdd(c, a[0], a[2], a[1], a[3], b0, b1);
 }
 
 // Scores of the warp's 16 keys: x[h][e] is row g + 8 h, key 8 (e >> 1) + 2 t + (e & 1). Two chains
@@ -104,7 +104,7 @@ __device__ __forceinline__ void DecodeScores(const DecodeState<kDim, kRows>& sta
 #pragma unroll
   for (int j = 0; j < kDim / 16; ++j) {
     uint32_t b[4];
-    LoadMatrix(b, k + Layout::Offset(row, 2 * j + part));
+    ptx::LoadMatrix4(b, k + Layout::Offset(row, 2 * j + part));
     MultiplyRows<kHalves>(s[0][j & 1], state.q[j], b[0], b[1]);
     MultiplyRows<kHalves>(s[1][j & 1], state.q[j], b[2], b[3]);
   }
@@ -152,7 +152,7 @@ __device__ __forceinline__ void DecodeSoftmax(DecodeState<kDim, kRows>& state,
 #pragma unroll
     for (int h = 0; h < kHalves; ++h) {
       const float base = top[h] == -INFINITY ? 0.f : top[h];
-      const float scale = Exp2((state.m[h] - base) * scale_log2);
+      const float scale = ptx::Exp2((state.m[h] - base) * scale_log2);
       state.l[h] *= scale;
       state.m[h] = top[h];
 #pragma unroll
@@ -166,7 +166,7 @@ __device__ __forceinline__ void DecodeSoftmax(DecodeState<kDim, kRows>& state,
   for (int h = 0; h < kHalves; ++h) {
     const float mc = state.m[h] == -INFINITY ? 0.f : -state.m[h] * scale_log2;
 #pragma unroll
-    for (int e = 0; e < 4; ++e) x[h][e] = Exp2(fmaf(x[h][e], scale_log2, mc));
+    for (int e = 0; e < 4; ++e) x[h][e] = ptx::Exp2(fmaf(x[h][e], scale_log2, mc));
     state.l[h] += (x[h][0] + x[h][1]) + (x[h][2] + x[h][3]);
   }
 }
@@ -184,14 +184,14 @@ __device__ __forceinline__ void DecodeTile(DecodeState<kDim, kRows>& state,
   uint32_t p[2 * kHalves];
 #pragma unroll
   for (int h = 0; h < kHalves; ++h) {
-    p[2 * h] = PackBf16(x[h][0], x[h][1]);
-    p[2 * h + 1] = PackBf16(x[h][2], x[h][3]);
+    p[2 * h] = ptx::PackBf16(x[h][0], x[h][1]);
+    p[2 * h + 1] = ptx::PackBf16(x[h][2], x[h][3]);
   }
   const int row = warp * 16 + (lane & 15), part = lane >> 4;
 #pragma unroll
   for (int j = 0; j < kDim / 8; j += 2) {
     uint32_t b[4];
-    LoadMatrixTransposed(b, v + Layout::Offset(row, j + part));
+    ptx::LoadMatrixTransposed4(b, v + Layout::Offset(row, j + part));
     MultiplyRows<kHalves>(state.o[j], p, b[0], b[1]);
     MultiplyRows<kHalves>(state.o[j + 1], p, b[2], b[3]);
   }

@@ -9,8 +9,8 @@
 #include "kernels/cuda/attention/decode_merge.cuh"
 #include "kernels/cuda/attention/decode_params.h"
 #include "kernels/cuda/attention/decode_tile.cuh"
-#include "kernels/cuda/attention/hopper_ptx.cuh"
 #include "kernels/cuda/attention/launch.cuh"
+#include "kernels/cuda/hopper_ptx.cuh"
 
 namespace swaa::kernels::cuda {
 namespace {
@@ -47,12 +47,12 @@ template <class T>
 __device__ __forceinline__ void LoadTile(uint8_t* to, const CUtensorMap* map, int at,
                                          uint32_t bar) {
   if constexpr (T::kDim % 64 == 0) {
-    TmaLoad4(SharedAddress(to), map, 0, 0, 0, at, bar, Evict::kFirst);
+    ptx::CopyBox(ptx::SharedAddress(to), *map, 0, 0, 0, at, bar, ptx::kEvictFirst);
   } else {
 #pragma unroll
     for (int block = 0; block < T::kColumnBlocks; ++block)
-      TmaLoad4(SharedAddress(to) + block * kBlockBytes, map, 64 * block, 0, 0, at, bar,
-               Evict::kFirst);
+      ptx::CopyBox(ptx::SharedAddress(to) + block * kBlockBytes, *map, 64 * block, 0, 0, at, bar,
+                   ptx::kEvictFirst);
   }
 }
 
@@ -71,14 +71,14 @@ __device__ __forceinline__ void LoadPages(const DecodeParams& p, const DecodePla
       const int n = min(32, count - i0);
       int mine = 0;
       if (lane < n) mine = __ldcg(pages + cursor.record.visited.Tile(cursor.tile + i0 + lane));
-      if (!waited) WaitForKernelBefore();
+      if (!waited) ptx::WaitForPredecessor();
       waited = true;
       for (int i = 0; i < n; ++i) {
         const int page = __shfl_sync(~0u, mine, i);
         if (lane == 0) {
-          const uint32_t bar = SharedAddress(&sm.full[stage]);
-          BarrierWait(SharedAddress(&sm.empty[stage]), parity);
-          BarrierExpect(bar, 2 * T::kTileBytes);
+          const uint32_t bar = ptx::SharedAddress(&sm.full[stage]);
+          ptx::WaitForPhase(ptx::SharedAddress(&sm.empty[stage]), parity);
+          ptx::ArriveAndExpect(bar, 2 * T::kTileBytes);
           const int key_at = page * 2 * p.kv_heads + cursor.head;
           LoadTile<T>(sm.k[stage], map, key_at, bar);
           LoadTile<T>(sm.v[stage], map, key_at + p.kv_heads, bar);
@@ -102,18 +102,18 @@ __device__ __forceinline__ void Multiply(const DecodeParams& p, const DecodePlan
     state.Begin(p, cursor.record.row, cursor.head, lane);
     for (int i = 0; i < count; ++i) {
       const int n = cursor.record.visited.Tile(cursor.tile + i);
-      BarrierWait(SharedAddress(&sm.full[stage]), parity);
+      ptx::WaitForPhase(ptx::SharedAddress(&sm.full[stage]), parity);
       DecodeTile<T::kDim, T::kRows, SwizzledBlocks>(
-          state, cursor.record, n, SharedAddress(sm.k[stage]), SharedAddress(sm.v[stage]), warp,
-          lane, p.scale_log2);
+          state, cursor.record, n, ptx::SharedAddress(sm.k[stage]), ptx::SharedAddress(sm.v[stage]),
+          warp, lane, p.scale_log2);
       __syncwarp();
-      if (lane == 0) BarrierArrive(SharedAddress(&sm.empty[stage]));
+      if (lane == 0) ptx::Arrive(ptx::SharedAddress(&sm.empty[stage]));
       if (++stage == T::kStages) stage = 0, parity ^= 1;
     }
     FinishItem<T::kDim, T::kRows>(p, piece, cursor, at, state, sm.merge, warp, lane);
     at += count;
     if (at < piece.high) cursor.Next(plan, p.kv_heads);
-    NamedSync<kDecodeThreads>(kDecodeBarrier);
+    ptx::NamedSync<kDecodeThreads>(kDecodeBarrier);
   }
 }
 
@@ -124,26 +124,26 @@ __global__ void __launch_bounds__(kThreads, 1)
   auto& sm = *reinterpret_cast<Shared<T>*>(memory);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   if (threadIdx.x == 0) {
-    TmaPrefetch(&map);
+    ptx::PrefetchMap(map);
     for (int i = 0; i < T::kStages; ++i) {
-      BarrierInit(SharedAddress(&sm.full[i]), 1);
-      BarrierInit(SharedAddress(&sm.empty[i]), kDecodeWarps);
+      ptx::InitBarrier(ptx::SharedAddress(&sm.full[i]), 1);
+      ptx::InitBarrier(ptx::SharedAddress(&sm.empty[i]), kDecodeWarps);
     }
-    BarrierInitFence();
+    ptx::FenceBarrierInit();
   }
   const DecodePlan& plan = PlanOfLayer(p);
   const DecodeBlock start = LoadPlanned(&plan.blocks[blockIdx.x]);
   const DecodePiece piece = {start.low, start.high, start.total, start.blocks};
   __syncthreads();
-  LaunchDependents();
+  ptx::LaunchDependents();
   if (piece.low >= piece.high) {
-    WaitForKernelBefore();
+    ptx::WaitForPredecessor();
     return;
   }
   if (warp == kDecodeWarps) {
     LoadPages<T>(p, plan, sm, piece, DecodeCursor(start), &map, lane);
   } else {
-    WaitForKernelBefore();
+    ptx::WaitForPredecessor();
     Multiply<T>(p, plan, sm, piece, DecodeCursor(start), warp, lane);
   }
 }

@@ -18,18 +18,18 @@ using namespace hopper;  // NOLINT(build/namespaces): the kernel is these parts 
 template <class T>
 __device__ __forceinline__ void InitBarriers(Shared<T>& sm) {
   for (int i = 0; i < 2; ++i) {
-    BarrierInit(SharedAddress(&sm.item_full[i]), 1);
-    BarrierInit(SharedAddress(&sm.q_full[i]), 1);
+    ptx::InitBarrier(ptx::SharedAddress(&sm.item_full[i]), 1);
+    ptx::InitBarrier(ptx::SharedAddress(&sm.q_full[i]), 1);
     // The consumers' warps and the key loader.
-    BarrierInit(SharedAddress(&sm.q_empty[i]), 4 * T::kGroups + 1);
+    ptx::InitBarrier(ptx::SharedAddress(&sm.q_empty[i]), 4 * T::kGroups + 1);
   }
   for (int i = 0; i < T::kStages; ++i) {
-    BarrierInit(SharedAddress(&sm.k_full[i]), 1);
-    BarrierInit(SharedAddress(&sm.k_empty[i]), 4 * T::kGroups);
-    BarrierInit(SharedAddress(&sm.v_full[i]), 1);
-    BarrierInit(SharedAddress(&sm.v_empty[i]), 4 * T::kGroups);
+    ptx::InitBarrier(ptx::SharedAddress(&sm.k_full[i]), 1);
+    ptx::InitBarrier(ptx::SharedAddress(&sm.k_empty[i]), 4 * T::kGroups);
+    ptx::InitBarrier(ptx::SharedAddress(&sm.v_full[i]), 1);
+    ptx::InitBarrier(ptx::SharedAddress(&sm.v_empty[i]), 4 * T::kGroups);
   }
-  BarrierInitFence();
+  ptx::FenceBarrierInit();
 }
 
 template <class T>
@@ -41,14 +41,14 @@ __global__ void __launch_bounds__(T::kThreads, 1)
   Shared<T>& sm = *reinterpret_cast<Shared<T>*>(memory);
   if (threadIdx.x == 0) InitBarriers(sm);
   __syncthreads();
-  LaunchDependents();
+  ptx::LaunchDependents();
   const int group = threadIdx.x / 128;
   if (group == 0) {
-    RegistersDown<T::kProducerRegisters>();
+    ptx::RegistersDown<T::kProducerRegisters>();
     if (threadIdx.x == 0) LoadKeys<T>(p, sm, &block_map, &page_map);
     if (threadIdx.x == 32) DrawItems<T>(p, sm, &q_map);
   } else {
-    RegistersUp<T::kConsumerRegisters>();
+    ptx::RegistersUp<T::kConsumerRegisters>();
     Consume<T>(p, sm, group - 1);
   }
 }

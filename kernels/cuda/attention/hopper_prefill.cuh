@@ -7,10 +7,10 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/attention/hopper_ptx.cuh"
 #include "kernels/cuda/attention/prefill_params.h"
-#include "kernels/cuda/attention/ptx.cuh"
 #include "kernels/cuda/attention/visited_tiles.h"
+#include "kernels/cuda/hopper_ptx.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 namespace swaa::kernels::cuda::hopper {
 

@@ -28,9 +28,9 @@ __device__ __forceinline__ void Scores(float (&s)[N], uint64_t q, uint64_t k) {
     const int q_offset = (i >> 2) * (T::kQueryBlockBytes >> 4) + (i & 3) * 2,
               k_offset = (i >> 2) * (T::kKeyBlockBytes >> 4) + (i & 3) * 2;
     if (i == 0)
-      WgmmaShared<false>(s, q + q_offset, k + k_offset);
+      ptx::WarpgroupMultiply<false>(s, q + q_offset, k + k_offset);
     else
-      WgmmaShared<true>(s, q + q_offset, k + k_offset);
+      ptx::WarpgroupMultiply<true>(s, q + q_offset, k + k_offset);
   }
 }
 
@@ -40,7 +40,7 @@ __device__ __forceinline__ void Values(float (&o)[T::kColumns / 2], const uint32
                                        uint64_t v) {
 #pragma unroll
   for (int i = 0; i < 8; ++i)
-    WgmmaRegisters(
+    ptx::WarpgroupMultiplyAdd(
         o, p + 4 * i,
         v + (i >> 2) * (T::kColumnBlocks * kPageBlockBytes >> 4) + (i & 3) * (16 * 128 >> 4));
 }
@@ -54,31 +54,31 @@ __device__ void Consume(const PrefillParams& p, Shared<T>& sm, int group) {
   float o[T::kColumns / 2], m[2], l[2], scale[2] = {1.f, 1.f};
   uint32_t probabilities[32];
   auto turn = [&] {
-    if (T::kPingPong) NamedSync<256>(1 + group);
+    if (T::kPingPong) ptx::NamedSync<256>(1 + group);
   };
   auto pass = [&] {
-    if (T::kPingPong) NamedArrive<256>(1 + (group + 1) % T::kGroups);
+    if (T::kPingPong) ptx::NamedArrive<256>(1 + (group + 1) % T::kGroups);
   };
-  auto wait_k = [&] { BarrierWait(SharedAddress(&sm.k_full[k_stage]), k_parity); };
-  auto wait_v = [&] { BarrierWait(SharedAddress(&sm.v_full[v_stage]), v_parity); };
+  auto wait_k = [&] { ptx::WaitForPhase(ptx::SharedAddress(&sm.k_full[k_stage]), k_parity); };
+  auto wait_v = [&] { ptx::WaitForPhase(ptx::SharedAddress(&sm.v_full[v_stage]), v_parity); };
   auto free_k = [&] {
-    if (lane == 0) BarrierArrive(SharedAddress(&sm.k_empty[k_stage]));
+    if (lane == 0) ptx::Arrive(ptx::SharedAddress(&sm.k_empty[k_stage]));
     if (++k_stage == T::kStages) k_stage = 0, k_parity ^= 1;
   };
   auto free_v = [&] {
-    if (lane == 0) BarrierArrive(SharedAddress(&sm.v_empty[v_stage]));
+    if (lane == 0) ptx::Arrive(ptx::SharedAddress(&sm.v_empty[v_stage]));
     if (++v_stage == T::kStages) v_stage = 0, v_parity ^= 1;
   };
-  const uint64_t k_base = Operand(SharedAddress(sm.k[0])),
-                 v_base = Operand(SharedAddress(sm.v[0]), kPageBlockBytes);
+  const uint64_t k_base = ptx::SwizzledMatrix(ptx::SharedAddress(sm.k[0])),
+                 v_base = ptx::SwizzledMatrix(ptx::SharedAddress(sm.v[0]), kPageBlockBytes);
   const float c = p.scale_log2;
-  if (T::kPingPong && group == T::kGroups - 1) NamedArrive<256>(1);
+  if (T::kPingPong && group == T::kGroups - 1) ptx::NamedArrive<256>(1);
   for (int round = 0;; ++round) {
     const int slot = round & 1;
-    BarrierWait(SharedAddress(&sm.q_full[slot]), (round >> 1) & 1);
+    ptx::WaitForPhase(ptx::SharedAddress(&sm.q_full[slot]), (round >> 1) & 1);
     const Walk walk = sm.items[slot].walk;
     if (walk.count == 0) break;
-    const uint64_t q = Operand(SharedAddress(sm.q[slot]) + group * 64 * 128);
+    const uint64_t q = ptx::SwizzledMatrix(ptx::SharedAddress(sm.q[slot]) + group * 64 * 128);
     const int base = walk.position + group * 64, thread_row = walk.position + row + (lane >> 2);
     // What differs by the columns of a tile; the rare kinds are branches off the common one.
     auto by = [&](Columns columns, auto&& f) {
@@ -91,16 +91,16 @@ __device__ void Consume(const PrefillParams& p, Shared<T>& sm, int group) {
     };
     auto columns_of = [&](int i) { return Needed(walk, walk.Tile(i), base); };
     auto scores = [&](auto& s, int first) {
-      FenceRegisters(s);
-      WgmmaFence();
+      ptx::FenceRegisters(s);
+      ptx::WarpgroupFence();
       Scores<T>(s, q, k_base + k_stage * (T::kTileBytes >> 4) + first * (128 >> 4));
-      WgmmaCommit();
+      ptx::WarpgroupCommit();
     };
     auto values = [&] {
-      FenceRegisters(o);
-      WgmmaFence();
+      ptx::FenceRegisters(o);
+      ptx::WarpgroupFence();
       Values<T>(o, probabilities, v_base + v_stage * (T::kTileBytes >> 4));
-      WgmmaCommit();
+      ptx::WarpgroupCommit();
     };
 #pragma unroll
     for (int i = 0; i < T::kColumns / 2; ++i) o[i] = 0;
@@ -122,8 +122,8 @@ __device__ void Consume(const PrefillParams& p, Shared<T>& sm, int group) {
       constexpr int kFirst = columns() == kHigh ? 64 : 0;
       float s[columns() == kAll ? 64 : 32];
       scores(s, kFirst);
-      WgmmaWait<0>();
-      FenceRegisters(s);
+      ptx::WarpgroupWait<0>();
+      ptx::FenceRegisters(s);
       free_k();
       Mask(s, walk, walk.Tile(i) * kKeys + kFirst, base, thread_row, lane);
       Softmax<true>(s, m, l, scale, c);
@@ -138,13 +138,13 @@ __device__ void Consume(const PrefillParams& p, Shared<T>& sm, int group) {
       wait_v();
       values();
       pass();
-      WgmmaWait<1>();
-      FenceRegisters(s);
+      ptx::WarpgroupWait<1>();
+      ptx::FenceRegisters(s);
       free_k();
       Mask(s, walk, walk.Tile(i) * kKeys + kFirst, base, thread_row, lane);
       const bool rescale = Softmax<false>(s, m, l, scale, c);
-      WgmmaWait<0>();
-      FenceRegisters(o);
+      ptx::WarpgroupWait<0>();
+      ptx::FenceRegisters(o);
       free_v();
       Pack<kFirst>(s, probabilities);
       if (rescale) Rescale(o, scale);
@@ -166,11 +166,11 @@ __device__ void Consume(const PrefillParams& p, Shared<T>& sm, int group) {
     }
     const Output output = sm.items[slot].output;
     __syncwarp();
-    if (lane == 0) BarrierArrive(SharedAddress(&sm.q_empty[slot]));
+    if (lane == 0) ptx::Arrive(ptx::SharedAddress(&sm.q_empty[slot]));
     wait_v();
     values();
-    WgmmaWait<0>();
-    FenceRegisters(o);
+    ptx::WarpgroupWait<0>();
+    ptx::FenceRegisters(o);
     free_v();
 #pragma unroll
     for (int h = 0; h < 2; ++h) {

@@ -10,15 +10,16 @@ namespace swaa::kernels::cuda::hopper {
 template <class T>
 __device__ __forceinline__ void LoadQueries(Shared<T>& sm, int slot, const Output& output,
                                             const CUtensorMap* q_map) {
-  const uint32_t bar = SharedAddress(&sm.q_full[slot]), to = SharedAddress(sm.q[slot]);
-  BarrierExpect(bar, T::kQueryBytes);
+  const uint32_t bar = ptx::SharedAddress(&sm.q_full[slot]), to = ptx::SharedAddress(sm.q[slot]);
+  ptx::ArriveAndExpect(bar, T::kQueryBytes);
   if constexpr (T::kHeadDim % 64 == 0) {
-    TmaLoad3(to, q_map, 0, output.out_row, output.head * T::kColumnBlocks, bar, Evict::kFirst);
+    ptx::CopyBox(to, *q_map, 0, output.out_row, output.head * T::kColumnBlocks, bar,
+                 ptx::kEvictFirst);
   } else {
 #pragma unroll
     for (int block = 0; block < T::kColumnBlocks; ++block) {
-      TmaLoad3(to + block * T::kQueryBlockBytes, q_map, 64 * block, output.out_row, output.head,
-               bar, Evict::kFirst);
+      ptx::CopyBox(to + block * T::kQueryBlockBytes, *q_map, 64 * block, output.out_row,
+                   output.head, bar, ptx::kEvictFirst);
     }
   }
 }
@@ -29,26 +30,26 @@ __device__ __forceinline__ void LoadQueries(Shared<T>& sm, int slot, const Outpu
 // the step's plan holds is read before that kernel has ended.
 template <class T>
 __device__ void DrawItems(const PrefillParams& p, Shared<T>& sm, const CUtensorMap* q_map) {
-  TmaPrefetch(q_map);
+  ptx::PrefetchMap(*q_map);
   const int blocks = gridDim.x;
   int index = blockIdx.x;
   for (int round = 0;; ++round) {
     const int slot = round & 1;
-    const uint32_t q_empty = SharedAddress(&sm.q_empty[slot]), parity = ((round >> 1) & 1) ^ 1;
+    const uint32_t q_empty = ptx::SharedAddress(&sm.q_empty[slot]), parity = ((round >> 1) & 1) ^ 1;
     if (index >= p.item_count) {
-      BarrierWait(q_empty, parity);
+      ptx::WaitForPhase(q_empty, parity);
       sm.items[slot].walk.count = 0;
-      BarrierArrive(SharedAddress(&sm.item_full[slot]));
-      BarrierArrive(SharedAddress(&sm.q_full[slot]));
+      ptx::Arrive(ptx::SharedAddress(&sm.item_full[slot]));
+      ptx::Arrive(ptx::SharedAddress(&sm.q_full[slot]));
       // Draws are item_count in all: each block's first item was not drawn, its last draw is void.
       if (index == p.item_count + blocks - 1) *p.counter = 0;
       return;
     }
     const Item item = MakeItem<T>(p, index);
-    BarrierWait(q_empty, parity);
+    ptx::WaitForPhase(q_empty, parity);
     sm.items[slot] = item;
-    BarrierArrive(SharedAddress(&sm.item_full[slot]));
-    if (round == 0) WaitForKernelBefore();
+    ptx::Arrive(ptx::SharedAddress(&sm.item_full[slot]));
+    if (round == 0) ptx::WaitForPredecessor();
     LoadQueries<T>(sm, slot, item.output, q_map);
     index = blocks + atomicAdd(p.counter, 1);
   }
@@ -66,16 +67,17 @@ struct KeyLoader {
   // 64 columns of a page: number `block` of the head's.
   __device__ __forceinline__ void LoadBlock(uint32_t to, int block, int page, uint32_t bar) {
     if constexpr (T::kHeadDim % 64 == 0) {
-      TmaLoad4(to, block_map, 0, 0, block, page, bar, Evict::kLast);
+      ptx::CopyBox(to, *block_map, 0, 0, block, page, bar, ptx::kEvictLast);
     } else {
-      TmaLoad4(to, block_map, 64 * block, 0, 0, page, bar, Evict::kLast);
+      ptx::CopyBox(to, *block_map, 64 * block, 0, 0, page, bar, ptx::kEvictLast);
     }
   }
   // K lies as column blocks of 128 positions.
   __device__ __forceinline__ void IssueK(int2 page) {
-    const uint32_t bar = SharedAddress(&sm.k_full[k_stage]), to = SharedAddress(sm.k[k_stage]);
-    BarrierWait(SharedAddress(&sm.k_empty[k_stage]), k_parity);
-    BarrierExpect(bar, T::kTileBytes);
+    const uint32_t bar = ptx::SharedAddress(&sm.k_full[k_stage]),
+                   to = ptx::SharedAddress(sm.k[k_stage]);
+    ptx::WaitForPhase(ptx::SharedAddress(&sm.k_empty[k_stage]), k_parity);
+    ptx::ArriveAndExpect(bar, T::kTileBytes);
 #pragma unroll
     for (int block = 0; block < T::kColumnBlocks; ++block) {
       const uint32_t at = to + block * T::kKeyBlockBytes;
@@ -86,13 +88,14 @@ struct KeyLoader {
   }
   // V lies page by page, each as column blocks.
   __device__ __forceinline__ void IssueV(int2 page) {
-    const uint32_t bar = SharedAddress(&sm.v_full[v_stage]), to = SharedAddress(sm.v[v_stage]);
-    BarrierWait(SharedAddress(&sm.v_empty[v_stage]), v_parity);
-    BarrierExpect(bar, T::kTileBytes);
+    const uint32_t bar = ptx::SharedAddress(&sm.v_full[v_stage]),
+                   to = ptx::SharedAddress(sm.v[v_stage]);
+    ptx::WaitForPhase(ptx::SharedAddress(&sm.v_empty[v_stage]), v_parity);
+    ptx::ArriveAndExpect(bar, T::kTileBytes);
     constexpr int kPage = T::kColumnBlocks * kPageBlockBytes;
     if constexpr (T::kHeadDim % 64 == 0) {
-      TmaLoad4(to, page_map, 0, 0, 0, page.x, bar, Evict::kLast);
-      TmaLoad4(to + kPage, page_map, 0, 0, 0, page.y, bar, Evict::kLast);
+      ptx::CopyBox(to, *page_map, 0, 0, 0, page.x, bar, ptx::kEvictLast);
+      ptx::CopyBox(to + kPage, *page_map, 0, 0, 0, page.y, bar, ptx::kEvictLast);
     } else {
 #pragma unroll
       for (int block = 0; block < T::kColumnBlocks; ++block) {
@@ -107,18 +110,18 @@ struct KeyLoader {
 template <class T>
 __device__ void LoadKeys(const PrefillParams& p, Shared<T>& sm, const CUtensorMap* block_map,
                          const CUtensorMap* page_map) {
-  TmaPrefetch(block_map);
-  if (T::kHeadDim % 64 == 0) TmaPrefetch(page_map);
+  ptx::PrefetchMap(*block_map);
+  if (T::kHeadDim % 64 == 0) ptx::PrefetchMap(*page_map);
   KeyLoader<T> loader{sm, block_map, page_map};
   int2 held = {0, 0};  // the tile whose V is still to be issued
   bool holding = false;
   for (int round = 0;; ++round) {
     const int slot = round & 1;
-    BarrierWait(SharedAddress(&sm.item_full[slot]), (round >> 1) & 1);
+    ptx::WaitForPhase(ptx::SharedAddress(&sm.item_full[slot]), (round >> 1) & 1);
     const Item item = sm.items[slot];
-    BarrierArrive(SharedAddress(&sm.q_empty[slot]));
+    ptx::Arrive(ptx::SharedAddress(&sm.q_empty[slot]));
     if (item.walk.count == 0) break;
-    if (round == 0) WaitForKernelBefore();
+    if (round == 0) ptx::WaitForPredecessor();
     const int kv_head = item.output.head / p.group;
     int2 next = item.pages;
     for (int i = 0; i < item.walk.count; ++i) {

@@ -16,17 +16,17 @@ __device__ __forceinline__ void Store(const float (&o)[T::kColumns / 2], const f
                                       int row, int lane) {
   constexpr int kChunks = T::kHeadDim / 8, kRowBytes = T::kColumns * 2;
   const float inverse[2] = {1.f / l[0], 1.f / l[1]};
-  const uint32_t base = SharedAddress(stage);
+  const uint32_t base = ptx::SharedAddress(stage);
   __syncwarp();
 #pragma unroll
   for (int j = 0; j < kChunks; j += 2) {  // four 8x8 blocks: rows 0-7, 8-15 of chunks j, j + 1
     const int r = (lane & 7) + (lane & 8), chunk = j + (lane >> 4);
     const uint32_t address = base + r * kRowBytes + ((chunk ^ (r & 7)) << 4);
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
-                 "r"(PackBf16(o[4 * j] * inverse[0], o[4 * j + 1] * inverse[0])),
-                 "r"(PackBf16(o[4 * j + 2] * inverse[1], o[4 * j + 3] * inverse[1])),
-                 "r"(PackBf16(o[4 * j + 4] * inverse[0], o[4 * j + 5] * inverse[0])),
-                 "r"(PackBf16(o[4 * j + 6] * inverse[1], o[4 * j + 7] * inverse[1]))
+                 "r"(ptx::PackBf16(o[4 * j] * inverse[0], o[4 * j + 1] * inverse[0])),
+                 "r"(ptx::PackBf16(o[4 * j + 2] * inverse[1], o[4 * j + 3] * inverse[1])),
+                 "r"(ptx::PackBf16(o[4 * j + 4] * inverse[0], o[4 * j + 5] * inverse[0])),
+                 "r"(ptx::PackBf16(o[4 * j + 6] * inverse[1], o[4 * j + 7] * inverse[1]))
                  : "memory");
   }
   __syncwarp();
@@ -67,12 +67,12 @@ __device__ bool Merge(float (&o)[T::kColumns / 2], float (&m)[2], float (&l)[2],
     __stcg(mine + (kHalf + h) * 128, m[h]);
     __stcg(mine + (kHalf + 2 + h) * 128, l[h]);
   }
-  NamedSync<128>(4 + group);
+  ptx::NamedSync<128>(4 + group);
   if (thread == 0) {
     const uint32_t last = output.parts - 1;
-    is_last[group] = CountArrival(p.arrivals + output.arrival + group, last) == last;
+    is_last[group] = ptx::CountArrival(p.arrivals + output.arrival + group, last) == last;
   }
-  NamedSync<128>(4 + group);
+  ptx::NamedSync<128>(4 + group);
   if (!__any_sync(~0u, is_last[group])) return false;
     // All from memory, in order: the sum does not depend on who came last.
 #pragma unroll
@@ -86,8 +86,8 @@ __device__ bool Merge(float (&o)[T::kColumns / 2], float (&m)[2], float (&l)[2],
     for (int h = 0; h < 2; ++h) {
       const float pm = __ldcg(x + (kHalf + h) * 128), pl = __ldcg(x + (kHalf + 2 + h) * 128);
       const float top = fmaxf(m[h], pm), base = top == -INFINITY ? 0.f : top;
-      f[h] = Exp2((m[h] - base) * p.scale_log2);
-      g[h] = Exp2((pm - base) * p.scale_log2);
+      f[h] = ptx::Exp2((m[h] - base) * p.scale_log2);
+      g[h] = ptx::Exp2((pm - base) * p.scale_log2);
       l[h] = l[h] * f[h] + pl * g[h];
       m[h] = top;
     }

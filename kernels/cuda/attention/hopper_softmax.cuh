@@ -93,7 +93,7 @@ __device__ __forceinline__ bool Softmax(float (&s)[N], float (&m)[2], float (&l)
     if (rescale) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        scale[h] = m[h] == grown[h] ? 1.f : Exp2((m[h] - grown[h]) * c);
+        scale[h] = m[h] == grown[h] ? 1.f : ptx::Exp2((m[h] - grown[h]) * c);
         l[h] *= scale[h];
         m[h] = grown[h];
       }
@@ -104,7 +104,7 @@ __device__ __forceinline__ bool Softmax(float (&s)[N], float (&m)[2], float (&l)
 #pragma unroll
   for (int j = 0; j < N / 4; ++j)
 #pragma unroll
-    for (int e = 0; e < 4; ++e) s[4 * j + e] = Exp2(fmaf(s[4 * j + e], c, mc[e >> 1]));
+    for (int e = 0; e < 4; ++e) s[4 * j + e] = ptx::Exp2(fmaf(s[4 * j + e], c, mc[e >> 1]));
 #pragma unroll
   for (int h = 0; h < 2; ++h) l[h] = kFirst ? RowSum(s, h) : l[h] + RowSum(s, h);
   return rescale;
@@ -117,7 +117,7 @@ __device__ __forceinline__ void Pack(const float (&s)[N], uint32_t (&p)[32]) {
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
     const int k = 2 * (i - kFirst / 4);
-    p[i] = k >= 0 && k < N ? PackBf16(s[k], s[k + 1]) : 0;
+    p[i] = k >= 0 && k < N ? ptx::PackBf16(s[k], s[k + 1]) : 0;
   }
 }
 

@@ -56,8 +56,8 @@ class TileFetcher {
       const Bf16* k =
           p_.pool + (page * 2 * p_.kv_heads + cursor_.head) * kHeadElements + warp_ * 16 * T::kDim;
       const Bf16* v = k + static_cast<int64_t>(p_.kv_heads) * kHeadElements;
-      CopyRows<T::kDim, 16, 32>(SharedAddress(sm_.k[stage_]), warp_ * 16, k, lane_);
-      CopyRows<T::kDim, 16, 32>(SharedAddress(sm_.v[stage_]), warp_ * 16, v, lane_);
+      CopyRows<T::kDim, 16, 32>(ptx::SharedAddress(sm_.k[stage_]), warp_ * 16, k, lane_);
+      CopyRows<T::kDim, 16, 32>(ptx::SharedAddress(sm_.v[stage_]), warp_ * 16, v, lane_);
       ++at_;
       if (++cursor_.tile == cursor_.record.tiles && at_ < high_) {
         cursor_.Next(plan_, p_.kv_heads);
@@ -65,7 +65,7 @@ class TileFetcher {
       }
     }
     if (++stage_ == T::kStages) stage_ = 0;
-    CopyCommit();
+    ptx::CommitCopies();
   }
 
  private:
@@ -93,14 +93,14 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) PortableDecode(const Decode
   const DecodePlan& plan = PlanOfLayer(p);
   const DecodeBlock start = LoadPlanned(&plan.blocks[blockIdx.x]);
   const DecodePiece piece = {start.low, start.high, start.total, start.blocks};
-  LaunchDependents();
+  ptx::LaunchDependents();
   if (piece.low >= piece.high) {
-    WaitForKernelBefore();
+    ptx::WaitForPredecessor();
     return;
   }
   DecodeCursor cursor(start);
   TileFetcher<T> fetcher(p, plan, sm, piece, cursor, warp, lane);
-  WaitForKernelBefore();
+  ptx::WaitForPredecessor();
   for (int i = 0; i < T::kStages - 1; ++i) fetcher.Issue();
   int stage = 0;
   for (int at = piece.low; at < piece.high;) {
@@ -108,20 +108,21 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) PortableDecode(const Decode
     DecodeState<T::kDim, T::kRows> state;
     state.Begin(p, cursor.record.row, cursor.head, lane);
     for (int i = 0; i < count; ++i) {
-      CopyWait<T::kStages - 2>();
+      ptx::WaitForCopies<T::kStages - 2>();
       __syncwarp();  // all lanes' copies are there, and all have read the stage that is filled next
       fetcher.Issue();
       DecodeTile<T::kDim, T::kRows, PortableLayout<T::kDim>>(
           state, cursor.record, cursor.record.visited.Tile(cursor.tile + i),
-          SharedAddress(sm.k[stage]), SharedAddress(sm.v[stage]), warp, lane, p.scale_log2);
+          ptx::SharedAddress(sm.k[stage]), ptx::SharedAddress(sm.v[stage]), warp, lane,
+          p.scale_log2);
       if (++stage == T::kStages) stage = 0;
     }
     FinishItem<T::kDim, T::kRows>(p, piece, cursor, at, state, sm.merge, warp, lane);
     at += count;
     if (at < piece.high) cursor.Next(plan, p.kv_heads);
-    NamedSync<kDecodeThreads>(kDecodeBarrier);
+    ptx::NamedSync<kDecodeThreads>(kDecodeBarrier);
   }
-  CopyWait<0>();
+  ptx::WaitForCopies<0>();
 }
 
 // Calls f with the configuration of a head dimension, group and device.

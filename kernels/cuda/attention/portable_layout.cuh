@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/attention/ptx.cuh"
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/types.h"
 
 namespace swaa::kernels::cuda {
@@ -43,14 +43,14 @@ __device__ __forceinline__ void CopyRows(uint32_t to, int first_row, const Bf16*
         to + Layout::Offset(first_row + thread / Layout::kChunks, thread % Layout::kChunks);
 #pragma unroll
     for (int i = 0; i < kCopies; ++i)
-      CopyAsync16(first + i * (kThreads / Layout::kChunks) * Layout::kRowBytes,
-                  mine + i * kThreads * 8, true);
+      ptx::CopyAsyncLine(first + i * (kThreads / Layout::kChunks) * Layout::kRowBytes,
+                         mine + i * kThreads * 8, true);
   } else {
 #pragma unroll
     for (int i = 0; i < kCopies; ++i) {
       const int at = i * kThreads + thread, row = at / Layout::kChunks;
-      CopyAsync16(to + Layout::Offset(first_row + row, at % Layout::kChunks),
-                  mine + i * kThreads * 8, true);
+      ptx::CopyAsyncLine(to + Layout::Offset(first_row + row, at % Layout::kChunks),
+                         mine + i * kThreads * 8, true);
     }
   }
 }

@@ -38,7 +38,8 @@ __device__ __forceinline__ void CopyQueries(const PrefillParams& p, const QueryT
               chunk = at % Layout::kChunks;
     const bool exists = row >= tile.first && row <= tile.last;
     const int64_t from = exists ? static_cast<int64_t>(tile.out_row + row) * p.q_stride : 0;
-    CopyAsync16(to + Layout::Offset(row, chunk), p.q + from + head * kDim + chunk * 8, exists);
+    ptx::CopyAsyncLine(to + Layout::Offset(row, chunk), p.q + from + head * kDim + chunk * 8,
+                       exists);
   }
 }
 
@@ -48,7 +49,8 @@ __device__ __forceinline__ void VisitKeys(const PrefillParams& p, const QueryTil
                                           Shared<kDim>& sm, RowState<kDim>& state) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, kv_head = head / p.group;
   const int position = tile.position + warp * kWarpRows;
-  const uint32_t q = SharedAddress(sm.q), k = SharedAddress(sm.k), v = SharedAddress(sm.v);
+  const uint32_t q = ptx::SharedAddress(sm.q), k = ptx::SharedAddress(sm.k),
+                 v = ptx::SharedAddress(sm.v);
   const int32_t* pages = p.table + tile.slot * p.slot_stride;
   // K or V of a page, made when needed: pointers would take registers.
   const auto rows = [&](int page, int is_v) {
@@ -56,10 +58,10 @@ __device__ __forceinline__ void VisitKeys(const PrefillParams& p, const QueryTil
            static_cast<int64_t>((page * 2 + is_v) * p.kv_heads + kv_head) * (kPageTokens * kDim);
   };
   int page = pages[tile.visited.Tile(tile.begin)];
-  WaitForKernelBefore();
+  ptx::WaitForPredecessor();
   CopyQueries<kDim>(p, tile, head, q);
   CopyRows<kDim, kKeys, kThreads>(k, 0, rows(page, 0), threadIdx.x);
-  CopyCommit();
+  ptx::CommitCopies();
   state.Clear();
   for (int i = tile.begin; i < tile.end; ++i) {
     const int first_key = tile.visited.Tile(i) * kKeys;
@@ -67,10 +69,10 @@ __device__ __forceinline__ void VisitKeys(const PrefillParams& p, const QueryTil
     const int32_t next = more ? pages[tile.visited.Tile(i + 1)] : kZeroPage;
     const bool sees =
         SeesAny(first_key, kKeys, position, position + kWarpRows - 1, tile.window, tile.sinks);
-    CopyWait<0>();
+    ptx::WaitForCopies<0>();
     __syncthreads();  // K is there; V of the tile before is free
     CopyRows<kDim, kKeys, kThreads>(v, 0, rows(page, 1), threadIdx.x);
-    CopyCommit();
+    ptx::CommitCopies();
     ScoreTile s;
     ProbabilityTile probabilities;
     if (sees) {
@@ -79,11 +81,11 @@ __device__ __forceinline__ void VisitKeys(const PrefillParams& p, const QueryTil
       Softmax<kDim>(state, s, probabilities, p.scale_log2);
       Scores<kDim>(s, q, k, warp * kWarpRows, kHalfKeys, lane);
     }
-    CopyWait<0>();
+    ptx::WaitForCopies<0>();
     __syncthreads();  // V is there; K is free
     page = next;
     if (more) CopyRows<kDim, kKeys, kThreads>(k, 0, rows(page, 0), threadIdx.x);
-    CopyCommit();
+    ptx::CommitCopies();
     if (!sees) continue;
     Values<kDim>(state, probabilities, v, 0, lane);
     Mask(s, first_key + kHalfKeys, position, tile.window, tile.sinks, lane);
@@ -128,8 +130,8 @@ __device__ __forceinline__ void AddPart(RowState<kDim>& state, const float* part
     for (int h = 0; h < 2; ++h) {
       const float m = __ldcg(part + kThreads * at++), l = __ldcg(part + kThreads * at++);
       const float top = fmaxf(state.m[b][h], m), base = top == -INFINITY ? 0.f : top;
-      f[h] = Exp2((state.m[b][h] - base) * c);
-      g[h] = Exp2((m - base) * c);
+      f[h] = ptx::Exp2((state.m[b][h] - base) * c);
+      g[h] = ptx::Exp2((m - base) * c);
       state.l[b][h] = state.l[b][h] * f[h] + l * g[h];
       state.m[b][h] = top;
     }
@@ -159,7 +161,7 @@ __device__ __forceinline__ bool Merge(const PrefillParams& p, const QueryTile& t
   __syncthreads();
   if (threadIdx.x == 0) {
     const uint32_t last = tile.parts - 1;
-    sm.is_last = CountArrival(p.arrivals + tile.split * p.heads + head, last) == last;
+    sm.is_last = ptx::CountArrival(p.arrivals + tile.split * p.heads + head, last) == last;
   }
   __syncthreads();
   if (!sm.is_last) return false;
@@ -185,7 +187,7 @@ __device__ __forceinline__ void Store(const PrefillParams& p, const QueryTile& t
 #pragma unroll
       for (int j = 0; j < kDim / 8; ++j)
         *reinterpret_cast<uint32_t*>(sm.q + Layout::Offset(row, j) + 4 * (lane & 3)) =
-            PackBf16(state.o[b][j][2 * h] * inverse, state.o[b][j][2 * h + 1] * inverse);
+            ptx::PackBf16(state.o[b][j][2 * h] * inverse, state.o[b][j][2 * h + 1] * inverse);
     }
   __syncwarp();
 #pragma unroll
@@ -203,7 +205,7 @@ template <int kDim>
 __global__ void __launch_bounds__(kThreads, 2) PortablePrefill(const PrefillParams p) {
   extern __shared__ __align__(1024) uint8_t memory[];
   auto& sm = *reinterpret_cast<Shared<kDim>*>(memory);
-  LaunchDependents();
+  ptx::LaunchDependents();
   const int entry = blockIdx.x / p.heads, head = blockIdx.x - entry * p.heads;
   constexpr int kWords = sizeof(QueryTile) / 4;
   if (threadIdx.x < kWords)

@@ -7,8 +7,8 @@
 #include <cstdint>
 
 #include "kernels/cuda/attention/portable_layout.cuh"
-#include "kernels/cuda/attention/ptx.cuh"
 #include "kernels/cuda/attention/visited_tiles.h"
+#include "kernels/cuda/ptx.cuh"
 
 namespace swaa::kernels::cuda::portable {
 
@@ -62,15 +62,15 @@ __device__ __forceinline__ void Scores(ScoreTile& s, uint32_t q, uint32_t k, int
     uint32_t a[kRowBlocks][4];
 #pragma unroll
     for (int b = 0; b < kRowBlocks; ++b)
-      LoadMatrix(a[b], Layout::Later(q_address, 2 * i) + 16 * b * Layout::kRowBytes);
+      ptx::LoadMatrix4(a[b], Layout::Later(q_address, 2 * i) + 16 * b * Layout::kRowBytes);
 #pragma unroll
     for (int j = 0; j < kHalfKeys / 16; ++j) {
       uint32_t keys[4];
-      LoadMatrix(keys, Layout::Later(k_address, 2 * i) + 16 * j * Layout::kRowBytes);
+      ptx::LoadMatrix4(keys, Layout::Later(k_address, 2 * i) + 16 * j * Layout::kRowBytes);
 #pragma unroll
       for (int b = 0; b < kRowBlocks; ++b) {
-        MultiplyAdd(s[b][2 * j], a[b][0], a[b][1], a[b][2], a[b][3], keys[0], keys[1]);
-        MultiplyAdd(s[b][2 * j + 1], a[b][0], a[b][1], a[b][2], a[b][3], keys[2], keys[3]);
+        ptx::MultiplyAdd(s[b][2 * j], a[b][0], a[b][1], a[b][2], a[b][3], keys[0], keys[1]);
+        ptx::MultiplyAdd(s[b][2 * j + 1], a[b][0], a[b][1], a[b][2], a[b][3], keys[2], keys[3]);
       }
     }
   }
@@ -114,7 +114,7 @@ __device__ __forceinline__ void GrowMaxima(RowState<kDim>& state,
     return;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const float scale = state.m[b][h] == grown[h] ? 1.f : Exp2((state.m[b][h] - grown[h]) * c);
+    const float scale = state.m[b][h] == grown[h] ? 1.f : ptx::Exp2((state.m[b][h] - grown[h]) * c);
     state.m[b][h] = grown[h];
     state.l[b][h] *= scale;
 #pragma unroll
@@ -138,10 +138,10 @@ __device__ __forceinline__ void Softmax(RowState<kDim>& state, ScoreTile& s, Pro
       float sum = 0;
 #pragma unroll
       for (int j = 0; j < kHalfKeys / 8; ++j) {
-        const float x = Exp2(fmaf(s[b][j][2 * h], c, mc));
-        const float y = Exp2(fmaf(s[b][j][2 * h + 1], c, mc));
+        const float x = ptx::Exp2(fmaf(s[b][j][2 * h], c, mc));
+        const float y = ptx::Exp2(fmaf(s[b][j][2 * h + 1], c, mc));
         sum += x + y;
-        p[b][j >> 1][2 * (j & 1) + h] = PackBf16(x, y);
+        p[b][j >> 1][2 * (j & 1) + h] = ptx::PackBf16(x, y);
       }
       state.l[b][h] += sum;
     }
@@ -159,11 +159,12 @@ __device__ __forceinline__ void Values(RowState<kDim>& state, const ProbabilityT
 #pragma unroll
     for (int j = 0; j < kDim / 8; j += 2) {
       uint32_t x[4];
-      LoadMatrixTransposed(x, Layout::Later(address, j) + 16 * i * Layout::kRowBytes);
+      ptx::LoadMatrixTransposed4(x, Layout::Later(address, j) + 16 * i * Layout::kRowBytes);
 #pragma unroll
       for (int b = 0; b < kRowBlocks; ++b) {
-        MultiplyAdd(state.o[b][j], p[b][i][0], p[b][i][1], p[b][i][2], p[b][i][3], x[0], x[1]);
-        MultiplyAdd(state.o[b][j + 1], p[b][i][0], p[b][i][1], p[b][i][2], p[b][i][3], x[2], x[3]);
+        ptx::MultiplyAdd(state.o[b][j], p[b][i][0], p[b][i][1], p[b][i][2], p[b][i][3], x[0], x[1]);
+        ptx::MultiplyAdd(state.o[b][j + 1], p[b][i][0], p[b][i][1], p[b][i][2], p[b][i][3], x[2],
+                         x[3]);
       }
     }
 }

@@ -41,14 +41,14 @@ __device__ __forceinline__ float BlockSum(float value) {
 // kVectors: a thread's share of the row, kVectors * blockDim.x * 8 elements at least.
 template <typename Residual, int kVectors, bool kAdd>
 __global__ void __launch_bounds__(kMaxThreads) AddNormKernel(const Arguments a) {
-  LetNextBegin();
+  ptx::LaunchDependents();
   Vector8 weight[kVectors];
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
     const int at = threadIdx.x + i * blockDim.x;
     if (at < a.vectors) weight[i] = Load8(a.weight + at * 8);
   }
-  WaitForPrevious();
+  ptx::WaitForPredecessor();
   const int64_t row = int64_t{blockIdx.x} * a.vectors * 8;
   Residual* residual = static_cast<Residual*>(a.residual) + row;
   Vector8 x[kVectors];

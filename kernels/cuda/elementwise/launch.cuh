@@ -8,29 +8,16 @@
 
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/elementwise/launch.h"
+#include "kernels/cuda/ptx.cuh"
 
 namespace swaa::kernels::cuda {
 
-// Lets the next kernel of the stream be scheduled. It waits in its turn, so letting it begin early
-// is always right, for what it reads and for what it overwrites.
-__device__ __forceinline__ void LetNextBegin() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-// Waits until all kernels before this one are done and their writes are seen. Only weights, which
-// no kernel writes, may be read before.
-__device__ __forceinline__ void WaitForPrevious() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-// The first thing a kernel does that has nothing to read in advance.
+// The first thing a kernel does that has nothing to read in advance: weights, which no kernel
+// writes. The next kernel waits in its turn, so letting it begin early is always right, for what it
+// reads and for what it overwrites.
 __device__ __forceinline__ void BeginKernel() {
-  LetNextBegin();
-  WaitForPrevious();
+  ptx::LaunchDependents();
+  ptx::WaitForPredecessor();
 }
 
 template <typename... Parameters, typename... Arguments>

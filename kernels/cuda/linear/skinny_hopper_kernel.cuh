@@ -11,11 +11,12 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/hopper_ptx.cuh"
 #include "kernels/cuda/linear/skinny_hopper_grid.h"
-#include "kernels/cuda/linear/skinny_ptx.cuh"
 #include "kernels/cuda/linear/skinny_tensor_map.h"
 #include "kernels/cuda/linear/skinny_tile.cuh"
 #include "kernels/cuda/linear/skinny_wgmma.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 namespace swaa::kernels::cuda {
 
@@ -92,11 +93,7 @@ class SkinnyProducer {
  public:
   __device__ SkinnyProducer(const SkinnyHopperParams& params, const SkinnyTensorMaps& maps,
                             const SkinnyRing& ring, const SkinnyTileRange& range)
-      : params_(params),
-        maps_(maps),
-        ring_(ring),
-        range_(range),
-        policy_(ptx::EvictFirstPolicy()) {}
+      : params_(params), maps_(maps), ring_(ring), range_(range) {}
 
   // Orders all tiles of the block: of the first stages the weights, which depend on no other
   // kernel, before x is waited for.
@@ -133,12 +130,12 @@ class SkinnyProducer {
     const int32_t k = tile.k * kSkinnyBoxColumns;
     ptx::ArriveAndExpect(barrier, ring_.stage_bytes);
     if (!params_.out.silu_mul) {
-      ptx::CopyBox(to, maps_.weight, k, tile.row * tile_rows, 0, barrier, policy_);
+      ptx::CopyBox(to, maps_.weight, k, tile.row * tile_rows, 0, barrier, ptx::kEvictFirst);
       return;
     }
     for (int unit = 0; unit < tile_rows / 16; ++unit) {
       ptx::CopyBox(to + unit * kUnitBytes, maps_.weight, k,
-                   (tile.row * (tile_rows / 16) + unit) * 8, 0, barrier, policy_);
+                   (tile.row * (tile_rows / 16) + unit) * 8, 0, barrier, ptx::kEvictFirst);
     }
   }
 
@@ -163,7 +160,6 @@ class SkinnyProducer {
   const SkinnyTensorMaps& maps_;
   const SkinnyRing ring_;
   const SkinnyTileRange range_;
-  const uint64_t policy_;
 };
 
 // Four finished sums of 16 rows of the tile, of WarpSums's layout: `unit` counts 16 rows, j eight

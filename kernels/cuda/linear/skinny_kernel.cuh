@@ -8,8 +8,8 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/linear/skinny_ptx.cuh"
 #include "kernels/cuda/linear/skinny_tile.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 namespace swaa::kernels::cuda {
 

@@ -14,7 +14,7 @@
 
 #include "kernels/cuda/linear/linear_arguments.h"
 #include "kernels/cuda/linear/skinny_partition.h"
-#include "kernels/cuda/linear/skinny_ptx.cuh"
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/types.h"
 
 namespace swaa::kernels::cuda {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/hopper_ptx.cuh"
 #include "kernels/cuda/linear/skinny_hopper_grid.h"
 #include "kernels/cuda/linear/skinny_tile.cuh"
 
@@ -13,27 +14,6 @@ namespace swaa::kernels::cuda {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 namespace ptx {
-
-// Describes to wgmma a matrix whose rows of 128 bytes lie one after the other under the 128-byte
-// swizzle, groups of eight rows at multiples of 1024 bytes.
-__device__ __forceinline__ uint64_t SwizzledMatrix(uint32_t shared) {
-  constexpr uint64_t kGroupStride = uint64_t{1024 >> 4} << 32;
-  constexpr uint64_t kLeadingStride = uint64_t{1} << 16;  // not used under a swizzle
-  constexpr uint64_t kSwizzle128Bytes = uint64_t{1} << 62;
-  return kSwizzle128Bytes | kGroupStride | kLeadingStride | ((shared & 0x3ffffu) >> 4);
-}
-
-__device__ __forceinline__ void WarpgroupFence() {
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
-
-__device__ __forceinline__ void WarpgroupCommit() {
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-
-__device__ __forceinline__ void WarpgroupWait() {
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-}
 
 // sums [64, 8 * row tiles] += a [64, 16] * b [8 * row tiles, 16]^T, bf16 operands.
 __device__ __forceinline__ void WarpgroupMultiplyAdd(float (&s)[1][4], uint64_t a, uint64_t b) {

@@ -1,33 +1,35 @@
-// Attention on CUDA: thin wrappers over the PTX that kernels of every generation use.
+// Thin wrappers over the PTX that kernels of every generation use.
 
-#ifndef SWAA_KERNELS_CUDA_ATTENTION_PTX_CUH_
-#define SWAA_KERNELS_CUDA_ATTENTION_PTX_CUH_
+#ifndef SWAA_KERNELS_CUDA_PTX_CUH_
+#define SWAA_KERNELS_CUDA_PTX_CUH_
 
 #include <cstdint>
 
-namespace swaa::kernels::cuda {
+namespace swaa::kernels::cuda::ptx {
 
-__device__ __forceinline__ uint32_t SharedAddress(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+__device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
 // ---- programmatic dependent launch (from sm_90; nothing elsewhere) ----
 
-// Lets the next kernel of the stream start where it fits. It may run before this one has ended.
+// Lets the next kernel of the stream begin where it fits, once every block of this one has called
+// it. It may run before this one has ended.
 __device__ __forceinline__ void LaunchDependents() {
-#if __CUDA_ARCH__ >= 900
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
-// Waits until the kernel before has ended and its writes are seen. Because every kernel does so,
-// all kernels before have ended then.
-__device__ __forceinline__ void WaitForKernelBefore() {
-#if __CUDA_ARCH__ >= 900
+
+// Waits until the kernel before this one is complete and what it wrote can be seen. Because every
+// kernel does so, all kernels before are complete then.
+__device__ __forceinline__ void WaitForPredecessor() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
-// ---- barriers ----
+// ---- barriers and counters ----
 
 template <int kThreads>
 __device__ __forceinline__ void NamedSync(int id) {
@@ -48,32 +50,53 @@ __device__ __forceinline__ uint32_t CountArrival(uint32_t* counter, uint32_t las
   return before;
 }
 
+// Adds to a counter in memory and returns what it held.
+__device__ __forceinline__ uint32_t AddAcquireRelease(uint32_t* counter, uint32_t value) {
+  uint32_t before;
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(counter), "r"(value)
+               : "memory");
+  return before;
+}
+
 // ---- copies to shared memory ----
 
-// 16 bytes; zeros when !valid (nothing is read then).
-__device__ __forceinline__ void CopyAsync16(uint32_t to, const void* from, bool valid) {
-  const int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(bytes)
+// Copies 16 bytes past L1, or writes zeros where `valid` is false: `from` is not read then and may
+// lie anywhere. Without a cache policy: ptxas before 13.4 miscompiles this instruction
+// with a fractional one, and the GPU takes what comes out for illegal.
+__device__ __forceinline__ void CopyAsync(uint32_t to, const void* from, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(valid ? 16 : 0)
                : "memory");
 }
-__device__ __forceinline__ void CopyCommit() {
+// The same, and L2 fetches the whole line of 128 bytes.
+__device__ __forceinline__ void CopyAsyncLine(uint32_t to, const void* from, bool valid) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(valid ? 16 : 0)
+               : "memory");
+}
+__device__ __forceinline__ void CommitCopies() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
+// Waits until at most kPending of this thread's committed groups are not complete.
 template <int kPending>
-__device__ __forceinline__ void CopyWait() {
+__device__ __forceinline__ void WaitForCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+__device__ __forceinline__ void PrefetchL2(const void* line) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
 }
 
 // ---- warp matrices ----
 
-__device__ __forceinline__ void LoadMatrix(uint32_t (&r)[4], uint32_t address) {
+__device__ __forceinline__ void LoadMatrix4(uint32_t (&r)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(address)
                : "memory");
 }
-__device__ __forceinline__ void LoadMatrixTransposed(uint32_t (&r)[4], uint32_t address) {
+__device__ __forceinline__ void LoadMatrixTransposed4(uint32_t (&r)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(address)
@@ -89,6 +112,11 @@ __device__ __forceinline__ void MultiplyAdd(float (&c)[4], uint32_t a0, uint32_t
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+__device__ __forceinline__ void MultiplyAdd(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                            uint32_t b1) {
+  MultiplyAdd(c, a[0], a[1], a[2], a[3], b0, b1);
+}
+
 // ---- arithmetic ----
 
 __device__ __forceinline__ float Exp2(float x) {
@@ -102,6 +130,6 @@ __device__ __forceinline__ uint32_t PackBf16(float low, float high) {
   return r;
 }
 
-}  // namespace swaa::kernels::cuda
+}  // namespace swaa::kernels::cuda::ptx
 
-#endif  // SWAA_KERNELS_CUDA_ATTENTION_PTX_CUH_
+#endif  // SWAA_KERNELS_CUDA_PTX_CUH_
