@@ -96,6 +96,23 @@ class AsyncClient:
             self._control.ListRecipes, control_service_pb2.ListRecipesRequest())
         return {named.name: Recipe.from_proto(named.recipe) for named in listed.named_recipes}
 
+    async def load_lora(self, name: str, path: str) -> control_service_pb2.LoraAdapter:
+        """As Client.load_lora."""
+        answer = await self._ask(self._control.LoadLora, control_service_pb2.LoadLoraRequest(
+            lora_name=name, source_path=path))
+        adapter: control_service_pb2.LoraAdapter = answer.lora_adapter
+        return adapter
+
+    async def unload_lora(self, name: str) -> None:
+        """As Client.unload_lora."""
+        await self._ask(
+            self._control.UnloadLora, control_service_pb2.UnloadLoraRequest(lora_name=name))
+
+    async def list_loras(self) -> dict[str, control_service_pb2.LoraAdapter]:
+        """The server's adapters by their names."""
+        listed = await self._ask(self._control.ListLoras, control_service_pb2.ListLorasRequest())
+        return {adapter.lora_name: adapter for adapter in listed.lora_adapters}
+
     async def close(self) -> None:
         """Cancels what runs."""
         await self._channel.close()

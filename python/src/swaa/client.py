@@ -122,6 +122,25 @@ class Client:
         listed = self._ask(self._control.ListRecipes, control_service_pb2.ListRecipesRequest())
         return {named.name: Recipe.from_proto(named.recipe) for named in listed.named_recipes}
 
+    def load_lora(self, name: str, path: str) -> control_service_pb2.LoraAdapter:
+        """Loads an adapter from a folder as PEFT saves them, on the server's machine: absolute, or
+        below one of its `lora.roots`. Recipes name it by `lora_name`. One that is loaded from this
+        path already stays as it is."""
+        answer = self._ask(self._control.LoadLora, control_service_pb2.LoadLoraRequest(
+            lora_name=name, source_path=path))
+        adapter: control_service_pb2.LoraAdapter = answer.lora_adapter
+        return adapter
+
+    def unload_lora(self, name: str) -> None:
+        """New requests do not find the adapter from now on. Returns when no request has it."""
+        self._ask(
+            self._control.UnloadLora, control_service_pb2.UnloadLoraRequest(lora_name=name))
+
+    def list_loras(self) -> dict[str, control_service_pb2.LoraAdapter]:
+        """The server's adapters by their names."""
+        listed = self._ask(self._control.ListLoras, control_service_pb2.ListLorasRequest())
+        return {adapter.lora_name: adapter for adapter in listed.lora_adapters}
+
     def abort(self, request_id: str) -> int:
         """Ends a request, whose stream gets what there is; how many were ended."""
         answer = self._ask(
