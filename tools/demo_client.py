@@ -1,25 +1,20 @@
 #!/usr/bin/env python3
 """The demo's client: what each recipe gains and loses on one server, in two tables.
 
-Usage: demo_client.py --address HOST:PORT
+Usage: PYTHONPATH=build/python demo_client.py --address HOST:PORT
 """
 
 import argparse
 import concurrent.futures
+import functools
 import os
-import pathlib
 import statistics
 import sys
 import textwrap
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
-
-# First: it says where the package of the tree is.
-from swaa_client import Client, Unavailable, gen, greedy_request, recipe  # noqa: E402
-
-import demo_text  # noqa: E402
-import grpc  # noqa: E402
+import demo_text
+import swaa
 
 WINDOW = 512
 SINKS = 16
@@ -27,14 +22,17 @@ DECODE_TOKENS = 48
 CASES = 3
 
 RECIPES = [
-    ("full attention", recipe()),
-    (f"W={WINDOW}", recipe(WINDOW)),
-    (f"W={WINDOW}, K={SINKS}", recipe(WINDOW, SINKS)),
-    (f"W={WINDOW}, D=all", recipe(WINDOW, full_decode=True)),
-    (f"W={WINDOW}, K={SINKS}, D=all", recipe(WINDOW, SINKS, full_decode=True)),
-    (f"W={WINDOW}, K={SINKS}, F=even", recipe(WINDOW, SINKS, 2)),
-    (f"W={WINDOW}, K={SINKS}, F=every 4th, D=all", recipe(WINDOW, SINKS, 4, True)),
-    (f"W={WINDOW}, K={SINKS}, F=even, D=all", recipe(WINDOW, SINKS, 2, True)),
+    ("full attention", swaa.Recipe()),
+    (f"W={WINDOW}", swaa.Recipe(WINDOW)),
+    (f"W={WINDOW}, K={SINKS}", swaa.Recipe(WINDOW, SINKS)),
+    (f"W={WINDOW}, D=all", swaa.Recipe(WINDOW, full_attention_decode=swaa.ALL)),
+    (f"W={WINDOW}, K={SINKS}, D=all", swaa.Recipe(WINDOW, SINKS, None, swaa.ALL)),
+    (f"W={WINDOW}, K={SINKS}, F=even", swaa.Recipe(WINDOW, SINKS, swaa.EVEN)),
+    (
+        f"W={WINDOW}, K={SINKS}, F=every 4th, D=all",
+        swaa.Recipe(WINDOW, SINKS, swaa.Stride(0, 4), swaa.ALL),
+    ),
+    (f"W={WINDOW}, K={SINKS}, F=even, D=all", swaa.Recipe(WINDOW, SINKS, swaa.EVEN, swaa.ALL)),
 ]
 NAME_WIDTH = 34
 
@@ -59,10 +57,19 @@ def clear():
         print("\r\033[K", end="", flush=True)
 
 
-def all_at_once(client, requests, on_done):
-    """Sends all requests together; returns their results in order."""
-    with concurrent.futures.ThreadPoolExecutor(len(requests)) as pool:
-        futures = [pool.submit(client.generate, request) for request in requests]
+def greedy(client, prompt, tokens, recipe, **options):
+    """An answer of exactly so many greedy tokens, and the seconds that it took here."""
+    started = time.monotonic()
+    answer = client.generate(
+        prompt, recipe=recipe, max_tokens=tokens, temperature=0, ignore_eos=True, **options
+    ).result()
+    return answer, time.monotonic() - started
+
+
+def all_at_once(calls, on_done):
+    """Makes all calls together; returns what they return, in order."""
+    with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool:
+        futures = [pool.submit(call) for call in calls]
         for done, _ in enumerate(concurrent.futures.as_completed(futures), 1):
             on_done(done)
         return [future.result() for future in futures]
@@ -72,25 +79,25 @@ def measure_costs(client):
     """Runs the long prompt under each recipe: first one by one, then all at once."""
     prompt = demo_text.story()
 
-    def cold_requests(occasion):
+    def cold_calls(occasion):
         # Every request computes its whole prompt: a salt of its own keeps it from the prefix cache.
-        requests = [greedy_request(prompt, DECODE_TOKENS, r) for _, r in RECIPES]
-        for index, request in enumerate(requests):
-            request.cache_salt = f"{occasion} {index}"
-        return requests
+        return [
+            functools.partial(
+                greedy, client, prompt, DECODE_TOKENS, recipe, cache_salt=f"{occasion} {index}"
+            )
+            for index, (_, recipe) in enumerate(RECIPES)
+        ]
 
     # The first request pays for what is set up on first use.
-    client.generate(greedy_request(prompt[:2000], 4, recipe()))
+    greedy(client, prompt[:2000], 4, swaa.Recipe())
     alone = []
-    requests = cold_requests("one by one")
-    for index, request in enumerate(requests):
-        say(f"one by one, {index + 1} of {len(requests)}: {RECIPES[index][0]} …")
-        alone.append(client.generate(request))
-    say(f"all {len(requests)} at once …")
-    requests = cold_requests("at once")
+    for index, call in enumerate(cold_calls("one by one")):
+        say(f"one by one, {index + 1} of {len(RECIPES)}: {RECIPES[index][0]} …")
+        alone.append(call())
+    say(f"all {len(RECIPES)} at once …")
     started = time.monotonic()
     together = all_at_once(
-        client, requests, lambda done: say(f"all at once: {done} of {len(requests)} done …")
+        cold_calls("at once"), lambda done: say(f"all at once: {done} of {len(RECIPES)} done …")
     )
     seconds_together = time.monotonic() - started
     clear()
@@ -98,7 +105,8 @@ def measure_costs(client):
 
 
 def print_costs(alone, together, seconds_together):
-    full = alone[0]
+    full = alone[0][0].stats
+    full_seconds = full.prefill_seconds + full.decode_seconds
     say_paragraphs(
         "Each request chooses its recipe: a window of W tokens, K first tokens that stay visible, "
         "layers F that never slide, layers D that see everything while decoding.",
@@ -116,21 +124,23 @@ def print_costs(alone, together, seconds_together):
         f"{'fewer faster':>14}{'seconds':>9}"
     )
     print("  " + "─" * (NAME_WIDTH + 63))
-    for (name, _), one, many in zip(RECIPES, alone, together):
-        stats = one.stats
-        share = stats.attended_keys / stats.full_attention_attended_keys
+    for (name, _), (answer, _), (_, seconds) in zip(RECIPES, alone, together):
+        stats = answer.stats
+        # The first token comes out of the prompt's last step, the others are decoded.
+        rate = (DECODE_TOKENS - 1) / max(stats.decode_seconds, 1e-9)
+        fewer = stats.full_attention_attended_keys / stats.attended_keys
+        faster = full_seconds / (stats.prefill_seconds + stats.decode_seconds)
         print(
-            f"  {name:{NAME_WIDTH}}{stats.time_to_first_token_us * 1e-6:>6.2f} s"
-            f"{one.decode_tokens_per_second:>10.1f}{stats.peak_kv_cache_bytes / 1e6:>7.1f}"
-            f"{stats.full_attention_kv_cache_bytes / 1e6:>8.1f}{share:>7.0%}"
-            f"{one.counted_speedup:>7.2f}{full.server_seconds / one.server_seconds:>7.2f}"
-            f"{many.seconds:>9.1f}"
+            f"  {name:{NAME_WIDTH}}{stats.time_to_first_token_seconds:>6.2f} s{rate:>10.1f}"
+            f"{stats.peak_kv_cache_bytes / 1e6:>7.1f}"
+            f"{stats.full_attention_kv_cache_bytes / 1e6:>8.1f}{1 / fewer:>7.0%}"
+            f"{fewer:>7.2f}{faster:>7.2f}{seconds:>9.1f}"
         )
-    held = sum(r.stats.peak_kv_cache_bytes for r in together) / 1e6
-    would = sum(r.stats.full_attention_kv_cache_bytes for r in together) / 1e6
+    held = sum(answer.stats.peak_kv_cache_bytes for answer, _ in together) / 1e6
+    would = sum(answer.stats.full_attention_kv_cache_bytes for answer, _ in together) / 1e6
     say_paragraphs(
-        f"One after another they took {sum(r.seconds for r in alone):.1f} s, all at once in one "
-        f"batch {seconds_together:.1f} s. Together they held at most {held:,.0f} MB of keys and "
+        f"One after another they took {sum(seconds for _, seconds in alone):.1f} s, all at once "
+        f"in one batch {seconds_together:.1f} s. Together they held at most {held:,.0f} MB of keys and "
         f"values, where full attention for all would have held {would:,.0f} MB."
     )
 
@@ -138,25 +148,19 @@ def print_costs(alone, together, seconds_together):
 def measure_quality(client):
     """Returns the first key, its prompt's length, and (answer, mean log-probability) per recipe."""
     cases = [demo_text.pass_key_case(case) for case in range(CASES)]
-    key_ids = []
-    for _, key in cases:
-        # Prompt log-probabilities carry the ids of the prompt's tokens; a digit is one token.
-        options = gen.ResponseOptions(prompt_logprobs=0)
-        result = client.generate(greedy_request(key, 1, recipe(), response_options=options))
-        key_ids.append(result.prompt_token_ids[-len(key) :])
+    # A digit is one token.
+    key_ids = [client.tokenize(key)[-len(key) :] for _, key in cases]
     rows, prompt_tokens = [], 0
-    for index, (_, message) in enumerate(RECIPES):
+    for index, (_, recipe) in enumerate(RECIPES):
         say(f"the hidden keys, {index + 1} of {len(RECIPES)}: {RECIPES[index][0]} …")
-        requests = [greedy_request(cases[0][0], len(key_ids[0]), message)]
+        ask = functools.partial(greedy, client, recipe=recipe)
+        calls = [functools.partial(ask, cases[0][0], len(key_ids[0]))]
         for (prompt, _), ids in zip(cases, key_ids):
-            request = greedy_request(prompt, len(ids), message)
-            request.forced_output_ids.ids.extend(ids)
-            request.response_options.output_logprobs = 0
-            requests.append(request)
-        answer, *scored = all_at_once(client, requests, lambda done: None)
-        logprobs = [p for result in scored for p in result.logprobs]
+            calls.append(functools.partial(ask, prompt, len(ids), forced_output=ids, logprobs=0))
+        (answer, _), *scored = all_at_once(calls, lambda done: None)
+        logprobs = [p for result, _ in scored for p in result.logprobs]
         rows.append((answer.text, statistics.fmean(logprobs)))
-        prompt_tokens = answer.prompt_tokens
+        prompt_tokens = answer.stats.prompt_tokens
     clear()
     return cases[0][1], prompt_tokens, rows
 
@@ -190,22 +194,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--address", required=True, help="of the server's gRPC port, HOST:PORT")
     args = parser.parse_args()
-    client = Client(args.address)
-    client.wait_until_ready(timeout_seconds=60)
-    print_costs(*measure_costs(client))
-    print_quality(*measure_quality(client))
-    client.close()
+    with swaa.Client(args.address) as client:
+        client.wait_until_ready(timeout_seconds=60)
+        print_costs(*measure_costs(client))
+        print_quality(*measure_quality(client))
 
 
 if __name__ == "__main__":
     try:
         main()
-    except Unavailable as error:
+    except swaa.Error as error:
         clear()
         sys.exit(f"demo: {error}")
-    except grpc.RpcError as error:
-        clear()
-        sys.exit(f"demo: the server answered {error.code().name}: {error.details()}")
     except KeyboardInterrupt:
         # Open streams would keep the interpreter; the server notices that they end.
         clear()

@@ -59,6 +59,13 @@ class LocalServer:
                     + self.log())
             time.sleep(0.05)
 
+    @property
+    def process_id(self) -> int:
+        """While the block lasts. Raises RuntimeError outside of it."""
+        if self._process is None:
+            raise RuntimeError("the server does not run")
+        return self._process.pid
+
     def log(self) -> str:
         """What the server has said, while the block lasts."""
         if self._folder is None:
