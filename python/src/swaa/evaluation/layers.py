@@ -1,6 +1,7 @@
 """Which layers to keep full, by what the model itself loses: the right answers' log-probability.
 
 Every trial is a recipe of its own, so all trials of a round run in the same batches of one server.
+What others published for some models is in swaa.presets.
 """
 
 from __future__ import annotations
@@ -12,15 +13,6 @@ from swaa.client import Client
 from swaa.evaluation.cases import Case
 from swaa.evaluation.scoring import mean_answer_scores
 from swaa.recipe import Recipe
-
-# Layers that LightTransfer's count of lazy layers keeps full, half of each model, as the authors of
-# SWAA (arXiv 2512.10411) publish them; they report no stable gain over every second layer.
-LIGHT_TRANSFER: dict[str, tuple[int, ...]] = {
-    "qwen3-4b-thinking-2507": (1, 2, 3, 4, 5, 6, 17, 18, 24, 26, 27, 28, 29, 30, 31, 32, 33, 34),
-    "qwen3-30b-a3b-thinking-2507": (0, 1, 2, 5, 6, 10, 11, 14, 15, 17, 18, 19, 22, 23, 25, 26, 27,
-                                    30, 34, 39, 43, 44, 45, 46),
-    "llama-3.1-8b-instruct": (0, 1, 4, 5, 8, 9, 10, 11, 13, 14, 21, 23, 24, 25, 26, 27),
-}
 
 # What has been found so far: layers, and the score with them.
 Progress = Callable[[tuple[int, ...], float], None]
