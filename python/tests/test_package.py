@@ -35,7 +35,8 @@ def test_pip_makes_the_stubs(tmp_path):
     said = run(sys.executable, "-c", "import swaa; print(swaa.__file__, swaa.Recipe(8).to_proto())",
                env={"PYTHONPATH": str(tmp_path / "installed")}, cwd=tmp_path)
     assert said.split() == [str(installed / "__init__.py"), "sliding_window_tokens:", "8"]
-    assert (tmp_path / "installed/bin/swaa-eval").exists()
+    for command in ("swaa-eval", "swaa-tune"):
+        assert (tmp_path / "installed/bin" / command).exists()
 
 
 def test_types(tmp_path):

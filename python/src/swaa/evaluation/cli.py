@@ -147,14 +147,8 @@ def _run(args: argparse.Namespace) -> None:
             print("swaa-eval: the server's step-time model is not fitted yet; device seconds may "
                   "be missing", file=sys.stderr)
         runner.evaluate(client, [_task(args)], recipes, args.output, concurrency=args.concurrency,
-                        progress=_show)
+                        progress=runner.print_progress)
     _report(argparse.Namespace(folder=args.output))
-
-
-def _show(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\r{done} of {total}", end=end, file=sys.stderr, flush=True)
 
 
 def _report(args: argparse.Namespace) -> None:

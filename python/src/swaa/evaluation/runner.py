@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import random
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -99,6 +100,13 @@ def evaluate(client: Client, tasks: Sequence[Task], recipes: Recipes,
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def print_progress(done: int, total: int) -> None:
+    """A line that is drawn over; nothing where nobody looks."""
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\r{done} of {total}", end=end, file=sys.stderr, flush=True)
 
 
 def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
