@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/status_macros.h"
+#include "kernels/cpu/region_errors.h"
 
 namespace swaa::kernels::cpu {
 namespace {
@@ -188,19 +189,24 @@ void PackBlocks(const AffineFormat& format, int64_t out_features, int64_t in_fea
                 const RowReader& read_rows, std::byte* records, Trial* trial) {
   const int64_t groups = (in_features + format.group_inputs - 1) / format.group_inputs;
   const int64_t blocks = (out_features + kAffineColumns - 1) / kAffineColumns;
+  RegionErrors errors;
 #pragma omp parallel
   {
-    std::vector<float> rows(kAffineColumns * in_features);
+    std::vector<float> rows;
 #pragma omp for schedule(dynamic)
     for (int64_t block = 0; block < blocks; ++block) {
       if (!trial->fits.load(std::memory_order_relaxed)) continue;
-      const int64_t first = block * kAffineColumns;
-      const int64_t count = std::min(kAffineColumns, out_features - first);
-      read_rows(first, count, rows.data());
-      PackBlock(format, rows.data(), count, in_features,
-                records + block * groups * RecordBytes(format), trial);
+      errors.Run([&] {
+        rows.resize(kAffineColumns * in_features);
+        const int64_t first = block * kAffineColumns;
+        const int64_t count = std::min(kAffineColumns, out_features - first);
+        read_rows(first, count, rows.data());
+        PackBlock(format, rows.data(), count, in_features,
+                  records + block * groups * RecordBytes(format), trial);
+      });
     }
   }
+  errors.Rethrow();
 }
 
 // Memory for records that stay.

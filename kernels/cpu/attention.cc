@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <memory>
+#include <new>
 #include <omp.h>
 #include <vector>
 #include <xmmintrin.h>
@@ -18,6 +19,7 @@
 #include "kernels/cpu/attention_plan.h"
 #include "kernels/cpu/attention_task.h"
 #include "kernels/cpu/page_layout.h"
+#include "kernels/cpu/region_errors.h"
 
 namespace swaa::kernels::cpu {
 namespace {
@@ -28,9 +30,11 @@ class GrowingBuffer {
  public:
   void* Reserve(int64_t bytes) {
     if (bytes > capacity_) {
-      capacity_ = (bytes + kLargePage - 1) / kLargePage * kLargePage;
-      memory_.reset(std::aligned_alloc(kLargePage, capacity_));
-      SWAA_CHECK(memory_ != nullptr) << "no memory for " << capacity_ << " bytes of scratch";
+      capacity_ = 0;
+      const int64_t grown = (bytes + kLargePage - 1) / kLargePage * kLargePage;
+      memory_.reset(std::aligned_alloc(kLargePage, grown));
+      if (memory_ == nullptr) throw std::bad_alloc();
+      capacity_ = grown;
       madvise(memory_.get(), capacity_, MADV_HUGEPAGE);
     }
     return memory_.get();
@@ -155,16 +159,20 @@ void Attention(const AttentionPlan& plan, const AttentionParams& params,
   std::vector<GrowingBuffer>& workspaces = scratch.workspaces;
   std::atomic<size_t> next_task = 0;
   std::atomic<size_t> next_merge = 0;
+  RegionErrors errors;
 #pragma omp parallel num_threads(options.threads)
   {
     const FlushDenormals flush;
-    void* workspace = workspaces[omp_get_thread_num()].Reserve(workspace_bytes);
-    RunTasks(plan, params, kernels, partial, workspace, &next_task);
+    errors.Run([&] {
+      void* workspace = workspaces[omp_get_thread_num()].Reserve(workspace_bytes);
+      RunTasks(plan, params, kernels, partial, workspace, &next_task);
+    });
     if (!plan.merges.empty()) {
 #pragma omp barrier
       RunMerges(plan, params, partial, &next_merge);
     }
   }
+  errors.Rethrow();
 }
 
 }  // namespace swaa::kernels::cpu

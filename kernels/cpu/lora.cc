@@ -15,6 +15,7 @@
 #include "base/status_macros.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/parallel_ranges.h"
+#include "kernels/cpu/region_errors.h"
 
 namespace swaa::kernels::cpu {
 namespace {
@@ -238,12 +239,15 @@ void CpuLora::Add(const AdapterRows& rows, std::span<const LoraWeight* const> ad
   // Handed out to whoever is free; blocks of columns are many and small.
   constexpr size_t kColumnBlocks = 4;
   std::atomic<size_t> next_down = 0, next_up = 0;
+  RegionErrors errors;
 #pragma omp parallel num_threads(threads_)
   {
     const int thread = omp_get_thread_num();
-    for (size_t i = next_down++; i < down_items_.size(); i = next_down++) {
-      ComputeDown(call, down_items_[i], thread);
-    }
+    errors.Run([&] {
+      for (size_t i = next_down++; i < down_items_.size(); i = next_down++) {
+        ComputeDown(call, down_items_[i], thread);
+      }
+    });
 #pragma omp barrier
     for (size_t i = next_up.fetch_add(kColumnBlocks); i < up_items_.size();
          i = next_up.fetch_add(kColumnBlocks)) {
@@ -251,6 +255,7 @@ void CpuLora::Add(const AdapterRows& rows, std::span<const LoraWeight* const> ad
       for (size_t item = i; item < end; ++item) ComputeUp(call, up_items_[item]);
     }
   }
+  errors.Rethrow();
 }
 
 }  // namespace swaa::kernels::cpu

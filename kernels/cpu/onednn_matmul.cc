@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <new>
 #include <omp.h>
 #include <tuple>
 #include <unordered_map>
@@ -14,9 +15,9 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "base/check.h"
 #include "base/status_macros.h"
 #include "kernels/cpu/memory.h"
+#include "kernels/cpu/region_errors.h"
 
 namespace swaa::kernels::cpu {
 namespace {
@@ -98,6 +99,11 @@ class OneDnnWeight : public PackedWeight {
   std::shared_ptr<const std::byte> data_;
 };
 
+// A lack of memory is called the same, whoever met it.
+void ThrowIfOutOfMemory(const dnnl::error& error) {
+  if (error.status == dnnl_out_of_memory) throw std::bad_alloc();
+}
+
 // A primitive with the memory objects of its arguments; their pointers change from call to call.
 struct CachedProduct {
   dnnl::matmul primitive;
@@ -117,12 +123,30 @@ class OneDnnMatmulImpl : public OneDnnMatmul {
     try {
       return PackOrThrow(out_features, in_features, read_rows);
     } catch (const dnnl::error& error) {
+      ThrowIfOutOfMemory(error);
       return absl::InternalError(absl::StrCat("oneDNN cannot pack a weight of ", out_features,
                                               " x ", in_features, ": ", error.what()));
     }
   }
 
   void Run(const LinearParams& params, int64_t rows) override {
+    try {
+      RunOrThrow(params, rows);
+    } catch (const dnnl::error& error) {
+      ThrowIfOutOfMemory(error);
+      throw;
+    }
+  }
+
+  std::string Implementation(const LinearParams& params, int64_t rows) override {
+    return Find(params, rows).implementation;
+  }
+
+ private:
+  // in, out, rows, bias, out_type
+  using Key = std::tuple<int64_t, int64_t, int64_t, bool, DataType>;
+
+  void RunOrThrow(const LinearParams& params, int64_t rows) {
     CachedProduct& product = Find(params, rows);
     const auto& weight = static_cast<const OneDnnWeight&>(*params.weight);
     product.x.set_data_handle(const_cast<void*>(params.x));
@@ -133,14 +157,6 @@ class OneDnnMatmulImpl : public OneDnnMatmul {
     product.primitive.execute(stream_, product.arguments);
     stream_.wait();
   }
-
-  std::string Implementation(const LinearParams& params, int64_t rows) override {
-    return Find(params, rows).implementation;
-  }
-
- private:
-  // in, out, rows, bias, out_type
-  using Key = std::tuple<int64_t, int64_t, int64_t, bool, DataType>;
 
   memory::desc WeightDesc(int64_t out_features, int64_t in_features) {
     const memory::desc any({in_features, out_features}, TypeOf(type_), memory::format_tag::any);
@@ -159,10 +175,14 @@ class OneDnnMatmulImpl : public OneDnnMatmul {
     auto* values = reinterpret_cast<float*>(piece->data());
     for (int64_t first = 0; first < out_features; first += piece_rows) {
       const int64_t count = std::min(piece_rows, out_features - first);
+      RegionErrors errors;
 #pragma omp parallel for schedule(dynamic)
       for (int64_t row = 0; row < count; row += kReadRows) {
-        read_rows(first + row, std::min(kReadRows, count - row), values + row * in_features);
+        errors.Run([&] {
+          read_rows(first + row, std::min(kReadRows, count - row), values + row * in_features);
+        });
       }
+      errors.Rethrow();
       memory source({{in_features, count}, memory::data_type::f32, memory::format_tag::ba}, engine_,
                     values);
       memory target(desc.submemory_desc({in_features, count}, {0, first}), engine_, data.get());
@@ -176,8 +196,10 @@ class OneDnnMatmulImpl : public OneDnnMatmul {
     const auto& weight = static_cast<const OneDnnWeight&>(*params.weight);
     const Key key{weight.in_features(), weight.out_features(), rows, params.bias != nullptr,
                   params.out_type};
-    auto [found, inserted] = products_.try_emplace(key);
-    if (inserted) found->second = Make(params, weight, rows);
+    auto found = products_.find(key);
+    if (found == products_.end()) {
+      found = products_.emplace(key, Make(params, weight, rows)).first;
+    }
     return found->second;
   }
 
@@ -213,7 +235,7 @@ class OneDnnMatmulImpl : public OneDnnMatmul {
   void GrowScratch(int64_t bytes) {
     if (scratch_ != nullptr && scratch_->bytes() >= bytes) return;
     auto grown = AllocateBuffer(bytes);
-    SWAA_CHECK(grown.ok()) << grown.status().ToString();
+    if (!grown.ok()) throw std::bad_alloc();
     scratch_ = std::move(*grown);
   }
 

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "kernels/cpu/draw_token.h"
+#include "kernels/cpu/region_errors.h"
 
 namespace swaa::kernels::cpu {
 
@@ -26,10 +27,14 @@ void CpuSampler::Sample(const float* logits, std::span<const LogitsRow> rows,
                         std::span<ScoredToken> results) {
   SWAA_CHECK_EQ(rows.size(), results.size());
   const auto count = static_cast<int64_t>(rows.size());
+  RegionErrors errors;
 #pragma omp parallel for schedule(dynamic) if (count > 1)
   for (int64_t i = 0; i < count; ++i) {
-    results[i] = SampleRow(rows[i], {logits + i * vocab_size_, static_cast<size_t>(vocab_size_)});
+    errors.Run([&] {
+      results[i] = SampleRow(rows[i], {logits + i * vocab_size_, static_cast<size_t>(vocab_size_)});
+    });
   }
+  errors.Rethrow();
 }
 
 ScoredToken CpuSampler::SampleRow(const LogitsRow& row, std::span<const float> logits) {
