@@ -1,11 +1,14 @@
 // Tools: `swaa serve`.
 
+#include "tools/serve_command.h"
+
 #include <cstdio>
 #include <string>
 #include <vector>
 
 #include "absl/flags/flag.h"
 #include "base/status_macros.h"
+#include "engine/model/model_device.h"
 #include "kernels/cpu/threads.h"
 #include "server/lifecycle/server.h"
 #include "server/settings/config.h"
@@ -61,7 +64,13 @@ int Refuse(const absl::Status& status) {
   return 2;
 }
 
-int Serve(const std::vector<std::string>& arguments) {
+int ServeOnModelDevice(const std::vector<std::string>& arguments) {
+  return Serve(arguments, &CreateModelDevice);
+}
+
+}  // namespace
+
+int Serve(const std::vector<std::string>& arguments, const server::MakeDevice& make_device) {
   if (!arguments.empty()) {
     return Refuse(absl::InvalidArgumentError("\"" + arguments[0] +
                                              "\" is no flag; the model is given by --model"));
@@ -85,10 +94,8 @@ int Serve(const std::vector<std::string>& arguments) {
     return Refuse(status);
   }
   options->processors = kernels::cpu::AvailableProcessors();
-  return server::RunServer(*options);
+  return server::RunServer(*options, make_device);
 }
-
-}  // namespace
 
 Command ServeCommand() {
   return {"serve",
@@ -96,7 +103,7 @@ Command ServeCommand() {
            .summary = "Serves a model over gRPC; every request chooses its own attention recipe.",
            .flag_names = {"config", "port_file", "check_config"},
            .made_flags = SettingFlags()},
-          &Serve};
+          &ServeOnModelDevice};
 }
 
 }  // namespace swaa::tools

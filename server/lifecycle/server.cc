@@ -16,7 +16,6 @@
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
 #include "engine/checkpoint/peft_adapter.h"
-#include "engine/model/model_device.h"
 #include "server/generate/errors.h"
 #include "server/generate/steady_time.h"
 #include "server/lifecycle/listen_check.h"
@@ -89,11 +88,12 @@ MetricsEdges EdgesOf(const v1::MetricsConfig& config) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
+                                                      const MakeDevice& make_device) {
   std::unique_ptr<Server> server(new Server(options));
   SWAA_RETURN_IF_ERROR(server->LoadAccess());
   SWAA_RETURN_IF_ERROR(server->TakeAddresses());
-  SWAA_RETURN_IF_ERROR(server->LoadModel());
+  SWAA_RETURN_IF_ERROR(server->LoadModel(make_device));
   SWAA_RETURN_IF_ERROR(server->LoadAdapters());
   SWAA_ASSIGN_OR_RETURN(RecipeCatalog recipes, server->MakeRecipes(options));
   server->serving_.recipes.Set(std::move(recipes));
@@ -129,7 +129,7 @@ absl::Status Server::TakeAddresses() {
   return CheckCanListen("--metrics-address", config_.network().metrics_address());
 }
 
-absl::Status Server::LoadModel() {
+absl::Status Server::LoadModel(const MakeDevice& make_device) {
   LogInfo(absl::StrCat("loading ", config_.model().path()));
   SWAA_ASSIGN_OR_RETURN(checkpoint_, ReadCheckpoint(config_.model()));
   for (const std::string& warning : checkpoint_.warnings) LogWarning(warning);
@@ -163,7 +163,7 @@ absl::Status Server::LoadModel() {
   device.max_step_tokens = static_cast<int32_t>(config_.scheduling().max_batch_tokens());
   device.num_slots = static_cast<int32_t>(config_.scheduling().max_running_requests());
   device.on_progress = ProgressLogger();
-  absl::StatusOr<std::unique_ptr<Device>> made = CreateModelDevice(checkpoint_, device);
+  absl::StatusOr<std::unique_ptr<Device>> made = make_device(checkpoint_, device);
   if (absl::IsResourceExhausted(made.status())) {
     return absl::ResourceExhaustedError(absl::StrCat(
         std::string(made.status().message()), "; what takes memory beside the weights: ",
@@ -405,10 +405,10 @@ void RemovePortFiles(const std::string& port_file) {
 
 }  // namespace
 
-int RunServer(const ServerOptions& options) {
+int RunServer(const ServerOptions& options, const MakeDevice& make_device) {
   ShutdownSignals signals;
   RemovePortFiles(options.port_file);
-  absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(options);
+  absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(options, make_device);
   absl::Status status = server.status();
   if (status.ok()) status = AnnounceReady(options, **server);
   if (!status.ok()) {

@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/engine.h"
+#include "engine/model/model_device.h"
 #include "server/access/access.h"
 #include "server/access/tls_identity.h"
 #include "server/adapters/adapter_registry.h"
@@ -40,12 +41,17 @@
 
 namespace swaa::server {
 
+// What the model is computed on, made as CreateModelDevice makes it.
+using MakeDevice = std::function<absl::StatusOr<std::unique_ptr<Device>>(
+    const Checkpoint&, const ModelDeviceOptions&)>;
+
 // A server that answers requests from Start's return until Drain or its destructor. Not
 // thread-safe; its requests run on threads of its own.
 class Server {
  public:
   // Loads the model, answers a request of its own, listens. The status says which flag to change.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options);
+  static absl::StatusOr<std::unique_ptr<Server>> Start(
+      const ServerOptions& options, const MakeDevice& make_device = &CreateModelDevice);
   // Ends what is left at once.
   ~Server();
 
@@ -77,7 +83,7 @@ class Server {
   absl::Status ReloadTls();
   void WatchSecrets();
   void MakeCredentials();
-  absl::Status LoadModel();
+  absl::Status LoadModel(const MakeDevice& make_device);
   // The registry, if the device computes adapters, and those of the configuration.
   absl::Status LoadAdapters();
   absl::StatusOr<RecipeCatalog> MakeRecipes(const ServerOptions& options) const;
@@ -154,7 +160,7 @@ absl::Status CheckExperiments(const ServerOptions& options, const RecipeCatalog&
 absl::Status CheckAccess(const ServerOptions& options);
 
 // `swaa serve`: starts, says so, waits for SIGTERM or SIGINT, drains. The process's exit code.
-int RunServer(const ServerOptions& options);
+int RunServer(const ServerOptions& options, const MakeDevice& make_device);
 
 // What of the options only the model can judge, judged by opening it, without packing weights.
 absl::Status CheckServerOptions(const ServerOptions& options);

@@ -33,14 +33,15 @@ def model_path():
 class Server:
     """`swaa serve` on free loopback ports, ready when the constructor returns."""
 
-    def __init__(self, *flags, model=None, wait=True, limits=()):
-        """`limits`: (resource.RLIMIT_..., number) pairs, soft and hard, for the process."""
+    def __init__(self, *flags, model=None, wait=True, limits=(), program=(BINARY,)):
+        """`limits`: (resource.RLIMIT_..., number) pairs, soft and hard, for the process; `program`:
+        what is to be the server, before its flags."""
         self.folder = tempfile.TemporaryDirectory(prefix="swaa-test-")
         self.port_file = pathlib.Path(self.folder.name) / "port"
         self.log_file = pathlib.Path(self.folder.name) / "log"
         self.log_stream = open(self.log_file, "wb")
         self.process = subprocess.Popen(
-            [BINARY, "serve", "--model", str(model or model_path()),
+            [*program, "serve", "--model", str(model or model_path()),
              "--listen-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0",
              "--port-file", str(self.port_file), *flags],
             stdout=self.log_stream, stderr=subprocess.STDOUT,
