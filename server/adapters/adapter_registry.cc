@@ -165,19 +165,29 @@ absl::StatusOr<AdapterInfo> AdapterRegistry::LoadFrom(const std::string& name,
 }
 
 absl::StatusOr<AdapterRegistry::Entry> AdapterRegistry::Read(AdapterInfo info, bool confined) {
-  SWAA_RETURN_IF_ERROR(MakeRoom());
-  SWAA_ASSIGN_OR_RETURN(AdapterContent content, read_(info.path, confined));
-  info.rank = content.rank;
+  absl::StatusOr<AdapterContent> content = ReadContent(info.path, confined);
+  {
+    std::lock_guard lock(mutex_);
+    ++(content.ok() ? counts_.loads : counts_.failed_loads);
+  }
+  SWAA_RETURN_IF_ERROR(content.status());
+  info.rank = content->rank;
   const uint64_t load = next_load_++;
   residents_->Add(load);
   const AdapterHandle handle(
-      new LoadedAdapter{.name = info.name, .load = load, .weights = std::move(content.weights)},
+      new LoadedAdapter{.name = info.name, .load = load, .weights = std::move(content->weights)},
       [residents = residents_](const LoadedAdapter* gone) {
         const uint64_t gone_load = gone->load;
         delete gone;
         residents->Remove(gone_load);
       });
   return Entry{.info = std::move(info), .handle = handle, .confined = confined};
+}
+
+absl::StatusOr<AdapterContent> AdapterRegistry::ReadContent(const std::string& path,
+                                                            bool confined) {
+  SWAA_RETURN_IF_ERROR(MakeRoom());
+  return read_(path, confined);
 }
 
 // A handle that only its entry has can gain no other owner but under mutex_.
@@ -191,7 +201,10 @@ absl::Status AdapterRegistry::MakeRoom() {
         if (entry.handle.use_count() != 1) continue;
         if (oldest == nullptr || entry.last_use < oldest->last_use) oldest = &entry;
       }
-      if (oldest != nullptr) evicted = std::move(oldest->handle);
+      if (oldest != nullptr) {
+        evicted = std::move(oldest->handle);
+        ++counts_.evictions;
+      }
     }
     if (evicted != nullptr) continue;
     return MakeError(absl::StatusCode::kResourceExhausted, "loras_in_use",
@@ -231,6 +244,11 @@ std::vector<AdapterInfo> AdapterRegistry::List() const {
   std::vector<AdapterInfo> list;
   for (const auto& [name, entry] : entries_) list.push_back(entry.info);
   return list;
+}
+
+AdapterRegistry::Counts AdapterRegistry::counts() const {
+  std::lock_guard lock(mutex_);
+  return counts_;
 }
 
 bool AdapterRegistry::Has(const std::string& name) const {

@@ -72,6 +72,13 @@ class AdapterRegistry {
   absl::StatusOr<AdapterHandle> Acquire(const std::string& name, const std::string& field);
 
   int32_t resident() const { return residents_->count(); }
+  // Since the start. A load that finds no room has failed.
+  struct Counts {
+    int64_t loads = 0;
+    int64_t failed_loads = 0;
+    int64_t evictions = 0;
+  };
+  Counts counts() const;
   const Options& options() const { return options_; }
 
  private:
@@ -101,6 +108,8 @@ class AdapterRegistry {
   absl::Status MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
   absl::StatusOr<Entry> Read(AdapterInfo info, bool confined)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
+  absl::StatusOr<AdapterContent> ReadContent(const std::string& path, bool confined)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
 
   const Options options_;
   const AdapterReader read_;
@@ -109,6 +118,7 @@ class AdapterRegistry {
   mutable std::mutex mutex_;
   std::map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
   uint64_t uses_ ABSL_GUARDED_BY(mutex_) = 0;
+  Counts counts_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_load_ ABSL_GUARDED_BY(loading_);
 };
 

@@ -287,6 +287,9 @@ absl::Status Server::StartMetrics() {
       [workers = workers_.get()] { return workers->admission_load(); });
   device_collector_ = std::make_shared<DeviceCollector>(
       [device = device_.get()] { return device->Memory(); }, serving_.device_facts);
+  if (adapters_ != nullptr) {
+    adapter_collector_ = std::make_shared<AdapterCollector>(adapters_.get());
+  }
   process_collector_ = std::make_shared<ProcessCollector>([this] {
     return ProcessCollector::Connections{
         .accepted = listener_->accepted(),
@@ -316,6 +319,7 @@ absl::Status Server::StartMetrics() {
   exposer_->RegisterCollectable(metrics_->registry());
   exposer_->RegisterCollectable(load_collector_);
   exposer_->RegisterCollectable(device_collector_);
+  if (adapter_collector_ != nullptr) exposer_->RegisterCollectable(adapter_collector_);
   exposer_->RegisterCollectable(process_collector_);
   exposer_->RegisterCollectable(experiments_->metrics());
   metrics_port_ = exposer_->GetListeningPorts().at(0);

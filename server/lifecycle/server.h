@@ -32,6 +32,7 @@
 #include "server/lifecycle/connection_guard.h"
 #include "server/lifecycle/listener.h"
 #include "server/lifecycle/self_check.h"
+#include "server/observation/adapter_collector.h"
 #include "server/observation/device_collector.h"
 #include "server/observation/process_collector.h"
 #include "server/settings/file_watcher.h"
@@ -120,6 +121,7 @@ class Server {
   std::unique_ptr<Experiments> experiments_;
   std::shared_ptr<LoadCollector> load_collector_;
   std::shared_ptr<DeviceCollector> device_collector_;
+  std::shared_ptr<AdapterCollector> adapter_collector_;  // null: the device computes none
   std::shared_ptr<ProcessCollector> process_collector_;
   std::unique_ptr<WorkerPool> workers_;
   std::unique_ptr<WorkerPool> control_workers_;

@@ -115,12 +115,22 @@ def test_one_batch_has_them_all(adapted, folders):
     unload(adapted, "second")
 
 
+def count(server, name):
+    page = server.metrics().splitlines()
+    return int(float(next(line for line in page if line.startswith(f"{name} ")).split()[-1]))
+
+
 def test_the_least_recently_used_is_read_again(adapted, folders):
     tuned = ids(adapted, TUNED).ids
+    loads, evictions = 'swaa_lora_loads_total{result="ok"}', "swaa_lora_evictions_total"
+    before = [count(adapted, name) for name in (loads, evictions)]
     for name in ("x", "y"):
         load(adapted, name, folders / "root" / "second")
     assert sorted(loaded(adapted)) == ["tuned", "x", "y"]  # two of them in memory
+    assert count(adapted, "swaa_loras_resident") == 2
     assert ids(adapted, TUNED).ids == tuned
+    # Two loads and the third that brought it back; at least one went for each of two.
+    assert count(adapted, loads) == before[0] + 3 and count(adapted, evictions) >= before[1] + 2
     for name in ("x", "y"):
         unload(adapted, name)
 
@@ -144,6 +154,7 @@ def test_loading_is_idempotent_and_confined(adapted, folders):
         assert (error.code(), trailer(error, "swaa-error-reason")) == (code, reason), error.details()
         assert says in error.details()
     assert sorted(loaded(adapted)) == ["a", "tuned"]
+    assert count(adapted, 'swaa_lora_loads_total{result="failed"}') == 3
     unload(adapted, "a")
     assert error_of(unload, adapted, "a").code() == grpc.StatusCode.NOT_FOUND
 
