@@ -25,6 +25,7 @@ Command BenchCommand();
 Command InfoCommand();
 Command RecipesCommand();
 Command AbortCommand();
+Command HealthCommand();
 Command ExperimentCommand();
 
 }  // namespace swaa::tools

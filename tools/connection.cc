@@ -6,6 +6,9 @@
 #include <sstream>
 #include <utility>
 
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_certificate_verifier.h>
+#include <grpcpp/security/tls_credentials_options.h>
 #include <grpcpp/support/client_interceptor.h>
 
 #include "absl/flags/flag.h"
@@ -18,6 +21,9 @@ ABSL_FLAG(
     std::string, tls_ca, "",
     "speak TLS with a server whose certificate one of this PEM file's authorities signed, such "
     "as /etc/ssl/certs/ca-certificates.crt; empty: no TLS");
+ABSL_FLAG(bool, tls_unverified, false,
+          "with --tls-ca: do not look who the server is, nor who signed its certificate, as "
+          "kubelets do; for probes on its own host");
 ABSL_FLAG(std::string, tls_certificate, "",
           "with --tls-ca: this client's own certificate, a PEM file, for servers that ask for one");
 ABSL_FLAG(std::string, tls_key, "", "with --tls-certificate: its private key, a PEM file");
@@ -46,6 +52,22 @@ absl::StatusOr<std::string> ReadFlagFile(const std::string& flag, const std::str
   return text.str();
 }
 
+// gRPC's SslCredentials always verify. These want authorities as well, and do not ask them.
+std::shared_ptr<grpc::ChannelCredentials> UnverifiedTls(const grpc::SslCredentialsOptions& files) {
+  namespace tls = grpc::experimental;
+  tls::TlsChannelCredentialsOptions options;
+  options.set_verify_server_certs(false);
+  options.set_check_call_host(false);
+  options.set_certificate_verifier(std::make_shared<tls::NoOpCertificateVerifier>());
+  std::vector<tls::IdentityKeyCertPair> own;
+  if (!files.pem_cert_chain.empty()) own = {{files.pem_private_key, files.pem_cert_chain}};
+  options.set_certificate_provider(
+      std::make_shared<tls::StaticDataCertificateProvider>(files.pem_root_certs, own));
+  options.watch_root_certs();
+  if (!own.empty()) options.watch_identity_key_cert_pairs();
+  return tls::TlsCredentials(options);
+}
+
 absl::Status TakeTls(Connection* connection) {
   const std::string ca = absl::GetFlag(FLAGS_tls_ca);
   const std::string certificate = absl::GetFlag(FLAGS_tls_certificate);
@@ -55,7 +77,9 @@ absl::Status TakeTls(Connection* connection) {
     return BadFlag(certificate.empty() ? "tls-certificate" : "tls-key",
                    "not set, but the other is; a certificate and its key go together");
   }
+  const bool unverified = absl::GetFlag(FLAGS_tls_unverified);
   if (ca.empty()) {
+    if (unverified) return BadFlag("tls-unverified", "without --tls-ca; set both");
     if (!certificate.empty()) return BadFlag("tls-certificate", "without --tls-ca; set both");
     if (!connection->server_name.empty()) {
       return BadFlag("tls-server-name", "without --tls-ca; set both");
@@ -66,7 +90,7 @@ absl::Status TakeTls(Connection* connection) {
   SWAA_ASSIGN_OR_RETURN(options.pem_root_certs, ReadFlagFile("tls-ca", ca));
   SWAA_ASSIGN_OR_RETURN(options.pem_cert_chain, ReadFlagFile("tls-certificate", certificate));
   SWAA_ASSIGN_OR_RETURN(options.pem_private_key, ReadFlagFile("tls-key", key));
-  connection->credentials = grpc::SslCredentials(options);
+  connection->credentials = unverified ? UnverifiedTls(options) : grpc::SslCredentials(options);
   return absl::OkStatus();
 }
 

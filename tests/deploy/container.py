@@ -109,11 +109,11 @@ class Container(harness.Server):
             (root / mount["mountPath"].lstrip("/")).mkdir(parents=True, exist_ok=True)
             mounts += [str(volumes[mount["name"]]), mount["mountPath"],
                        "ro" if mount.get("readOnly") else "rw"]
-        user = f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
-        assert user == of_dockerfile("USER"), "the image is another's"
+        self.user = f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
+        assert self.user == of_dockerfile("USER"), "the image is another's"
         self.process = subprocess.Popen(
             ["unshare", "--mount", "--propagation", "unchanged", "--pid", "--fork", "--kill-child",
-             "sh", "-c", START, "sh", str(root), user, *mounts, "--", *of_dockerfile("ENTRYPOINT"),
+             "sh", "-c", START, "sh", str(root), self.user, *mounts, "--", *of_dockerfile("ENTRYPOINT"),
              *specification["args"]], stdout=self.log_stream, stderr=subprocess.STDOUT)
         ports = {port["name"]: port["containerPort"] for port in specification["ports"]}
         self.port, self.metrics_port = ports["grpc"], ports["metrics"]
@@ -124,12 +124,8 @@ class Container(harness.Server):
     def passes(self, probe):
         """Whether a probe of the specification succeeds now, over a connection of its own."""
         seconds = self.specification[probe]["timeoutSeconds"]
-        if "tcpSocket" in self.specification[probe]:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), seconds).close()
-                return True
-            except OSError:
-                return False
+        if "exec" in self.specification[probe]:
+            return self.runs(self.specification[probe]["exec"]["command"], seconds)
         asked = self.specification[probe]["grpc"]
         assert asked["port"] == self.port
         name = asked.get("service", "").encode()
@@ -143,6 +139,17 @@ class Container(harness.Server):
             return False
         finally:
             channel.close()
+
+    def runs(self, command, seconds):
+        """Whether a command succeeds in the container, as its user, in this time."""
+        try:
+            user, group = self.user.split(":")
+            entered = ["nsenter", "--target", str(self.main_process), "--mount", "--pid", "--root",
+                       "--wd", "--setuid", user, "--setgid", group, "--", *command]
+            return subprocess.run(entered, timeout=seconds, capture_output=True,
+                                  check=False, env={}).returncode == 0
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            return False  # ValueError: there is no process yet
 
     def await_probe(self, probe, passes=True):
         until = time.monotonic() + 300

@@ -201,21 +201,24 @@ def test_a_pod_with_experiments_keeps_them(root, network, tmp_path):
 
 
 def certificate(folder):
-    """A Secret's data: a certificate for 127.0.0.1 that signs itself, and its key."""
+    """A Secret's data: a certificate for 127.0.0.1 that signs itself, its key, and as the authority
+    of clients itself again."""
     folder.mkdir()
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
          "-nodes", "-days", "2", "-subj", "/CN=swaa", "-addext", "subjectAltName=IP:127.0.0.1",
          "-keyout", folder / "tls.key", "-out", folder / "tls.crt"], check=True,
         capture_output=True)
-    return {name: (folder / name).read_text() for name in ("tls.crt", "tls.key")}
+    (folder / "ca.crt").write_bytes((folder / "tls.crt").read_bytes())
+    return {name: (folder / name).read_text() for name in ("tls.crt", "tls.key", "ca.crt")}
 
 
 class Caller:
     """Somebody with a certificate to trust and a token of its own, on a connection of its own."""
 
     def __init__(self, pod, secret, token):
-        credentials = grpc.ssl_channel_credentials(secret["tls.crt"].encode())
+        credentials = grpc.ssl_channel_credentials(
+            *(secret[name].encode() for name in ("ca.crt", "tls.key", "tls.crt")))
         self.channel = grpc.secure_channel(f"127.0.0.1:{pod.port}", credentials,
                                            [("grpc.use_local_subchannel_pool", 1)])
         self.metadata = [("authorization", f"Bearer {token}")]
@@ -239,7 +242,7 @@ class Caller:
 def test_a_pod_takes_new_certificates_and_tokens(root, network, tmp_path):
     """Secrets are swapped under a running stream, which loses nothing."""
     values = tmp_path / "values.yaml"
-    values.write_text(yaml.safe_dump(VALUES))
+    values.write_text(yaml.safe_dump(VALUES | {"tls": {"clientAuthority": True}}))
     objects = render("base", "tls", values)
     config = ConfigMapVolume(tmp_path / "config", objects["ConfigMap", "swaa"]["data"])
     certificates = [certificate(tmp_path / name) for name in ("first", "second")]
@@ -253,6 +256,7 @@ def test_a_pod_takes_new_certificates_and_tokens(root, network, tmp_path):
         **{name: volume.folder for name, volume in secrets.items()}})
     try:
         pod.await_probe("startupProbe")
+        pod.await_probe("readinessProbe")
         old = Caller(pod, certificates[0], tokens[0])
         assert old.is_answered()
         assert not Caller(pod, certificates[0], tokens[1]).is_answered()
@@ -270,6 +274,7 @@ def test_a_pod_takes_new_certificates_and_tokens(root, network, tmp_path):
         for response in running:
             answer.take(response)
         assert len(answer.ids) == 400 and answer.finished is not None
+        pod.await_probe("readinessProbe")
         pod.await_probe("livenessProbe")
     finally:
         code = pod.stop()

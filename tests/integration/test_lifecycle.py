@@ -1,6 +1,7 @@
 """How requests end early, and how the server does."""
 
 import signal
+import subprocess
 import threading
 import time
 
@@ -156,6 +157,11 @@ def test_full_queue_never_fits_drain_and_json_log(small_server):
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
     assert trailer(caught.value, "swaa-error-reason") == "draining"
     assert health(server, "swaa.v1.InferenceService") == NOT_SERVING
+    for question, expected in ((), (1, "NOT_SERVING")), (("--live",), (0, "SERVING")):
+        asked = subprocess.run([harness.BINARY, "health", "--address", f"127.0.0.1:{server.port}",
+                                "--timeout-seconds", "60", *question],
+                               capture_output=True, text=True, check=False)
+        assert (asked.returncode, asked.stdout.strip()) == expected, asked.stderr
     error = refused(server.inference, request("z"))
     assert error.code() == grpc.StatusCode.UNAVAILABLE
     assert trailer(error, "swaa-error-reason") == "draining"

@@ -248,6 +248,29 @@ def test_health_is_open_reflection_and_metrics_are_not(secured):
     assert sample(page, "swaa_tls_certificate_expiry_timestamp_seconds") > time.time()
 
 
+def asks_health(server, *flags):
+    done = subprocess.run([BINARY, "health", "--address", f"127.0.0.1:{server.port}",
+                           "--timeout-seconds", "60", *map(str, flags)],
+                          capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout.strip(), done.stderr
+
+
+def test_a_probe_asks_over_tls_with_a_certificate_and_without_a_token(secured):
+    first = secured.secrets / "first"
+    # As in a pod: who the server is does not matter, and what it has is all that there is.
+    mine = ("--tls-certificate", first / "server.crt", "--tls-key", first / "server.key")
+    unverified = ("--tls-unverified", "--tls-ca", first / "server.crt")
+    for flags in (unverified, ("--tls-ca", first / "ca.crt")):
+        for question in ((), ("--live",)):
+            assert asks_health(secured, *flags, *mine, *question)[:2] == (0, "SERVING")
+    for flags in (unverified,  # no certificate
+                  ("--tls-ca", secured.secrets / "second/ca.crt", *mine), ()):
+        code, said, why = asks_health(secured, *flags)
+        assert (code, said) == (1, "") and "UNAVAILABLE" in why, flags
+    code, _, why = asks_health(secured, "--tls-unverified")
+    assert code == 1 and "--tls-ca" in why
+
+
 def test_an_id_belongs_to_its_token(secured):
     alice, bob, operator = (Client(secured, who) for who in ("alice", "bob", "operator"))
     for mine in (alice, operator):

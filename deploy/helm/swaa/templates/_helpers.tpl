@@ -70,11 +70,25 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{- /* How a kubelet asks for a service's health: (list root service). Its gRPC probes speak no TLS. */}}
+{{- /* How a kubelet asks for a service's health: (list root service). Its gRPC probes speak no TLS: then
+the server's own program asks, and where clients must show a certificate shows the server's. */}}
 {{- define "swaa.probe" -}}
 {{- $service := index . 1 }}
 {{- if (index . 0).Values.tls.secret }}
-tcpSocket: {port: grpc}
+exec:
+  command:
+    - /usr/bin/swaa
+    - health
+    - --tls-ca=/etc/swaa-tls/tls.crt
+    - --tls-unverified
+    {{- if not $service }}
+    - --live
+    - --timeout-seconds=14
+    {{- end }}
+    {{- if (index . 0).Values.tls.clientAuthority }}
+    - --tls-certificate=/etc/swaa-tls/tls.crt
+    - --tls-key=/etc/swaa-tls/tls.key
+    {{- end }}
 {{- else if $service }}
 grpc: {port: 50051, service: {{ $service }}}
 {{- else }}
