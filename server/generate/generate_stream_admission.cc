@@ -1,9 +1,8 @@
-// One Generate call, from its bytes to the engine's queue. The rest is in generate_stream.cc.
+// One Generate call, from its bytes to the engine's queue.
 
 #include <new>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "server/generate/errors.h"
 #include "server/generate/generate_stream.h"
@@ -68,48 +67,6 @@ void GenerateStream::Fail(absl::Status status) {
   Push(FailedEvent{std::move(status), stats}, kEventBytes);
 }
 
-bool GenerateStream::LeaveQueue(absl::Status status) {
-  {
-    std::lock_guard lock(mutex_);
-    if (!has_message_ || !caller_.ok()) return false;
-    if (!serving_->workers->CancelAdmission(ticket_) &&
-        !serving_->usage.LeaveTurn(**caller_, this)) {
-      return false;
-    }
-    request_bytes_.Clear();
-    in_turn_.reset();
-  }
-  Fail(std::move(status));
-  return true;
-}
-
-bool GenerateStream::AbortAdmission() {
-  {
-    std::lock_guard lock(mutex_);
-    if (submitted_ || client_gone_ || aborted_) return false;
-    aborted_ = true;
-  }
-  // Else a worker is at it and will ask.
-  LeaveQueue(absl::CancelledError("the request was aborted"));
-  return true;
-}
-
-absl::Status GenerateStream::StillWanted() const {
-  {
-    std::lock_guard lock(mutex_);
-    if (client_gone_) return absl::CancelledError("the client has gone");
-    if (aborted_) return absl::CancelledError("the request was aborted");
-  }
-  if (SteadyNow() >= deadline_) {
-    return absl::DeadlineExceededError("the client's deadline passed while the request waited");
-  }
-  if (serving_->draining.load()) {
-    return MakeError(absl::StatusCode::kUnavailable, "draining",
-                     "the server is shutting down; send the request to another one");
-  }
-  return absl::OkStatus();
-}
-
 void GenerateStream::Admit() {
   RunAdmission([this] { return TryAdmit(); });
 }
@@ -146,34 +103,6 @@ absl::Status GenerateStream::TryAdmit() {
   request.deadline = OnEngineClock(deadline_);
   request.cache_salt = (*caller_)->CacheSalt(request.cache_salt);
   return SubmitInTurn(std::move(request));
-}
-
-absl::Status GenerateStream::SubmitInTurn(GenerationRequest request) {
-  {
-    std::lock_guard lock(mutex_);
-    in_turn_ = std::move(request);
-  }
-  if (serving_->usage.TakePlace(**caller_, shared_from_this())) {
-    {
-      std::lock_guard lock(mutex_);
-      has_place_ = true;
-    }
-    return SubmitToEngine();
-  }
-  // Who left, or was aborted, a moment ago found nothing to take out of the queue.
-  const absl::Status wanted = StillWanted();
-  if (!wanted.ok() && serving_->usage.LeaveTurn(**caller_, this)) return wanted;
-  return absl::OkStatus();
-}
-
-void GenerateStream::OnTurn() {
-  {
-    std::lock_guard lock(mutex_);
-    has_place_ = true;
-  }
-  serving_->workers->PostStreaming([stream = shared_from_this()] {
-    stream->RunAdmission([&stream] { return stream->SubmitToEngine(); });
-  });
 }
 
 absl::Status GenerateStream::SubmitToEngine() {
