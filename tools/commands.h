@@ -26,6 +26,7 @@ Command InfoCommand();
 Command RecipesCommand();
 Command AbortCommand();
 Command HealthCommand();
+Command PlanCommand();
 Command ExperimentCommand();
 
 }  // namespace swaa::tools

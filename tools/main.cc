@@ -13,11 +13,11 @@ namespace {
 using swaa::tools::Command;
 
 std::vector<Command> AllCommands() {
-  return {swaa::tools::ServeCommand(),     swaa::tools::GenerateCommand(),
-          swaa::tools::ChatCommand(),      swaa::tools::BenchCommand(),
-          swaa::tools::InfoCommand(),      swaa::tools::RecipesCommand(),
-          swaa::tools::AbortCommand(),     swaa::tools::HealthCommand(),
-          swaa::tools::ExperimentCommand()};
+  return {swaa::tools::ServeCommand(), swaa::tools::GenerateCommand(),
+          swaa::tools::ChatCommand(),  swaa::tools::BenchCommand(),
+          swaa::tools::InfoCommand(),  swaa::tools::RecipesCommand(),
+          swaa::tools::AbortCommand(), swaa::tools::HealthCommand(),
+          swaa::tools::PlanCommand(),  swaa::tools::ExperimentCommand()};
 }
 
 void PrintUsage(std::FILE* out) {

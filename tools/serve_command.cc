@@ -34,7 +34,17 @@ v1::ServerConfig& FromFlags() {
   return *kConfig;
 }
 
-// One for each setting that has a flag.
+int Refuse(const absl::Status& status) {
+  std::fprintf(stderr, "swaa serve: %s\n", std::string(status.message()).c_str());
+  return 2;
+}
+
+int ServeOnModelDevice(const std::vector<std::string>& arguments) {
+  return Serve(arguments, &CreateModelDevice);
+}
+
+}  // namespace
+
 std::vector<MadeFlag> SettingFlags() {
   std::vector<MadeFlag> flags;
   for (const server::SettingEntry& entry : server::AllSettings()) {
@@ -55,20 +65,8 @@ absl::StatusOr<server::ServerOptions> OptionsFromFlags() {
   }
   SWAA_ASSIGN_OR_RETURN(server::ServerOptions options,
                         server::MakeServerOptions(path, file, FromFlags()));
-  options.port_file = absl::GetFlag(FLAGS_port_file);
   return options;
 }
-
-int Refuse(const absl::Status& status) {
-  std::fprintf(stderr, "swaa serve: %s\n", std::string(status.message()).c_str());
-  return 2;
-}
-
-int ServeOnModelDevice(const std::vector<std::string>& arguments) {
-  return Serve(arguments, &CreateModelDevice);
-}
-
-}  // namespace
 
 int Serve(const std::vector<std::string>& arguments, const server::MakeDevice& make_device) {
   if (!arguments.empty()) {
@@ -77,6 +75,7 @@ int Serve(const std::vector<std::string>& arguments, const server::MakeDevice& m
   }
   absl::StatusOr<server::ServerOptions> options = OptionsFromFlags();
   if (!options.ok()) return Refuse(options.status());
+  options->port_file = absl::GetFlag(FLAGS_port_file);
   if (absl::GetFlag(FLAGS_check_config)) {
     if (absl::Status status = server::CheckServerOptions(*options); !status.ok()) {
       return Refuse(status);
@@ -101,7 +100,7 @@ Command ServeCommand() {
   return {"serve",
           {.usage = "swaa serve --model FILE.gguf|FOLDER [flags]",
            .summary = "Serves a model over gRPC; every request chooses its own attention recipe.",
-           .flag_names = {"config", "port_file", "check_config"},
+           .flag_names = {kConfigFlag, "port_file", "check_config"},
            .made_flags = SettingFlags()},
           &ServeOnModelDevice};
 }

@@ -85,6 +85,18 @@ class ModelDevice : public Device {
     return load_status_;
   }
 
+  absl::StatusOr<ModelMemory> MeasureOnly() {
+    SWAA_RETURN_IF_ERROR(FillInfo());
+    SWAA_RETURN_IF_ERROR(operators_->Supports(ShapeOf(config_)));
+    ModelMemory memory = Measure();
+    if (options_.kv_cache_bytes == 0) {
+      const int64_t rest = memory.available_bytes - memory.weight_bytes - memory.besides_bytes;
+      SWAA_RETURN_IF_ERROR(SetPages(std::max(rest, LeastPoolBytes())));
+      memory = Measure();
+    }
+    return memory;
+  }
+
   const DeviceInfo& info() const override { return info_; }
   kernels::MemoryUse Memory() const override { return operators_->Memory(); }
   kernels::DeviceFacts Facts() const override { return operators_->Facts(); }
@@ -196,15 +208,23 @@ class ModelDevice : public Device {
             .max_steps = info_.max_steps_in_flight};
   }
 
-  // Before anything is loaded: whether all of it will fit.
-  absl::Status CheckMemory() const {
-    const int64_t weights = Transformer::MaxWeightBytes(*operators_, config_);
+  // Before anything is loaded.
+  ModelMemory Measure() const {
     const int64_t activations = Transformer::ActivationBytes(*operators_, config_, capacity());
-    const int64_t pool = std::max(int64_t{info_.num_pages} * info_.page_bytes, LeastPoolBytes());
-    const int64_t tables =
-        operators_->StateBytes(step_capacity()) - int64_t{info_.num_pages} * info_.page_bytes;
-    const int64_t besides = activations + tables + kReserveBytes;
-    const int64_t available = operators_->AvailableBytes();
+    const int64_t pages = int64_t{info_.num_pages} * info_.page_bytes;
+    const int64_t tables = operators_->StateBytes(step_capacity()) - pages;
+    return {.device = info_,
+            .weight_bytes = Transformer::MaxWeightBytes(*operators_, config_),
+            .pool_bytes = std::max(pages, LeastPoolBytes()),
+            .besides_bytes = activations + tables + kReserveBytes,
+            .available_bytes = operators_->AvailableBytes()};
+  }
+
+  // Whether all of it will fit.
+  absl::Status CheckMemory() const {
+    const ModelMemory memory = Measure();
+    const int64_t weights = memory.weight_bytes, pool = memory.pool_bytes;
+    const int64_t besides = memory.besides_bytes, available = memory.available_bytes;
     const int64_t rest = available - weights - besides;
     if (rest >= pool) return absl::OkStatus();
     const std::string need =
@@ -301,6 +321,12 @@ class ModelDevice : public Device {
 };
 
 }  // namespace
+
+absl::StatusOr<ModelMemory> MeasureModelMemory(const ModelConfig& config,
+                                               const ModelDeviceOptions& options) {
+  SWAA_ASSIGN_OR_RETURN(auto operators, kernels::CreateOperators(options.operators));
+  return ModelDevice({.config = config}, options, std::move(operators)).MeasureOnly();
+}
 
 absl::StatusOr<std::unique_ptr<Device>> CreateModelDevice(const Checkpoint& checkpoint,
                                                           const ModelDeviceOptions& options) {

@@ -28,6 +28,21 @@ struct ModelDeviceOptions {
   std::function<void(double)> on_progress;
 };
 
+// What a device of these options takes, weights at most and pool as it would be: the figures by
+// which CreateModelDevice refuses what does not fit.
+struct ModelMemory {
+  DeviceInfo device;  // with the pages of the pool
+  int64_t weight_bytes = 0;
+  int64_t pool_bytes = 0;
+  int64_t besides_bytes = 0;  // activations, tables, and what a process takes
+  int64_t available_bytes = 0;
+};
+
+// Looks at the machine and at `config`, and loads nothing. As CreateModelDevice, but not
+// RESOURCE_EXHAUSTED: a pool that has no size of its own has that which is left, or the least.
+absl::StatusOr<ModelMemory> MeasureModelMemory(const ModelConfig& config,
+                                               const ModelDeviceOptions& options);
+
 // RESOURCE_EXHAUSTED if the machine has not the memory for weights and pool; says what to lower.
 absl::StatusOr<std::unique_ptr<Device>> CreateModelDevice(const Checkpoint& checkpoint,
                                                           const ModelDeviceOptions& options);

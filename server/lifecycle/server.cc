@@ -88,6 +88,20 @@ MetricsEdges EdgesOf(const v1::MetricsConfig& config) {
 
 }  // namespace
 
+ModelDeviceOptions DeviceOptionsOf(const v1::ServerConfig& config) {
+  ModelDeviceOptions device;
+  device.operators.device = config.device().device();
+  device.operators.gpu_memory_utilization = config.device().gpu_memory_utilization();
+  device.operators.dtype = config.device().dtype();
+  device.operators.threads = static_cast<int>(config.device().threads());
+  device.operators.instruction_set = config.device().instruction_set();
+  // Zero, where nobody has set it: as suits the device.
+  device.kv_cache_bytes = static_cast<int64_t>(config.device().kv_cache_bytes());
+  device.max_step_tokens = static_cast<int32_t>(config.scheduling().max_batch_tokens());
+  device.num_slots = static_cast<int32_t>(config.scheduling().max_running_requests());
+  return device;
+}
+
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
                                                       const MakeDevice& make_device) {
   std::unique_ptr<Server> server(new Server(options));
@@ -152,16 +166,7 @@ absl::Status Server::LoadModel(const MakeDevice& make_device) {
   model.prompt_bound = PromptBound(*tokenizer_, checkpoint_.config.max_context_tokens);
   model.max_priority = static_cast<int32_t>(config_.scheduling().max_priority());
 
-  ModelDeviceOptions device;
-  device.operators.device = config_.device().device();
-  device.operators.gpu_memory_utilization = config_.device().gpu_memory_utilization();
-  device.operators.dtype = config_.device().dtype();
-  device.operators.threads = static_cast<int>(config_.device().threads());
-  device.operators.instruction_set = config_.device().instruction_set();
-  // Zero, where nobody has set it: as suits the device.
-  device.kv_cache_bytes = static_cast<int64_t>(config_.device().kv_cache_bytes());
-  device.max_step_tokens = static_cast<int32_t>(config_.scheduling().max_batch_tokens());
-  device.num_slots = static_cast<int32_t>(config_.scheduling().max_running_requests());
+  ModelDeviceOptions device = DeviceOptionsOf(config_);
   device.on_progress = ProgressLogger();
   absl::StatusOr<std::unique_ptr<Device>> made = make_device(checkpoint_, device);
   if (absl::IsResourceExhausted(made.status())) {

@@ -161,6 +161,9 @@ absl::Status CheckExperiments(const ServerOptions& options, const RecipeCatalog&
 // What is wrong with the options' files of TLS and tokens.
 absl::Status CheckAccess(const ServerOptions& options);
 
+// The options of the device that `swaa serve` with this configuration computes on.
+ModelDeviceOptions DeviceOptionsOf(const v1::ServerConfig& config);
+
 // `swaa serve`: starts, says so, waits for SIGTERM or SIGINT, drains. The process's exit code.
 int RunServer(const ServerOptions& options, const MakeDevice& make_device);
 
