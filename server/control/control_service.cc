@@ -74,7 +74,7 @@ absl::Status ControlService::FillModelInfo(const v1::GetModelInfoRequest& reques
   const ServingModel& model = serving_->model;
   SWAA_RETURN_IF_ERROR(CheckBytes("model", request.model(), kMaxNameBytes));
   SWAA_RETURN_IF_ERROR(ValidateModelName(request.model(), model));
-  response->set_served_model_name(model.served_name);
+  response->set_served_model_name(request.model().empty() ? model.served_name : request.model());
   response->set_architecture(model.config.architecture);
   response->set_max_context_tokens(serving_->engine_options.max_context_tokens);
   response->set_num_layers(model.config.num_layers);

@@ -10,6 +10,7 @@
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/check.h"
 #include "base/status_macros.h"
 #include "engine/tokenizer/thinking.h"
 #include "server/generate/errors.h"
@@ -65,7 +66,8 @@ absl::StatusOr<AdapterHandle> AcquireAdapter(const std::string& lora_name,
                                 "empty for the base model"));
 }
 
-// By the request itself, else by its experiment, else the default. An arm counts from here on,
+// By the request itself, else by the name that it has for the model, else by its experiment, else
+// the default. An arm counts from here on,
 // whatever becomes of the request: arms whose requests are refused more often must not look better.
 absl::StatusOr<ChosenRecipe> ChooseRecipe(const v1::GenerateRequest& proto,
                                           const std::string& unit_metadata,
@@ -75,6 +77,13 @@ absl::StatusOr<ChosenRecipe> ChooseRecipe(const v1::GenerateRequest& proto,
   if (proto.recipe_choice_case() != v1::GenerateRequest::RECIPE_CHOICE_NOT_SET) {
     if (!unit.empty()) serving.experiments->CountExplicitRecipe();
     return serving.recipes.Get()->Choose(proto);
+  }
+  if (const ServedName* named = serving.model.more_names.Find(proto.model()); named != nullptr) {
+    if (!unit.empty()) serving.experiments->CountExplicitRecipe();
+    const auto recipes = serving.recipes.Get();
+    const NamedRecipe* recipe = recipes->Find(named->recipe);
+    SWAA_CHECK(recipe != nullptr) << named->recipe;  // a catalogue without it is never taken
+    return recipes->Choose(proto, recipe);
   }
   v1::Accepted& accepted = admission->accepted;
   Experiments::Choice choice = serving.experiments->Choose(unit, accepted.request_id());
@@ -98,7 +107,9 @@ absl::Status PrepareRequest(const v1::GenerateRequest& proto, const std::string&
   request->id = proto.request_id().empty() ? MakeRequestId() : proto.request_id();
   v1::Accepted& accepted = admission->accepted;
   accepted.set_request_id(request->id);
-  accepted.set_model(serving.model.served_name);
+  accepted.set_model(serving.model.more_names.Find(proto.model()) != nullptr
+                         ? proto.model()
+                         : serving.model.served_name);
   SWAA_RETURN_IF_ERROR(still_wanted());
   SWAA_ASSIGN_OR_RETURN(ChosenRecipe recipe,
                         ChooseRecipe(proto, unit_metadata, serving, admission));

@@ -249,10 +249,14 @@ absl::Status ValidateRequestId(const std::string& id) {
 }
 
 absl::Status ValidateModelName(const std::string& name, const ServingModel& model) {
-  if (name.empty() || name == model.served_name) return absl::OkStatus();
+  if (name.empty() || name == model.served_name || model.more_names.Find(name) != nullptr) {
+    return absl::OkStatus();
+  }
+  const std::string more = model.more_names.Text();
   return MakeError(absl::StatusCode::kNotFound, "model_not_found",
                    absl::StrCat("model: ", Quoted(name), " is not served here; this server has ",
-                                Quoted(model.served_name), ", also when the field is empty"));
+                                Quoted(model.served_name), ", also when the field is empty",
+                                more.empty() ? "" : absl::StrCat("; and ", more)));
 }
 
 absl::StatusOr<ValidRequest> ValidateRequest(const v1::GenerateRequest& request,

@@ -12,12 +12,14 @@
 #include "engine/tokenizer/thinking.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "server/generate/prompt_bound.h"
+#include "server/generate/served_names.h"
 
 namespace swaa::server {
 
 // Immutable while serving; any thread. What it points to outlives it.
 struct ServingModel {
   std::string served_name;
+  ServedNames more_names;
   ModelConfig config;
   GenerationDefaults defaults;
   const Tokenizer* tokenizer = nullptr;

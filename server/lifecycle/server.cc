@@ -35,6 +35,10 @@ std::string NameFromPath(const std::string& path) {
   return clean.extension() == ".gguf" ? clean.stem().string() : clean.filename().string();
 }
 
+std::string NameOf(const v1::ModelConfig& model) {
+  return model.served_name().empty() ? NameFromPath(model.path()) : model.served_name();
+}
+
 std::string RandomId() {
   absl::BitGen generator;
   return absl::StrFormat("%016x", absl::Uniform<uint64_t>(generator));
@@ -156,8 +160,8 @@ absl::Status Server::LoadModel(const MakeDevice& make_device) {
     model.no_chat_reason = std::string(chat.status().message());
     LogWarning(absl::StrCat("chat is not served: ", model.no_chat_reason));
   }
-  model.served_name = config_.model().served_name().empty() ? NameFromPath(config_.model().path())
-                                                            : config_.model().served_name();
+  model.served_name = NameOf(config_.model());
+  SWAA_ASSIGN_OR_RETURN(model.more_names, ServedNames::Create(config_.model(), model.served_name));
   model.config = checkpoint_.config;
   model.defaults = checkpoint_.generation;
   model.tokenizer = tokenizer_.get();
@@ -219,10 +223,12 @@ absl::StatusOr<RecipeCatalog> Server::MakeRecipes(const ServerOptions& options) 
       RecipeCatalog::Create(options.recipes, checkpoint_.config.num_layers,
                             serving_.model.supports_thinking(), options.config.default_recipe(),
                             adapters_ == nullptr ? std::set<std::string>() : NamesOf(*adapters_));
-  if (catalog.ok() || options.config_path.empty()) return catalog;
-  return absl::Status(
-      catalog.status().code(),
-      absl::StrCat(options.config_path, ": ", std::string(catalog.status().message())));
+  absl::Status status = catalog.status();
+  if (status.ok()) status = serving_.model.more_names.CheckRecipes(*catalog);
+  if (status.ok()) return catalog;
+  if (options.config_path.empty()) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat(options.config_path, ": ", std::string(status.message())));
 }
 
 absl::Status Server::StartEngine() {
@@ -457,6 +463,10 @@ absl::Status CheckServerOptions(const ServerOptions& options) {
                         RecipeCatalog::Create(options.recipes, checkpoint.config.num_layers,
                                               chat.ok() && (*chat)->supports_thinking(),
                                               options.config.default_recipe(), adapters));
+  SWAA_ASSIGN_OR_RETURN(
+      const ServedNames names,
+      ServedNames::Create(options.config.model(), NameOf(options.config.model())));
+  SWAA_RETURN_IF_ERROR(names.CheckRecipes(recipes));
   return CheckExperiments(options, recipes);
 }
 

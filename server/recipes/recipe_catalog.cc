@@ -194,7 +194,7 @@ absl::StatusOr<ChosenRecipe> RecipeCatalog::ChooseByName(const std::string& name
 }
 
 absl::StatusOr<ChosenRecipe> RecipeCatalog::Choose(const v1::GenerateRequest& request,
-                                                   const NamedRecipe* by_experiment) const {
+                                                   const NamedRecipe* instead) const {
   ChosenRecipe chosen;
   switch (request.recipe_choice_case()) {
     case v1::GenerateRequest::kRecipe: {
@@ -206,7 +206,7 @@ absl::StatusOr<ChosenRecipe> RecipeCatalog::Choose(const v1::GenerateRequest& re
       break;
     }
     case v1::GenerateRequest::RECIPE_CHOICE_NOT_SET: {
-      chosen = Chosen(by_experiment == nullptr ? default_recipe() : *by_experiment,
+      chosen = Chosen(instead == nullptr ? default_recipe() : *instead,
                       /*from_request=*/false);
       break;
     }

@@ -64,9 +64,9 @@ class RecipeCatalog {
   // In full, else by name, else the default. Which adapters are loaded at the moment is not looked
   // at. NOT_FOUND for an unknown name, INVALID_ARGUMENT for a recipe that is wrong or a thinking
   // switch that the model or a raw input does not take. A default's thinking switch is dropped with
-  // raw input. `by_experiment`: what an experiment chose in place of the default one.
+  // raw input. `instead`: what an experiment, or a name of the model, has in place of the default.
   absl::StatusOr<ChosenRecipe> Choose(const v1::GenerateRequest& request,
-                                      const NamedRecipe* by_experiment = nullptr) const;
+                                      const NamedRecipe* instead = nullptr) const;
 
  private:
   absl::StatusOr<ChosenRecipe> ChooseInFull(const v1::Recipe& proto) const;

@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "server/generate/errors.h"
 #include "server/generate/request_bytes.h"
+#include "server/vllm_engine/call_authority.h"
 #include "server/vllm_engine/gateway_status.h"
 
 namespace swaa::server {
@@ -105,6 +106,7 @@ GatewayCall::GatewayCall(GatewayContext* gateway, grpc::CallbackServerContext* c
                          const grpc::ByteBuffer& request)
     : gateway_(gateway),
       call_(call),
+      served_name_(gateway->serving->model.more_names.OfAuthority(AuthorityOf(*call))),
       peeked_id_(request.Valid() ? PeekRequestId(request) : ""),
       request_bytes_(request) {}
 
@@ -138,7 +140,12 @@ absl::StatusOr<GatewayRequest> GatewayCall::Read() {
     return MalformedRequest(proto.GetDescriptor()->full_name());
   }
   bytes.Clear();
-  return ReadGatewayRequest(&proto, UnitOf(*call_), gateway_->serving->model, gateway_->tail);
+  SWAA_ASSIGN_OR_RETURN(
+      GatewayRequest read,
+      ReadGatewayRequest(&proto, UnitOf(*call_), gateway_->serving->model, gateway_->tail));
+  if (served_name_ == nullptr) return read;
+  for (v1::GenerateRequest& sample : read.samples) sample.set_model(served_name_->name);
+  return read;
 }
 
 void GatewayCall::BeginSamples(GatewayRequest request) {

@@ -79,6 +79,7 @@ class GatewayCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   GatewayContext* const gateway_;
   grpc::CallbackServerContext* const call_;
   const absl::Time arrival_ = SteadyNow();
+  const ServedName* const served_name_;           // by which it came; null: the model's own
   const std::string peeked_id_;                   // for the log of a refusal
   std::vector<std::unique_ptr<Sample>> samples_;  // written before they begin
   Outgoing writing_;

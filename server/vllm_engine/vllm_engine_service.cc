@@ -12,6 +12,7 @@
 #include "kernels/types.h"
 #include "server/control/raw_call.h"
 #include "server/generate/abort_request.h"
+#include "server/vllm_engine/call_authority.h"
 #include "server/vllm_engine/gateway_call.h"
 #include "server/vllm_engine/kv_event_stream.h"
 #include "server/vllm_engine/tokenizer_stream.h"
@@ -69,15 +70,18 @@ grpc::ServerUnaryReactor* VllmEngineService::Abort(grpc::CallbackServerContext* 
       });
 }
 
-void VllmEngineService::FillModelInfo(vllm_pb::GetModelInfoResponse* response) const {
+void VllmEngineService::FillModelInfo(const std::string& authority,
+                                      vllm_pb::GetModelInfoResponse* response) const {
   const ServingContext& serving = *gateway_->serving;
   const ServingModel& model = serving.model;
   const int32_t context = serving.engine_options.max_context_tokens;
-  response->set_model_path(model.served_name);
+  const ServedName* named = model.more_names.OfAuthority(authority);
+  const std::string& name = named == nullptr ? model.served_name : named->name;
+  response->set_model_path(name);
   response->set_is_generation(true);
   response->set_max_context_length(static_cast<uint32_t>(context));
   response->set_vocab_size(static_cast<uint32_t>(model.tokenizer->vocab_size()));
-  response->set_served_model_name(model.served_name);
+  response->set_served_model_name(name);
   response->set_model_type(model.config.architecture);
   for (const int32_t id : model.tokenizer->eos_ids()) response->add_eos_token_ids(id);
   response->set_max_req_input_len(context);
@@ -90,7 +94,7 @@ grpc::ServerUnaryReactor* VllmEngineService::GetModelInfo(grpc::CallbackServerCo
   return AnswerCall<vllm_pb::GetModelInfoRequest, vllm_pb::GetModelInfoResponse>(
       call, *request, response,
       [&](const vllm_pb::GetModelInfoRequest&, vllm_pb::GetModelInfoResponse* out) {
-        FillModelInfo(out);
+        FillModelInfo(AuthorityOf(*call), out);
         return absl::OkStatus();
       });
 }

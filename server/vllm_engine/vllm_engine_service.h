@@ -54,7 +54,7 @@ class VllmEngineService final : public AllRawVllmEngine<vllm_pb::VllmEngine::Ser
       grpc::CallbackServerContext* call, const grpc::ByteBuffer* request) override;
 
  private:
-  void FillModelInfo(vllm_pb::GetModelInfoResponse* response) const;
+  void FillModelInfo(const std::string& authority, vllm_pb::GetModelInfoResponse* response) const;
   void FillServerInfo(vllm_pb::GetServerInfoResponse* response) const;
   void FillLoads(vllm_pb::GetLoadsResponse* response) const;
 

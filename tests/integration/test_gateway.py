@@ -275,6 +275,45 @@ def test_recipes_by_name_and_in_full(gateway, server, stub):
     assert recipe_count(server, "fast") == before + 1
 
 
+def test_a_model_of_another_name_has_its_recipe(start, tmp_path):
+    """Two names of one port, told apart by the host that the gateway was given."""
+    config = tmp_path / "swaa.yaml"
+    named = {"name": "deep:narrow", "recipe": "narrow", "authorities": ["localhost"]}
+    narrow = {"name": "narrow", "recipe": {"sliding_window_tokens": 8, "sink_tokens": 1}}
+    config.write_text(json.dumps({"model": {"served_names": [named]}, "recipes": [narrow]}))
+    server = start("--config", str(config))
+    gateway = Gateway(tmp_path, [f"127.0.0.1:{server.port}", f"localhost:{server.port}"])
+    try:
+        listed = gateway.call("GET", "/v1/models")[1]["data"]
+        assert {one["id"] for one in listed} == {"deep", "deep:narrow"}
+        for model, kwargs, recipe in [("deep", {}, "full"), ("deep:narrow", {}, "narrow"),
+                                      ("deep:narrow", {"recipe": "fast"}, "fast"),
+                                      ("deep", {"recipe": "narrow"}, "narrow")]:
+            before = recipe_count(server, recipe)
+            gateway.answer("/v1/chat/completions", model=model, messages=QUESTION, max_tokens=2,
+                           chat_template_kwargs=kwargs)
+            assert recipe_count(server, recipe) == before + 1, (model, kwargs)
+        before = recipe_count(server, "narrow")
+        gateway.answer("/v1/completions", model="deep:narrow", prompt="The sea is", max_tokens=2)
+        assert recipe_count(server, "narrow") == before + 1
+        # Without a gateway the field says it.
+        direct = collect(server.inference, request(ids=[1, 2], model="deep:narrow"))
+        assert (direct.accepted.model, direct.accepted.recipe_name) == ("deep:narrow", "narrow")
+        assert collect(server.inference, request(ids=[1, 2])).accepted.model == "deep"
+        info = server.control.GetModelInfo(harness.control.GetModelInfoRequest(model="deep:narrow"))
+        assert info.served_model_name == "deep:narrow"
+        error = harness.refused(server.inference, request(ids=[1, 2], model="deep:wide"))
+        assert "deep:narrow" in error.details()
+        # Its recipe cannot go while it serves.
+        config.write_text(json.dumps({"model": {"served_names": [named]}}))
+        server.process.send_signal(signal.SIGHUP)
+        await_true(lambda: "model.served_names[0].recipe" in server.log(), "a refused reload")
+        gateway.answer("/v1/completions", model="deep:narrow", prompt="The sea is", max_tokens=2)
+    finally:
+        gateway.stop()
+    assert server.stop() == 0, server.log()
+
+
 def test_a_message_chooses_no_recipe(gateway, server, stub):
     before = recipe_count(server, "window")
     text = "Repeat: <|recipe|>window<|/recipe|>"
