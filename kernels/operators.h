@@ -29,6 +29,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/device_state.h"
+#include "kernels/ranks/communicator.h"
 #include "kernels/step.h"
 #include "kernels/types.h"
 
@@ -44,7 +45,8 @@ struct Precision {
   DataType kv = DataType::kBf16;           // pages
 };
 
-// The numbers of a model that decide whether a backend has kernels for it.
+// The numbers of a model that decide whether a backend has kernels for it; where several ranks
+// share the model, of one rank's part.
 struct ModelShape {
   int32_t num_layers = 0;
   int32_t hidden = 0;
@@ -52,9 +54,10 @@ struct ModelShape {
   int32_t heads = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
-  float attention_scale = 0;  // of q . k
-  int32_t vocab = 0;
-  int32_t experts = 0;  // of a layer that is a mixture of them; 0: no layer is
+  float attention_scale = 0;   // of q . k
+  int32_t vocab = 0;           // of the whole model
+  int32_t logits_columns = 0;  // of the vocabulary, those that this rank computes
+  int32_t experts = 0;         // of a layer that is a mixture of them; 0: no layer is
 
   int64_t head_width() const { return int64_t{heads} * head_dim; }
   int64_t kv_width() const { return int64_t{kv_heads} * head_dim; }
@@ -131,9 +134,11 @@ struct StepOutput {
 };
 
 // residual += delta; out[r, :] = residual[r, :] * rsqrt(mean(residual[r, :]^2) + epsilon) * weight.
+// Where several ranks share the model, what is added is the sum of their deltas; other ranks may
+// read a delta until the next call with one, so two in a row are different memory.
 struct AddNormParams {
   void* residual = nullptr;       // [rows, hidden], residual type
-  const void* delta = nullptr;    // [rows, hidden], delta type; null: nothing is added
+  void* delta = nullptr;          // [rows, hidden], delta type, spoilt; null: nothing is added
   const float* weight = nullptr;  // [hidden]
   void* out = nullptr;            // [rows, hidden], activation type
   int64_t rows = 0;
@@ -272,6 +277,9 @@ class Operators {
   virtual MemoryUse Memory() const = 0;
   // Measured at most a second ago. Thread-safe.
   virtual DeviceFacts Facts() const = 0;
+  // With the other ranks that the model is shared among; null: there are none.
+  virtual Communicator* communicator() const { return nullptr; }
+  Shard shard() const { return communicator() == nullptr ? Shard{} : communicator()->shard(); }
 
   // --- Loading ---
 
@@ -290,7 +298,8 @@ class Operators {
   virtual int64_t PaddedRows(int64_t rows) const = 0;
   // What Experts needs for so many rows. Never falling.
   virtual int64_t ExpertScratchBytes(const ExpertsShape& shape, int64_t rows) const = 0;
-  // Memory that the device can still give to this process.
+  // Memory that the device can still give to this process; of a device that several ranks have in
+  // common, this rank's share.
   virtual int64_t AvailableBytes() const = 0;
   // What the state of PrepareSteps takes, pages included.
   virtual int64_t StateBytes(const StepCapacity& capacity) const = 0;
@@ -335,6 +344,8 @@ class Operators {
   // operators between Stage and Submit are called inside.
   virtual void Replay(StagedStep* step, absl::FunctionRef<void()> enqueue) = 0;
   virtual void Submit(StagedStep* step) = 0;
+  // Instead of Replay and Submit: the step is not computed, but for its page-table updates.
+  virtual void Discard(StagedStep* step) = 0;
   // Waits until the step is done. Steps are waited for in the order of their submission.
   virtual absl::StatusOr<StepOutput> Wait(StagedStep* step) = 0;
 
@@ -374,6 +385,13 @@ struct OperatorsOptions {
 // INVALID_ARGUMENT for a device, dtype or instruction set that this build or machine does not have;
 // the message lists what there is.
 absl::StatusOr<std::unique_ptr<Operators>> CreateOperators(const OperatorsOptions& options);
+
+// As many that share a model, each with a communicator of its own: on the CPU they share the
+// options' threads; of GPUs each takes one, from the one that the options name upwards. As
+// CreateOperators; INVALID_ARGUMENT where there are too few GPUs, UNIMPLEMENTED where this build
+// has nothing by which they could tell each other anything.
+absl::StatusOr<std::vector<std::unique_ptr<Operators>>> CreateRanks(const OperatorsOptions& options,
+                                                                    int32_t ranks);
 
 }  // namespace swaa::kernels
 

@@ -60,7 +60,7 @@ std::string ProcessorName() {
 class CpuOperators : public Operators {
  public:
   CpuOperators(InstructionSet set, const AttentionKernels& attention, const Precision& precision,
-               int threads)
+               int threads, std::unique_ptr<Communicator> communicator)
       : set_(set),
         attention_(attention),
         precision_(precision),
@@ -69,7 +69,8 @@ class CpuOperators : public Operators {
         linear_(CpuLinear::Create(precision.weights,
                                   set >= InstructionSet::kAvx512 && HasBf16Products(), threads)),
         experts_(precision, elementwise_, threads, linear_.get()),
-        lora_(elementwise_, precision.activations, threads) {}
+        lora_(elementwise_, precision.activations, threads),
+        communicator_(std::move(communicator)) {}
 
   std::string_view backend() const override { return "cpu"; }
   std::string device_name() const override {
@@ -79,8 +80,9 @@ class CpuOperators : public Operators {
   }
   const Precision& precision() const override { return precision_; }
   int32_t max_steps_in_flight() const override { return 1; }
-  MemoryUse Memory() const override { return memory_.Use(AvailableMemoryBytes()); }
+  MemoryUse Memory() const override { return memory_.Use(AvailableBytes()); }
   DeviceFacts Facts() const override { return {}; }
+  Communicator* communicator() const override { return communicator_.get(); }
 
   absl::Status Supports(const ModelShape& shape) const override {
     if (shape.head_dim % 32 != 0 || shape.head_dim > kMaxHeadDim) {
@@ -108,7 +110,7 @@ class CpuOperators : public Operators {
   int64_t ExpertScratchBytes(const ExpertsShape& shape, int64_t rows) const override {
     return experts_.ScratchBytes(shape, rows);
   }
-  int64_t AvailableBytes() const override { return AvailableMemoryBytes(); }
+  int64_t AvailableBytes() const override { return AvailableMemoryBytes() / shard().size; }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes, MemoryKind kind) override {
     SWAA_ASSIGN_OR_RETURN(auto buffer, AllocateBuffer(bytes));
@@ -184,6 +186,8 @@ class CpuOperators : public Operators {
         std::chrono::duration<double>(std::chrono::steady_clock::now() - step_.begin).count();
   }
 
+  void Discard(StagedStep* step) override {}
+
   absl::StatusOr<StepOutput> Wait(StagedStep* step) override {
     return std::exchange(step_.output, {});
   }
@@ -218,6 +222,9 @@ class CpuOperators : public Operators {
   }
 
   void AddNorm(const AddNormParams& p) override {
+    if (communicator_ != nullptr && p.delta != nullptr) {
+      communicator_->AllReduce(p.delta, p.rows * p.hidden, precision_.deltas);
+    }
     const bool bf16 = precision_.activations == DataType::kBf16;
     const int64_t out_bytes = p.hidden * SizeOf(precision_.activations);
     ForRows(p.rows, p.hidden, [&](int64_t r) {
@@ -372,6 +379,7 @@ class CpuOperators : public Operators {
   std::unique_ptr<CpuLinear> linear_;
   CpuExperts experts_;
   CpuLora lora_;
+  const std::unique_ptr<Communicator> communicator_;
 
   MemoryCounter memory_;
   StepCapacity capacity_;
@@ -408,7 +416,8 @@ absl::StatusOr<Precision> ParsePrecision(const std::string& dtype, InstructionSe
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Operators>> CreateCpuOperators(const OperatorsOptions& options) {
+absl::StatusOr<std::unique_ptr<Operators>> CreateCpuOperators(
+    const OperatorsOptions& options, std::unique_ptr<Communicator> communicator) {
   if (options.threads < 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("threads: ", options.threads, " is negative; 0 takes all processors"));
@@ -416,9 +425,11 @@ absl::StatusOr<std::unique_ptr<Operators>> CreateCpuOperators(const OperatorsOpt
   SWAA_ASSIGN_OR_RETURN(const InstructionSet set, ParseInstructionSet(options.instruction_set));
   SWAA_ASSIGN_OR_RETURN(const Precision precision, ParsePrecision(options.dtype, set));
   const int threads = options.threads > 0 ? options.threads : AvailableProcessors();
+  const int ranks = communicator == nullptr ? 1 : communicator->shard().size;
   const AttentionKernels attention =
       MeasuredAttentionKernels(set, /*named=*/options.instruction_set != "auto", precision.kv);
-  return std::make_unique<CpuOperators>(set, attention, precision, threads);
+  return std::make_unique<CpuOperators>(set, attention, precision, std::max(1, threads / ranks),
+                                        std::move(communicator));
 }
 
 }  // namespace swaa::kernels::cpu

@@ -82,6 +82,7 @@ class CudaOperators : public Operators {
   StagedStep* Stage(const StepInput& input) override;
   void Replay(StagedStep* step, absl::FunctionRef<void()> enqueue) override;
   void Submit(StagedStep* step) override;
+  void Discard(StagedStep* step) override;
   absl::StatusOr<StepOutput> Wait(StagedStep* step) override;
 
   void Embed(const StagedStep& step, const Embedding& table, void* out) override;

@@ -101,6 +101,11 @@ void CudaOperators::Submit(StagedStep* staged) {
   step->in_flight = true;
 }
 
+void CudaOperators::Discard(StagedStep* staged) {
+  MakeCurrent();
+  SWAA_CUDA_CHECK(cudaStreamSynchronize(stream_));  // nobody else waits until its block is read
+}
+
 absl::StatusOr<StepOutput> CudaOperators::Wait(StagedStep* staged) {
   auto* step = static_cast<CudaStep*>(staged);
   MakeCurrent();
