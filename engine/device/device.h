@@ -21,14 +21,15 @@ struct LoraCheckpoint;  // engine/checkpoint/peft_adapter.h
 struct DeviceInfo {
   std::string backend;  // "cpu"
   std::string name;     // for people
+  int32_t ranks = 1;    // that share the model
   int32_t num_layers = 0;
   int32_t num_pages = 0;   // in the pool, page 0 (reserved, zero) included
-  int64_t page_bytes = 0;  // one layer, 64 positions
+  int64_t page_bytes = 0;  // one layer, 64 positions; on all ranks together
   int32_t num_slots = 0;   // requests whose page tables it holds at once
   int32_t max_pages_per_layer = 0;
   int32_t max_step_tokens = 0;
   int32_t max_steps_in_flight = 1;  // submitted and not collected
-  int64_t weight_bytes = 0;
+  int64_t weight_bytes = 0;         // on all ranks together
 };
 
 // Used by the engine thread alone, but for Memory, Facts and adapters. Steps are computed in the
@@ -43,10 +44,10 @@ class Device {
   virtual void Submit(Step step) = 0;
   // Waits for the oldest uncollected step.
   virtual StepResult Collect() = 0;
-  // For operators: where the device's memory went, and what its driver tells, if it has one. From
-  // any thread; cheap enough for every scrape of metrics.
-  virtual kernels::MemoryUse Memory() const = 0;
-  virtual kernels::DeviceFacts Facts() const = 0;
+  // For operators: where a rank's memory went, and what its driver tells, if it has one. From any
+  // thread; cheap enough for every scrape of metrics.
+  virtual kernels::MemoryUse Memory(int32_t rank) const = 0;
+  virtual kernels::DeviceFacts Facts(int32_t rank) const = 0;
   // Whether it computes adapters. UNIMPLEMENTED says what has none.
   virtual absl::Status SupportsAdapters() const {
     return absl::UnimplementedError("adapters: this device computes none");

@@ -8,34 +8,38 @@
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "engine/checkpoint/dequantize.h"
+#include "engine/model/rank_slices.h"
+#include "engine/model/sliced_rows.h"
 
 namespace swaa {
 namespace {
 
 using kernels::LoraSpec;
+using kernels::Slice;
 
 // A weight of which a product is made, with its outputs.
 struct Part {
   WeightRole role;
-  int64_t outputs;
+  Slice outputs;
 };
 
 struct Product {
   std::vector<Part> parts;  // under one another
-  int64_t in_features;
+  Slice inputs;
 };
 
 // By AdaptedProduct.
-std::array<Product, kAdaptedProducts> ProductsOf(const ModelConfig& c) {
-  const int64_t head_width = int64_t{c.heads} * c.head_dim;
-  const int64_t kv_width = int64_t{c.kv_heads} * c.head_dim;
-  return {{{{{WeightRole::kQuery, head_width},
-             {WeightRole::kKey, kv_width},
-             {WeightRole::kValue, kv_width}},
-            c.hidden},
-           {{{WeightRole::kAttentionOutput, c.hidden}}, head_width},
-           {{{WeightRole::kFfnGate, c.ffn_width}, {WeightRole::kFfnUp, c.ffn_width}}, c.hidden},
-           {{{WeightRole::kFfnDown, c.hidden}}, c.ffn_width}}};
+std::array<Product, kAdaptedProducts> ProductsOf(const ModelConfig& c,
+                                                 const kernels::Shard& shard) {
+  const RankSlices s = SlicesOf(c, shard);
+  const Slice hidden = {0, c.hidden};
+  return {{{{{WeightRole::kQuery, s.query},
+             {WeightRole::kKey, s.key_value},
+             {WeightRole::kValue, s.key_value}},
+            hidden},
+           {{{WeightRole::kAttentionOutput, hidden}}, s.query},
+           {{{WeightRole::kFfnGate, s.ffn}, {WeightRole::kFfnUp, s.ffn}}, hidden},
+           {{{WeightRole::kFfnDown, hidden}}, s.ffn}}};
 }
 
 kernels::RowReader ReaderOf(const StoredTensor& tensor, double scale) {
@@ -48,20 +52,24 @@ kernels::RowReader ReaderOf(const StoredTensor& tensor, double scale) {
   };
 }
 
+// A rank's part of a product's inputs, or of its outputs, is the same part of what an adapter adds.
 LoraSpec SpecFor(const Product& product, int32_t layer, const LoraCheckpoint& checkpoint) {
-  LoraSpec spec{.in_features = product.in_features};
+  LoraSpec spec{.in_features = product.inputs.count};
   int64_t first_output = 0;
   for (const Part& part : product.parts) {
     const auto found = checkpoint.matrices.find({part.role, layer});
     if (found != checkpoint.matrices.end()) {
       const LoraMatrices& matrices = found->second;
+      const Slice rank = {0, matrices.rank};
       spec.parts.push_back({.first_output = first_output,
-                            .outputs = part.outputs,
+                            .outputs = part.outputs.count,
                             .rank = matrices.rank,
-                            .down = ReaderOf(matrices.down, 1),
-                            .up = ReaderOf(matrices.up, matrices.scale)});
+                            .down = SlicedReader(ReaderOf(matrices.down, 1), matrices.down.shape[1],
+                                                 rank, product.inputs),
+                            .up = SlicedReader(ReaderOf(matrices.up, matrices.scale), matrices.rank,
+                                               part.outputs, rank)});
     }
-    first_output += part.outputs;
+    first_output += part.outputs.count;
   }
   return spec;
 }
@@ -70,7 +78,7 @@ LoraSpec SpecFor(const Product& product, int32_t layer, const LoraCheckpoint& ch
 
 absl::StatusOr<std::shared_ptr<const AdapterWeights>> AdapterWeights::Pack(
     kernels::Operators* operators, const ModelConfig& config, const LoraCheckpoint& checkpoint) {
-  const std::array<Product, kAdaptedProducts> products = ProductsOf(config);
+  const std::array<Product, kAdaptedProducts> products = ProductsOf(config, operators->shard());
   std::vector<LoraSpec> specs;
   std::vector<size_t> places;  // layer * kAdaptedProducts + product
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {

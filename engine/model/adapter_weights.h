@@ -22,7 +22,7 @@ inline constexpr size_t kAdaptedProducts = 4;
 
 class AdapterWeights : public DeviceAdapter {
  public:
-  // As Operators::PackLora. Thread-safe.
+  // The operators' rank's part. As Operators::PackLora. Thread-safe.
   static absl::StatusOr<std::shared_ptr<const AdapterWeights>> Pack(
       kernels::Operators* operators, const ModelConfig& config, const LoraCheckpoint& checkpoint);
 

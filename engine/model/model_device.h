@@ -18,8 +18,11 @@ namespace swaa {
 
 struct ModelDeviceOptions {
   kernels::OperatorsOptions operators;
-  // The pool; at least one page a layer and the zero page. 0: 2 GiB on the CPU; on a GPU all memory
-  // that weights, activations and tables leave of OperatorsOptions::gpu_memory_utilization.
+  // That share the model (rank_slices.h), each on a device of its own (kernels::CreateRanks).
+  int32_t ranks = 1;
+  // The pool, of all ranks together; at least one page a layer and the zero page. 0: 2 GiB on the
+  // CPU; on GPUs all memory that weights, activations and tables leave of
+  // OperatorsOptions::gpu_memory_utilization.
   int64_t kv_cache_bytes = 0;
   int32_t max_step_tokens = 0;  // rows of the largest step; 0: 512 on the CPU, 8192 on a GPU
   int32_t num_slots = 64;
@@ -28,8 +31,8 @@ struct ModelDeviceOptions {
   std::function<void(double)> on_progress;
 };
 
-// What a device of these options takes, weights at most and pool as it would be: the figures by
-// which CreateModelDevice refuses what does not fit.
+// What a device of these options takes, weights at most and pool as it would be, on all ranks
+// together: the figures by which CreateModelDevice refuses what does not fit.
 struct ModelMemory {
   DeviceInfo device;  // with the pages of the pool
   int64_t weight_bytes = 0;
@@ -43,7 +46,9 @@ struct ModelMemory {
 absl::StatusOr<ModelMemory> MeasureModelMemory(const ModelConfig& config,
                                                const ModelDeviceOptions& options);
 
-// RESOURCE_EXHAUSTED if the machine has not the memory for weights and pool; says what to lower.
+// RESOURCE_EXHAUSTED if the machine has not the memory for weights and pool; says what to lower. As
+// CheckRanks. Where several ranks share the model, whatever fails on one fails the step on all, and
+// what is more than a wrong step or a lack of memory before it began loses the device.
 absl::StatusOr<std::unique_ptr<Device>> CreateModelDevice(const Checkpoint& checkpoint,
                                                           const ModelDeviceOptions& options);
 

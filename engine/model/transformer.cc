@@ -3,7 +3,6 @@
 #include "engine/model/transformer.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <vector>
 
@@ -20,6 +19,7 @@ using kernels::StagedStep;
 struct Transformer::Activations {
   std::unique_ptr<Buffer> residual;         // [rows, hidden]
   std::unique_ptr<Buffer> delta;            // [rows, hidden]: what is added to it next
+  std::unique_ptr<Buffer> ffn_delta;        // likewise, of the feed-forward; null: in delta, too
   std::unique_ptr<Buffer> normed;           // [rows, hidden]
   std::unique_ptr<Buffer> qkv;              // [rows, (heads + 2 kv_heads) * head_dim]
   std::unique_ptr<Buffer> attended;         // [rows, heads * head_dim]
@@ -31,6 +31,7 @@ struct Transformer::Activations {
   std::unique_ptr<Buffer> logits;           // f32 [logits_rows, vocab]
   std::unique_ptr<Buffer> router_logits;    // f32 [rows, experts]
   std::unique_ptr<Buffer> experts;          // scratch of Operators::Experts
+  std::unique_ptr<Buffer> columns;          // f32: this rank's part of logits, the router's too
 };
 
 namespace {
@@ -39,9 +40,9 @@ float* Floats(const std::unique_ptr<Buffer>& buffer) {
   return buffer == nullptr ? nullptr : reinterpret_cast<float*>(buffer->data());
 }
 
-kernels::ExpertsShape ExpertsShapeOf(const ModelConfig& c) {
+kernels::ExpertsShape ExpertsShapeOf(const ModelConfig& c, const kernels::Shard& shard) {
   return {.hidden = c.hidden,
-          .width = c.experts->ffn_width,
+          .width = SlicesOf(c, shard).expert.count,
           .count = c.experts->count,
           .experts_per_row = c.experts->per_token};
 }
@@ -55,14 +56,19 @@ int64_t DenseLayers(const ModelConfig& config) {
 // Bytes of every buffer of Activations, in its order; 0 where the model does not need it.
 std::vector<int64_t> ActivationSizes(const kernels::Operators& operators, const ModelConfig& config,
                                      const Transformer::Capacity& capacity) {
-  const kernels::ModelShape shape = ShapeOf(config);
+  const kernels::Shard shard = operators.shard();
+  const kernels::ModelShape shape = ShapeOf(config, shard);
   const kernels::Precision& types = operators.precision();
   const int64_t rows = operators.PaddedRows(capacity.step_rows);
   const int64_t activation = SizeOf(types.activations), query = SizeOf(types.queries);
   const int64_t ffn_width = DenseLayers(config) > 0 ? shape.ffn_width : 0;
   const bool mixture = config.experts.has_value();
+  const int64_t logits_rows = operators.PaddedRows(capacity.logits_rows);
+  const int64_t columns = std::max(logits_rows * kernels::MostColumns(shape.vocab, shard.size),
+                                   rows * kernels::MostColumns(shape.experts, shard.size));
   return {rows * shape.hidden * SizeOf(types.residual),
           rows * shape.hidden * SizeOf(types.deltas),
+          shard.size > 1 ? rows * shape.hidden * SizeOf(types.deltas) : 0,
           rows * shape.hidden * activation,
           rows * shape.qkv_width() * query,
           rows * shape.head_width() * activation,
@@ -71,28 +77,18 @@ std::vector<int64_t> ActivationSizes(const kernels::Operators& operators, const 
           rows * shape.head_dim * 4,
           rows * shape.hidden * SizeOf(types.residual),
           rows * shape.qkv_width() * query,
-          operators.PaddedRows(capacity.logits_rows) * shape.vocab * 4,
+          logits_rows * shape.vocab * 4,
           rows * shape.experts * 4,
-          mixture ? operators.ExpertScratchBytes(ExpertsShapeOf(config), rows) : 0};
+          mixture ? operators.ExpertScratchBytes(ExpertsShapeOf(config, shard), rows) : 0,
+          shard.size > 1 ? columns * 4 : 0};
 }
 
 }  // namespace
 
-kernels::ModelShape ShapeOf(const ModelConfig& c) {
-  return {.num_layers = c.num_layers,
-          .hidden = c.hidden,
-          .ffn_width = c.ffn_width,
-          .heads = c.heads,
-          .kv_heads = c.kv_heads,
-          .head_dim = c.head_dim,
-          .attention_scale = 1 / std::sqrt(static_cast<float>(c.head_dim)),
-          .vocab = c.vocab_size,
-          .experts = c.experts.has_value() ? c.experts->count : 0};
-}
-
 int64_t Transformer::MaxWeightBytes(const kernels::Operators& operators,
                                     const ModelConfig& config) {
-  const kernels::ModelShape s = ShapeOf(config);
+  const kernels::Shard shard = operators.shard();
+  const kernels::ModelShape s = ShapeOf(config, shard);
   const int64_t attention = operators.MaxWeightBytes(s.qkv_width(), s.hidden) +
                             operators.MaxWeightBytes(s.hidden, s.head_width());
   const auto ffn = [&](int64_t width) {
@@ -102,12 +98,14 @@ int64_t Transformer::MaxWeightBytes(const kernels::Operators& operators,
   const int64_t dense = DenseLayers(config);
   int64_t layers = s.num_layers * attention + dense * ffn(s.ffn_width);
   if (config.experts.has_value()) {
-    layers += (s.num_layers - dense) * (operators.MaxWeightBytes(s.experts, s.hidden) +
-                                        s.experts * ffn(config.experts->ffn_width));
+    const RankSlices slices = SlicesOf(config, shard);
+    layers += (s.num_layers - dense) * (operators.MaxWeightBytes(slices.router.count, s.hidden) +
+                                        s.experts * ffn(slices.expert.count));
   }
-  const int64_t embedding =
-      config.tied_embeddings ? 0 : operators.EmbeddingBytes(s.vocab, s.hidden);
-  return layers + operators.MaxWeightBytes(s.vocab, s.hidden) + embedding;
+  // A rank's part of the output is not the whole table.
+  const bool shared = config.tied_embeddings && shard.size == 1;
+  const int64_t embedding = shared ? 0 : operators.EmbeddingBytes(s.vocab, s.hidden);
+  return layers + operators.MaxWeightBytes(s.logits_columns, s.hidden) + embedding;
 }
 
 int64_t Transformer::ActivationBytes(const kernels::Operators& operators, const ModelConfig& config,
@@ -119,7 +117,10 @@ int64_t Transformer::ActivationBytes(const kernels::Operators& operators, const 
 
 Transformer::Transformer(kernels::Operators* operators, const ModelConfig& config,
                          const Capacity& capacity)
-    : operators_(operators), config_(config), shape_(ShapeOf(config)), capacity_(capacity) {}
+    : operators_(operators),
+      config_(config),
+      shape_(ShapeOf(config, operators->shard())),
+      capacity_(capacity) {}
 
 Transformer::~Transformer() = default;
 
@@ -142,9 +143,9 @@ absl::Status Transformer::AllocateActivations() {
   activations_ = std::make_unique<Activations>();
   Activations& a = *activations_;
   std::unique_ptr<Buffer>* const buffers[] = {
-      &a.residual, &a.delta,   &a.normed,          &a.qkv,        &a.attended, &a.gate_up,
-      &a.ffn,      &a.cos_sin, &a.wanted_residual, &a.wanted_qkv, &a.logits,   &a.router_logits,
-      &a.experts};
+      &a.residual,   &a.delta,   &a.ffn_delta,     &a.normed,  &a.qkv,
+      &a.attended,   &a.gate_up, &a.ffn,           &a.cos_sin, &a.wanted_residual,
+      &a.wanted_qkv, &a.logits,  &a.router_logits, &a.experts, &a.columns};
   const std::vector<int64_t> sizes = ActivationSizes(*operators_, config_, capacity_);
   SWAA_CHECK_EQ(sizes.size(), std::size(buffers));
   for (size_t i = 0; i < sizes.size(); ++i) {
@@ -176,8 +177,7 @@ void Transformer::Forward(StagedStep* step, std::span<const AdapterWeights* cons
   const int32_t last = config_.num_layers - 1;
   for (int32_t l = 0; l <= last; ++l) {
     const LayerWeights& layer = weights_->layers[l];
-    AddNorm(l == 0 ? nullptr : a.delta->data(), *layer.attention_norm, step->rows(),
-            a.residual->data());
+    AddNorm(l == 0 ? nullptr : FfnDelta(), *layer.attention_norm, step->rows(), a.residual->data());
     ComputeQkv(layer, l, *step);
     attention.layer = l;
     if (l < last) ComputeRest(layer, *step, attention, step->rows(), a.residual->data());
@@ -200,7 +200,12 @@ void Transformer::Forward(StagedStep* step, std::span<const AdapterWeights* cons
   ComputeLogits(step, residual);
 }
 
-void Transformer::AddNorm(const void* delta, const Buffer& weight, int64_t rows, void* residual) {
+void* Transformer::FfnDelta() const {
+  const Activations& a = *activations_;
+  return (a.ffn_delta == nullptr ? a.delta : a.ffn_delta)->data();
+}
+
+void Transformer::AddNorm(void* delta, const Buffer& weight, int64_t rows, void* residual) {
   operators_->AddNorm({.residual = residual,
                        .delta = delta,
                        .weight = reinterpret_cast<const float*>(weight.data()),
@@ -244,7 +249,7 @@ void Transformer::ComputeRest(const LayerWeights& layer, const StagedStep& step,
                       .lora = UpdateOf(attention.layer, AdaptedProduct::kAttentionOutput, step,
                                        attention.wanted_rows)});
   AddNorm(a.delta->data(), *layer.ffn_norm, rows, residual);
-  if (layer.router == nullptr) {
+  if (layer.experts.empty()) {
     ComputeFfn(layer, step, attention, rows);
   } else {
     ComputeExperts(layer, rows);
@@ -265,7 +270,7 @@ void Transformer::ComputeFfn(const LayerWeights& layer, const StagedStep& step,
                            .lora = update(AdaptedProduct::kGateUp)});
   operators_->Linear({.weight = layer.ffn_down.get(),
                       .x = a.ffn->data(),
-                      .out = a.delta->data(),
+                      .out = FfnDelta(),
                       .out_type = operators_->precision().deltas,
                       .rows = rows,
                       .lora = update(AdaptedProduct::kFfnDown)});
@@ -273,32 +278,40 @@ void Transformer::ComputeFfn(const LayerWeights& layer, const StagedStep& step,
 
 void Transformer::ComputeExperts(const LayerWeights& layer, int64_t rows) {
   Activations& a = *activations_;
-  operators_->Linear({.weight = layer.router.get(),
-                      .x = a.normed->data(),
-                      .out = a.router_logits->data(),
-                      .out_type = DataType::kF32,
-                      .rows = rows});
+  LinearOfAllRanks(layer.router.get(), a.normed->data(), rows, shape_.experts, *a.router_logits);
   operators_->Experts({.experts = layer.experts,
                        .experts_per_row = config_.experts->per_token,
                        .normalize = config_.experts->normalize,
                        .logits = Floats(a.router_logits),
                        .x = a.normed->data(),
                        .scratch = a.experts->data(),
-                       .out = a.delta->data(),
+                       .out = FfnDelta(),
                        .rows = rows});
+}
+
+void Transformer::LinearOfAllRanks(const kernels::Weight* weight, const void* x, int64_t rows,
+                                   int64_t columns, const Buffer& out) {
+  kernels::Communicator* const communicator = operators_->communicator();
+  const Buffer& part = communicator == nullptr ? out : *activations_->columns;
+  if (weight != nullptr) {
+    operators_->Linear(
+        {.weight = weight, .x = x, .out = part.data(), .out_type = DataType::kF32, .rows = rows});
+  }
+  if (communicator == nullptr) return;
+  communicator->GatherColumns({.mine = reinterpret_cast<float*>(part.data()),
+                               .all = reinterpret_cast<float*>(out.data()),
+                               .rows = rows,
+                               .columns = columns});
 }
 
 void Transformer::ComputeLogits(StagedStep* step, void* residual) {
   Activations& a = *activations_;
-  AddNorm(a.delta->data(), *weights_->output_norm, step->wanted_rows(), residual);
+  AddNorm(FfnDelta(), *weights_->output_norm, step->wanted_rows(), residual);
   const int64_t row_bytes = config_.hidden * SizeOf(operators_->precision().activations);
   for (int64_t first = 0; first < step->wanted_rows(); first += capacity_.logits_rows) {
     const int64_t count = std::min(capacity_.logits_rows, step->wanted_rows() - first);
-    operators_->Linear({.weight = weights_->output.get(),
-                        .x = static_cast<const std::byte*>(a.normed->data()) + first * row_bytes,
-                        .out = a.logits->data(),
-                        .out_type = DataType::kF32,
-                        .rows = count});
+    LinearOfAllRanks(weights_->output.get(), a.normed->data() + first * row_bytes, count,
+                     shape_.vocab, *a.logits);
     operators_->Sample(step, {.logits = Floats(a.logits), .first = first, .count = count});
   }
 }

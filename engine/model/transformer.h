@@ -14,14 +14,14 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/rope_frequencies.h"
 #include "engine/model/adapter_weights.h"
+#include "engine/model/rank_slices.h"
 #include "engine/model/transformer_weights.h"
 #include "kernels/operators.h"
 
 namespace swaa {
 
-kernels::ModelShape ShapeOf(const ModelConfig& config);
-
-// Used by one thread, that of its operators.
+// Used by one thread, that of its operators. Where these share the model with other ranks, it is
+// one rank's part of it: it computes the same steps as the others', and draws the same tokens.
 class Transformer {
  public:
   // Rows of the steps that it computes.
@@ -60,7 +60,8 @@ class Transformer {
   // there are none.
   const kernels::LoraUpdate* UpdateOf(int32_t layer, AdaptedProduct product,
                                       const kernels::StagedStep& step, bool wanted_rows);
-  void AddNorm(const void* delta, const kernels::Buffer& weight, int64_t rows, void* residual);
+  void* FfnDelta() const;
+  void AddNorm(void* delta, const kernels::Buffer& weight, int64_t rows, void* residual);
   // Projections, rotation, page writes of a layer over what AddNorm left.
   void ComputeQkv(const LayerWeights& layer, int32_t index, const kernels::StagedStep& step);
   // Attention and the rest of a layer over `rows` rows of the residual stream; leaves what the
@@ -71,6 +72,9 @@ class Transformer {
   void ComputeFfn(const LayerWeights& layer, const kernels::StagedStep& step,
                   const kernels::AttentionParams& attention, int64_t rows);
   void ComputeExperts(const LayerWeights& layer, int64_t rows);
+  // x * weight^T in f32 into `out`, of all ranks' parts of the weight (null: this rank has none).
+  void LinearOfAllRanks(const kernels::Weight* weight, const void* x, int64_t rows, int64_t columns,
+                        const kernels::Buffer& out);
   void ComputeLogits(kernels::StagedStep* step, void* residual);
 
   kernels::Operators* const operators_;

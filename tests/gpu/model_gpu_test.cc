@@ -69,16 +69,18 @@ class RestOfTheMemory {
 
 class ModelGpuTest : public ::testing::Test {
  protected:
-  void Load(const ModelConfig& config, const std::string& device = "cuda") {
+  void Load(const ModelConfig& config, const std::string& device = "cuda", int32_t ranks = 1) {
     config_ = config;
     checkpoint_.config = config;
     checkpoint_.weights = std::make_shared<RandomWeights>(config, seed_);
-    gpu_ = Create(device, "auto");
+    gpu_ = Create(device, "auto", ranks);
     cpu_ = Create("cpu", "f32");
   }
 
-  std::unique_ptr<Device> Create(const std::string& device, const std::string& dtype) {
+  std::unique_ptr<Device> Create(const std::string& device, const std::string& dtype,
+                                 int32_t ranks = 1) {
     ModelDeviceOptions options;
+    options.ranks = ranks;
     options.operators = {.device = device, .dtype = dtype};
     options.kv_cache_bytes = int64_t{64} << 20;
     options.max_step_tokens = 2 * kSlots * 100;
@@ -305,6 +307,39 @@ TEST_F(ModelGpuTest, AnotherGpuThanTheFirstComputesTheSame) {
   Compare("cuda:1");
 }
 
+TEST_F(ModelGpuTest, GpusThatShareAModelComputeTheSame) {
+  SCOPED_TRACE(seed_);
+  int count = 0;
+  ASSERT_EQ(cudaGetDeviceCount(&count), cudaSuccess);
+  if (count < 2) GTEST_SKIP() << "one GPU";
+  struct Variant {
+    const char* name;
+    void (*set)(ModelConfig&);
+  };
+  const Variant variants[] = {
+      {"plain", [](ModelConfig&) {}},
+      {"tied", [](ModelConfig& c) { c.tied_embeddings = true; }},
+      {"biases", [](ModelConfig& c) { c.qkv_bias = c.output_bias = true; }},
+      {"qk norm, one KV head",
+       [](ModelConfig& c) {
+         c.qk_norm = true;
+         c.kv_heads = 1;
+       }},
+  };
+  for (const int32_t ranks : {2, 4, 8}) {
+    if (ranks > count) continue;
+    for (const Variant& variant : variants) {
+      ModelConfig config = SmallConfig(64);
+      config.heads = 8;
+      variant.set(config);
+      Load(config, "cuda", ranks);
+      ASSERT_TRUE(gpu_ != nullptr && cpu_ != nullptr) << variant.name;
+      Compare(std::string(variant.name) + ", ranks: " + std::to_string(ranks));
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
 // The step that ran out of memory fails, and nothing else: neither the device, nor what others keep
 // in pages that the failed step's slot named before.
 TEST_F(ModelGpuTest, AStepThatRunsOutOfMemoryFailsAlone) {
@@ -361,8 +396,8 @@ TEST_F(ModelGpuTest, TellsWhereItsMemoryWentAndOfTheCard) {
   kernels::DeviceFacts facts;
   // As metrics ask: on a thread that has not used the GPU.
   std::thread([&] {
-    memory = gpu_->Memory();
-    facts = gpu_->Facts();
+    memory = gpu_->Memory(0);
+    facts = gpu_->Facts(0);
   }).join();
   const DeviceInfo& info = gpu_->info();
   EXPECT_GE(memory.weights, info.weight_bytes);  // pieces are rounded up

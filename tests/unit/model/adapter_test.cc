@@ -1,6 +1,7 @@
 // Adapters under the real scheduler and the real device, in f32: a request's greedy tokens are
 // those of the model into whose weights its adapter was merged; alone, beside other adapters, in
-// chunks, partly forced, after preemption and from a warm prefix cache.
+// chunks, partly forced, after preemption and from a warm prefix cache; on one device, and on ranks
+// that share the model.
 
 #include <algorithm>
 #include <cmath>
@@ -80,11 +81,12 @@ struct Case {
   size_t compared = 0;
 };
 
-class AdapterTest : public ::testing::Test {
+// By the ranks of the device.
+class AdapterTest : public ::testing::TestWithParam<int32_t> {
  protected:
   void SetUp() override {
     random_.seed(seed_);
-    base_ = MakeDevice(std::make_shared<RandomWeights>(config_, 7));
+    base_ = MakeDevice(std::make_shared<RandomWeights>(config_, 7), GetParam());
     for (int32_t a = 0; a < kAdapters; ++a) {
       auto weights = std::make_shared<RandomWeights>(config_, 7);
       const RandomAdapter adapter = MakeAdapter(a, weights.get());
@@ -92,16 +94,17 @@ class AdapterTest : public ::testing::Test {
       ASSERT_TRUE(loaded.ok()) << loaded.status();
       adapters_.push_back(std::make_shared<LoadedAdapter>(
           LoadedAdapter{"adapter" + std::to_string(a), static_cast<uint64_t>(a + 1), *loaded}));
-      merged_.push_back(MakeDevice(weights));
+      merged_.push_back(MakeDevice(weights, 1));
     }
   }
 
-  std::unique_ptr<Device> MakeDevice(std::shared_ptr<const WeightSource> weights) {
+  std::unique_ptr<Device> MakeDevice(std::shared_ptr<const WeightSource> weights, int32_t ranks) {
     Checkpoint checkpoint;
     checkpoint.config = config_;
     checkpoint.weights = std::move(weights);
     ModelDeviceOptions options;
     options.operators = {.dtype = "f32", .threads = 1};
+    options.ranks = ranks;
     options.kv_cache_bytes = 64 << 20;
     options.max_step_tokens = 512;
     options.num_slots = kRequests;
@@ -255,7 +258,7 @@ class AdapterTest : public ::testing::Test {
   int64_t preemptions_ = 0;
 };
 
-TEST_F(AdapterTest, TokensAreThoseOfMergedWeightsWhateverTheCompany) {
+TEST_P(AdapterTest, TokensAreThoseOfMergedWeightsWhateverTheCompany) {
   SCOPED_TRACE(seed_);
   const std::vector<Case> cases = MakeCases();
   ASSERT_FALSE(HasFatalFailure());
@@ -301,7 +304,7 @@ TEST_F(AdapterTest, TokensAreThoseOfMergedWeightsWhateverTheCompany) {
   EXPECT_GT(preemptions_, 0);
 }
 
-TEST_F(AdapterTest, AnotherLoadOfTheSameAdapterFindsNothingOfTheFirst) {
+TEST_P(AdapterTest, AnotherLoadOfTheSameAdapterFindsNothingOfTheFirst) {
   SCOPED_TRACE(seed_);
   std::vector<int32_t> prompt(200);
   for (int32_t& token : prompt) token = static_cast<int32_t>(random_() % 256);
@@ -340,7 +343,7 @@ TEST_F(AdapterTest, AnotherLoadOfTheSameAdapterFindsNothingOfTheFirst) {
   EXPECT_EQ(cached, (std::vector<int32_t>{0, 0, 192, 0}));
 }
 
-TEST_F(AdapterTest, AdaptersAreLetGoWithTheirLastRequest) {
+TEST_P(AdapterTest, AdaptersAreLetGoWithTheirLastRequest) {
   SchedulerOptions options{.max_batch_tokens = 512,
                            .max_running_requests = kRequests,
                            .max_context_tokens = config_.max_context_tokens};
@@ -362,6 +365,8 @@ TEST_F(AdapterTest, AdaptersAreLetGoWithTheirLastRequest) {
   }
   EXPECT_TRUE(watch.expired());
 }
+
+INSTANTIATE_TEST_SUITE_P(Ranks, AdapterTest, ::testing::Values(1, 2));
 
 }  // namespace
 }  // namespace swaa

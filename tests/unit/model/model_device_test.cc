@@ -85,7 +85,7 @@ TEST(ModelDeviceTest, InfoSaysWhatItHas) {
   EXPECT_EQ(info.max_step_tokens, 200);
   EXPECT_EQ(info.max_steps_in_flight, 1);
   EXPECT_GT(info.weight_bytes, 3 * (80 * 320 + 192 * 80 + 3 * 80 * 112) * 4);
-  const kernels::MemoryUse memory = (*device)->Memory();
+  const kernels::MemoryUse memory = (*device)->Memory(0);
   EXPECT_EQ(memory.weights, info.weight_bytes);
   EXPECT_EQ(memory.kv, info.num_pages * info.page_bytes);
   // The page table and the residual stream alone.

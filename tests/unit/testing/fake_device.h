@@ -38,10 +38,10 @@ class FakeDevice final : public Device {
   const DeviceInfo& info() const override { return info_; }
   void Submit(Step step) override;
   StepResult Collect() override;
-  kernels::MemoryUse Memory() const override {
+  kernels::MemoryUse Memory(int32_t rank) const override {
     return {.weights = info_.weight_bytes, .kv = info_.num_pages * info_.page_bytes};
   }
-  kernels::DeviceFacts Facts() const override { return {}; }
+  kernels::DeviceFacts Facts(int32_t rank) const override { return {}; }
 
   // Makes the next steps fail; with LoseWith no later one can succeed. From any thread.
   void FailWith(absl::Status status);
