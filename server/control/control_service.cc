@@ -65,7 +65,8 @@ absl::Status ControlService::FillServerInfo(const v1::GetServerInfoRequest&,
   response->set_max_loras(serving_->adapters == nullptr
                               ? 0
                               : static_cast<uint32_t>(serving_->adapters->options().max_resident));
-  FillFacts(serving_->device_facts(), response);
+  FillFacts(serving_->device_facts(0), response);
+  response->set_tensor_parallel_size(static_cast<uint32_t>(serving_->device.ranks));
   return absl::OkStatus();
 }
 

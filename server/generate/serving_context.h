@@ -34,7 +34,7 @@ namespace swaa::server {
 struct ServingContext {
   ServingModel model;
   DeviceInfo device;
-  std::function<kernels::DeviceFacts()> device_facts;  // as Device::Facts
+  std::function<kernels::DeviceFacts(int32_t rank)> device_facts;  // as Device::Facts
   EngineOptions engine_options;
   std::string version;
   std::string instance_id;

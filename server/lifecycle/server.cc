@@ -16,6 +16,7 @@
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
 #include "engine/checkpoint/peft_adapter.h"
+#include "engine/model/rank_slices.h"
 #include "server/generate/errors.h"
 #include "server/generate/steady_time.h"
 #include "server/lifecycle/listen_check.h"
@@ -99,6 +100,7 @@ ModelDeviceOptions DeviceOptionsOf(const v1::ServerConfig& config) {
   device.operators.dtype = config.device().dtype();
   device.operators.threads = static_cast<int>(config.device().threads());
   device.operators.instruction_set = config.device().instruction_set();
+  device.ranks = static_cast<int32_t>(config.device().tensor_parallel_size());
   // Zero, where nobody has set it: as suits the device.
   device.kv_cache_bytes = static_cast<int64_t>(config.device().kv_cache_bytes());
   device.max_step_tokens = static_cast<int32_t>(config.scheduling().max_batch_tokens());
@@ -182,7 +184,7 @@ absl::Status Server::LoadModel(const MakeDevice& make_device) {
   SWAA_RETURN_IF_ERROR(made.status());
   device_ = *std::move(made);
   serving_.device = device_->info();
-  serving_.device_facts = [device = device_.get()] { return device->Facts(); };
+  serving_.device_facts = [device = device_.get()](int32_t rank) { return device->Facts(rank); };
   LogInfo(absl::StrCat("loaded ", model.served_name, " on ", serving_.device.name, ": weights ",
                        MiB(serving_.device.weight_bytes), ", pool of ",
                        serving_.device.num_pages - 1, " pages"));
@@ -297,7 +299,9 @@ absl::Status Server::StartMetrics() {
       [engine = engine_.get()] { return engine->Load(); },
       [workers = workers_.get()] { return workers->admission_load(); });
   device_collector_ = std::make_shared<DeviceCollector>(
-      [device = device_.get()] { return device->Memory(); }, serving_.device_facts);
+      serving_.device.ranks,
+      [device = device_.get()](int32_t rank) { return device->Memory(rank); },
+      serving_.device_facts);
   if (adapters_ != nullptr) {
     adapter_collector_ = std::make_shared<AdapterCollector>(adapters_.get());
   }
@@ -452,6 +456,9 @@ absl::Status CheckServerOptions(const ServerOptions& options) {
   SWAA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Create(checkpoint.tokenizer));
   const absl::StatusOr<std::unique_ptr<ChatFormat>> chat = ChatFormat::Create(*tokenizer);
+  SWAA_RETURN_IF_ERROR(InFile(
+      options, CheckRanks(checkpoint.config,
+                          static_cast<int32_t>(options.config.device().tensor_parallel_size()))));
   std::set<std::string> adapters;
   for (const v1::LoraSource& source : options.config.lora().adapters()) {
     const auto read = ReadPeftFolder(source.path(), checkpoint.config,

@@ -40,8 +40,8 @@ class FailingDevice final : public Device {
     if (!result.status.ok()) result.tokens.clear();
     return result;
   }
-  kernels::MemoryUse Memory() const override { return device_->Memory(); }
-  kernels::DeviceFacts Facts() const override { return device_->Facts(); }
+  kernels::MemoryUse Memory(int32_t rank) const override { return device_->Memory(rank); }
+  kernels::DeviceFacts Facts(int32_t rank) const override { return device_->Facts(rank); }
 
  private:
   const std::unique_ptr<Device> device_;

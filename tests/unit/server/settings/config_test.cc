@@ -68,6 +68,7 @@ device:
   instruction_set: avx2
   device: cpu
   gpu_memory_utilization: 0.25
+  tensor_parallel_size: 2
 scheduling: {max_batch_tokens: 256, max_running_requests: 7, max_queued_requests: 9,
              prefix_cache: off, max_unread_bytes: 1MiB, max_priority: 3, priority_aging: 2500ms}
 network:
