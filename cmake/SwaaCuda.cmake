@@ -46,6 +46,12 @@ if(CCACHE)
 endif()
 find_package(CUDAToolkit REQUIRED)
 set(SWAA_HAVE_CUDA ON)
+# Several GPUs share a model by NCCL (libnccl-dev, or among the toolkit's headers); without its header
+# the build makes the one-GPU server.
+find_path(SWAA_NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+if(NOT SWAA_NCCL_INCLUDE_DIR)
+  message(STATUS "No nccl.h: building the one-GPU server")
+endif()
 # cuBLASLt is a shared library: binaries look for it beside themselves, then in the toolkit.
 set(CMAKE_BUILD_RPATH "$ORIGIN/../lib")
 

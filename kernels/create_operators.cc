@@ -24,9 +24,7 @@ absl::StatusOr<std::unique_ptr<Operators>> CreateOnGpu(const OperatorsOptions& o
 }
 absl::StatusOr<std::vector<std::unique_ptr<Operators>>> CreateOnGpus(
     const OperatorsOptions& options, int32_t ranks) {
-  return absl::UnimplementedError(absl::StrCat("tensor_parallel_size: this build has no way for ",
-                                               ranks,
-                                               " GPUs to share a model; use 1, or --device cpu"));
+  return cuda::CreateCudaRanks(options, ranks);
 }
 #else
 constexpr char kDevices[] = "auto, cpu";

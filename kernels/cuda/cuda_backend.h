@@ -17,6 +17,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -30,6 +31,7 @@
 #include "kernels/cuda/graph_cache.h"
 #include "kernels/cuda/linear/products.h"
 #include "kernels/cuda/nvml.h"
+#include "kernels/cuda/ranks/gpu_communicator.h"
 #include "kernels/cuda/sampling/sampler.h"
 #include "kernels/cuda/step_inputs.h"
 #include "kernels/cuda/throttled.h"
@@ -40,8 +42,10 @@ namespace swaa::kernels::cuda {
 class CudaOperators : public Operators {
  public:
   // utilization: the share of the card's memory that may be in use.
-  CudaOperators(const CudaDevice& device, double utilization)
-      : device_(device), arena_(utilization) {}
+  // communicator: with the other ranks of the model; null: there are none.
+  CudaOperators(const CudaDevice& device, double utilization,
+                std::unique_ptr<GpuCommunicator> communicator)
+      : device_(device), communicator_(std::move(communicator)), arena_(utilization) {}
   ~CudaOperators() override;
 
   // Once, before all else.
@@ -53,6 +57,7 @@ class CudaOperators : public Operators {
   int32_t max_steps_in_flight() const override { return kStepsInFlight; }
   MemoryUse Memory() const override;
   DeviceFacts Facts() const override { return facts_.Get(); }
+  Communicator* communicator() const override { return communicator_.get(); }
 
   // --- Loading ---
 
@@ -66,7 +71,7 @@ class CudaOperators : public Operators {
   }
   int64_t PaddedRows(int64_t rows) const override;
   int64_t ExpertScratchBytes(const ExpertsShape& shape, int64_t rows) const override;
-  int64_t AvailableBytes() const override { return arena_.AvailableBytes(); }
+  int64_t AvailableBytes() const override;
   int64_t StateBytes(const StepCapacity& capacity) const override;
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes, MemoryKind kind) override;
   void Upload(const void* host, int64_t bytes, void* device) override;
@@ -128,6 +133,14 @@ class CudaOperators : public Operators {
   absl::Status PrepareAttention();
   absl::StatusOr<Matrix> UploadMatrix(std::span<const HostRows> parts, int64_t columns);
 
+  // What the communicator's gathering needs at most.
+  int64_t GatherBytes(const StepCapacity& capacity) const;
+  int64_t SignalBytes() const {
+    return communicator_ == nullptr ? 0 : SumSignals::Bytes(communicator_->shard().size);
+  }
+  // The sum of all ranks' deltas by kernels that reach them; whether there are such.
+  bool SumAndNorm(const kernels::AddNormParams& params);
+
   LinearArguments ArgumentsOf(const Weight& weight, const void* x, int64_t rows) const;
   void Multiply(const LinearArguments& product);
   // The queries of a matrix of activations, described once.
@@ -143,7 +156,8 @@ class CudaOperators : public Operators {
   void CaptureGraphs(absl::FunctionRef<void(StagedStep*)> forward);
 
   const CudaDevice device_;
-  std::unique_ptr<Nvml> nvml_;  // null: the driver tells nothing
+  const std::unique_ptr<GpuCommunicator> communicator_;  // outlives the graphs that use it
+  std::unique_ptr<Nvml> nvml_;                           // null: the driver tells nothing
   const Throttled<int64_t> free_bytes_{kReadingPeriod, [this] { return FreeBytes(); }};
   const Throttled<DeviceFacts> facts_{
       kReadingPeriod, [this] { return nvml_ == nullptr ? DeviceFacts{} : nvml_->Read(); }};

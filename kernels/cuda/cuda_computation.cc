@@ -7,8 +7,14 @@
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/device_weights.h"
 #include "kernels/cuda/elementwise/elementwise.h"
+#include "kernels/cuda/ranks/sum_norm.h"
 
 namespace swaa::kernels::cuda {
+namespace {
+
+constexpr int64_t kMostReadElements = int64_t{512} << 10;  // of other ranks, by each of several
+
+}  // namespace
 
 void CudaOperators::Embed(const StagedStep& staged, const Embedding& table, void* out) {
   const CudaStep& step = Cast(staged);
@@ -38,7 +44,31 @@ void CudaOperators::RopeTable(const StagedStep& staged, const float* inverse_fre
                   launch());
 }
 
+bool CudaOperators::SumAndNorm(const kernels::AddNormParams& p) {
+  const int64_t others = communicator_->shard().size - 1;
+  // Each rank reads all of every other's: with more than two, NCCL moves less of much.
+  if (others > 1 && others * p.rows * p.hidden > kMostReadElements) return false;
+  const RankBuffers* const deltas = communicator_->Peers(static_cast<const Bf16*>(p.delta));
+  if (deltas == nullptr) return false;
+  SumNorm({.deltas = *deltas,
+           .residual = static_cast<float*>(p.residual),
+           .weight = p.weight,
+           .out = static_cast<Bf16*>(p.out),
+           .rows = p.rows,
+           .hidden = p.hidden,
+           .epsilon = p.epsilon},
+          launch());
+  communicator_->Meet();
+  return true;
+}
+
 void CudaOperators::AddNorm(const kernels::AddNormParams& p) {
+  Launch how = launch();
+  if (communicator_ != nullptr && p.delta != nullptr) {
+    if (SumAndNorm(p)) return;
+    communicator_->AllReduce(p.delta, p.rows * p.hidden, precision_.deltas);
+    how.programmatic = false;  // NCCL's kernels let no other begin early
+  }
   cuda::AddNorm({.residual = p.residual,
                  .residual_type = precision_.residual,
                  .delta = static_cast<const Bf16*>(p.delta),
@@ -47,7 +77,7 @@ void CudaOperators::AddNorm(const kernels::AddNormParams& p) {
                  .rows = p.rows,
                  .hidden = p.hidden,
                  .epsilon = p.epsilon},
-                launch());
+                how);
 }
 
 LinearArguments CudaOperators::ArgumentsOf(const Weight& weight, const void* x,

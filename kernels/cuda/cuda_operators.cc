@@ -26,6 +26,7 @@ int64_t ResultBytes(const StepCapacity& c) {
 CudaOperators::~CudaOperators() {
   cudaSetDevice(device_.ordinal);
   if (stream_ != nullptr) {
+    if (communicator_ != nullptr) communicator_->Leave();
     cudaStreamSynchronize(stream_);
     cudaStreamDestroy(stream_);
   }
@@ -37,7 +38,10 @@ absl::Status CudaOperators::Open() {
       cudaSuccess) {
     nvml_ = Nvml::Open(kNvmlLibrary, bus_id.data());
   }
-  return CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
+  SWAA_RETURN_IF_ERROR(
+      CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream"));
+  if (communicator_ != nullptr) communicator_->Bind(stream_);
+  return absl::OkStatus();
 }
 
 MemoryUse CudaOperators::Memory() const {
@@ -76,7 +80,8 @@ absl::Status CudaOperators::SupportsOnCuda(const ModelShape& shape) const {
   SWAA_RETURN_IF_ERROR(Products::CheckShape("qkv", shape.qkv_width(), shape.hidden));
   SWAA_RETURN_IF_ERROR(Products::CheckShape("gate_up", 2 * shape.ffn_width, shape.hidden));
   SWAA_RETURN_IF_ERROR(Products::CheckShape("ffn_down", shape.hidden, shape.ffn_width));
-  SWAA_RETURN_IF_ERROR(Products::CheckShape("output", shape.vocab, shape.hidden));
+  SWAA_RETURN_IF_ERROR(Products::CheckShape("attention_output", shape.hidden, shape.head_width()));
+  SWAA_RETURN_IF_ERROR(Products::CheckShape("output", shape.logits_columns, shape.hidden));
   SWAA_RETURN_IF_ERROR(CudaSampler::CheckVocab(shape.vocab));
   return SupportsAttention(shape.head_dim, shape.heads, shape.kv_heads,
                            10 * device_.major + device_.minor);
@@ -88,10 +93,21 @@ int64_t CudaOperators::KvPageBytes(int32_t kv_heads, int32_t head_dim) const {
 
 int64_t CudaOperators::PaddedRows(int64_t rows) const { return std::max(rows, GraphRows(rows)); }
 
+int64_t CudaOperators::AvailableBytes() const {
+  MakeCurrent();
+  return arena_.AvailableBytes();
+}
+
+int64_t CudaOperators::GatherBytes(const StepCapacity& c) const {
+  const int32_t size = shard().size;
+  return std::max(GpuCommunicator::GatherBytes(c.max_logits_rows, c.model.vocab, size),
+                  GpuCommunicator::GatherBytes(c.max_rows, c.model.experts, size));
+}
+
 int64_t CudaOperators::StateBytes(const StepCapacity& c) const {
   return int64_t{c.num_pages} * KvPageBytes(c.model.kv_heads, c.model.head_dim) +
          StepInputs::DeviceBytes(c, device_.multiprocessors) + ResultBytes(c) +
-         Products::kWorkspaceBytes +
+         Products::kWorkspaceBytes + GatherBytes(c) + SignalBytes() +
          AttentionWorkspaceBytes(AttentionShapeOf(c), device_.multiprocessors) +
          CudaSampler::Bytes(c.num_slots, c.model.vocab, c.max_logits_rows);
 }
@@ -161,6 +177,12 @@ absl::Status CudaOperators::PrepareSteps(const StepCapacity& capacity) {
       sampler_, CudaSampler::Create(capacity.num_slots, model.vocab, capacity.max_logits_rows));
   sampler_bytes_ = sampler_->bytes();
   SWAA_RETURN_IF_ERROR(PrepareAttention());
+  if (communicator_ != nullptr) {
+    SWAA_ASSIGN_OR_RETURN(std::byte * gathered,
+                          arena_.Allocate(GatherBytes(capacity), "logits of all ranks"));
+    SWAA_ASSIGN_OR_RETURN(std::byte * signals, arena_.Allocate(SignalBytes(), "signals of ranks"));
+    communicator_->UseMemory(gathered, signals);
+  }
   for (CudaStep& step : steps_) {
     SWAA_RETURN_IF_ERROR(step.Allocate(inputs_.block_bytes(), capacity.max_rows));
   }
@@ -181,7 +203,9 @@ absl::Status CudaOperators::PrepareAttention() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Operators>> CreateCudaOperators(const OperatorsOptions& options) {
+namespace {
+
+absl::Status CheckOptions(const OperatorsOptions& options) {
   if (options.dtype != "auto") {
     return absl::InvalidArgumentError(
         absl::StrCat("dtype: \"", options.dtype,
@@ -193,10 +217,50 @@ absl::StatusOr<std::unique_ptr<Operators>> CreateCudaOperators(const OperatorsOp
         absl::StrCat("gpu_memory_utilization: ", options.gpu_memory_utilization,
                      " is not above 0 and at most 1"));
   }
-  SWAA_ASSIGN_OR_RETURN(const CudaDevice device, OpenCudaDevice(options.device));
-  auto operators = std::make_unique<CudaOperators>(device, options.gpu_memory_utilization);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Operators>> OpenOperators(
+    const CudaDevice& device, double utilization, std::unique_ptr<GpuCommunicator> communicator) {
+  SWAA_RETURN_IF_ERROR(CudaStatus(cudaSetDevice(device.ordinal), "device"));
+  auto operators = std::make_unique<CudaOperators>(device, utilization, std::move(communicator));
   SWAA_RETURN_IF_ERROR(operators->Open());
   return operators;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Operators>> CreateCudaOperators(const OperatorsOptions& options) {
+  SWAA_RETURN_IF_ERROR(CheckOptions(options));
+  SWAA_ASSIGN_OR_RETURN(const CudaDevice device, OpenCudaDevice(options.device));
+  return OpenOperators(device, options.gpu_memory_utilization, nullptr);
+}
+
+absl::StatusOr<std::vector<std::unique_ptr<Operators>>> CreateCudaRanks(
+    const OperatorsOptions& options, int32_t ranks) {
+  SWAA_RETURN_IF_ERROR(CheckOptions(options));
+  SWAA_ASSIGN_OR_RETURN(CudaDevice device, OpenCudaDevice(options.device));
+  std::vector<CudaDevice> devices = {device};
+  while (static_cast<int32_t>(devices.size()) < ranks) {
+    const auto next = OpenCudaDevice(absl::StrCat("cuda:", devices.back().ordinal + 1));
+    if (!next.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "tensor_parallel_size: ", ranks, " ranks want as many GPUs, from cuda:", device.ordinal,
+          " upwards; ", std::string(next.status().message())));
+    }
+    devices.push_back(*next);
+  }
+  std::vector<int> ordinals;
+  for (const CudaDevice& each : devices) ordinals.push_back(each.ordinal);
+  SWAA_ASSIGN_OR_RETURN(auto communicators, MakeGpuCommunicators(ordinals));
+  std::vector<std::unique_ptr<Operators>> all;
+  for (int32_t rank = 0; rank < ranks; ++rank) {
+    SWAA_ASSIGN_OR_RETURN(auto operators,
+                          OpenOperators(devices[rank], options.gpu_memory_utilization,
+                                        std::move(communicators[rank])));
+    all.push_back(std::move(operators));
+  }
+  return all;
 }
 
 }  // namespace swaa::kernels::cuda

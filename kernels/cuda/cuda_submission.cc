@@ -81,9 +81,14 @@ void CudaOperators::Replay(StagedStep* step, absl::FunctionRef<void()> enqueue) 
   const StepShape& shape = static_cast<const CudaStep*>(step)->shape;
   if (shape.graph_rows == 0) {
     enqueue();
-  } else {
-    graphs_.Replay(shape, stream_, enqueue);
+    return;
   }
+  if (communicator_ != nullptr && !graphs_.Has(shape)) {
+    graphs_.Capture(shape, stream_, enqueue);
+    // Making a graph takes memory, for which a GPU may have to wait that waits for this one.
+    ThrowIfError(communicator_->Agree(0).status());
+  }
+  graphs_.Replay(shape, stream_, enqueue);
 }
 
 void CudaOperators::Submit(StagedStep* staged) {
@@ -110,6 +115,8 @@ absl::StatusOr<StepOutput> CudaOperators::Wait(StagedStep* staged) {
   auto* step = static_cast<CudaStep*>(staged);
   MakeCurrent();
   SWAA_RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(step->end), "a step"));
+  // What was aborted has ended, too.
+  if (communicator_ != nullptr) SWAA_RETURN_IF_ERROR(communicator_->status());
   StepOutput output;
   float milliseconds = 0;
   SWAA_RETURN_IF_ERROR(
@@ -149,6 +156,8 @@ CudaStep* CudaOperators::StageDeadRows(int64_t rows, const StepShape& shape) {
 
 void CudaOperators::ChooseAlgorithms(absl::FunctionRef<void(StagedStep*)> forward) {
   warming_up_ = true;
+  // Products take memory to be measured in: as above.
+  if (communicator_ != nullptr) communicator_->KeepTogether(true);
   for (int64_t rows = 1; rows <= capacity_.max_rows;) {
     const int64_t bucket = std::min<int64_t>(RowsBucket(rows), capacity_.max_rows);
     forward(StageDeadRows(bucket, {}));
@@ -156,6 +165,7 @@ void CudaOperators::ChooseAlgorithms(absl::FunctionRef<void(StagedStep*)> forwar
     rows = bucket + 1;
   }
   warming_up_ = false;
+  if (communicator_ != nullptr) communicator_->KeepTogether(false);
 }
 
 void CudaOperators::CaptureGraphs(absl::FunctionRef<void(StagedStep*)> forward) {

@@ -19,6 +19,7 @@ class GraphCache {
   GraphCache(const GraphCache&) = delete;
   GraphCache& operator=(const GraphCache&) = delete;
 
+  bool Has(const StepShape& shape) const { return graphs_.contains(shape); }
   // Captures what `enqueue` puts on the stream, unless the shape is known.
   void Capture(const StepShape& shape, cudaStream_t stream, absl::FunctionRef<void()> enqueue);
   // Launches the shape's graph, captured first where it is not known.

@@ -2,6 +2,7 @@
 // its norm.
 
 #include "base/check.h"
+#include "kernels/cuda/elementwise/block_sum.cuh"
 #include "kernels/cuda/elementwise/elementwise.h"
 #include "kernels/cuda/elementwise/launch.cuh"
 #include "kernels/cuda/elementwise/vector8.cuh"
@@ -20,23 +21,6 @@ struct Arguments {
   float scale;  // 1 / hidden
   float epsilon;
 };
-
-__device__ __forceinline__ float WarpSum(float value) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(~0u, value, offset);
-  return value;
-}
-
-// Every thread gets the block's sum.
-__device__ __forceinline__ float BlockSum(float value) {
-  __shared__ float partial[32];
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  value = WarpSum(value);
-  if (lane == 0) partial[warp] = value;
-  __syncthreads();
-  const int warps = blockDim.x / 32;
-  return WarpSum(lane < warps ? partial[lane] : 0.0f);
-}
 
 // kVectors: a thread's share of the row, kVectors * blockDim.x * 8 elements at least.
 template <typename Residual, int kVectors, bool kAdd>

@@ -1,0 +1,255 @@
+// Models that several GPUs share: sums over ranks, and whole models in random weights on one GPU
+// and on two, each beside its floor.
+
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "bench/gpu/gpu_bench.h"
+#include "engine/checkpoint/tensor_weights.h"
+#include "engine/model/model_device.h"
+#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/ranks/gpu_communicator.h"
+#include "kernels/cuda/ranks/sum_norm.h"
+
+namespace swaa::bench {
+namespace {
+
+using kernels::Bf16;
+using kernels::cuda::GpuCommunicator;
+using kernels::cuda::RankBuffers;
+
+constexpr int kRanks = 2;
+constexpr int64_t kHidden = 2560;
+constexpr double kProductRate = 700e12, kAttentionRate = 640e12;  // FLOP/s of one GPU
+constexpr double kLinkRate = 450e9;                               // bytes/s into a GPU by NVLink 4
+
+int Gpus() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+template <typename T>
+T* Zeroed(int64_t bytes) {
+  void* data = nullptr;
+  SWAA_CUDA_CHECK(cudaMalloc(&data, bytes));
+  SWAA_CUDA_CHECK(cudaMemset(data, 0, bytes));
+  return static_cast<T*>(data);
+}
+
+// Seconds of one `run` on every rank at once, as MedianSeconds has them in a graph.
+double OnAllRanks(
+    std::vector<std::unique_ptr<GpuCommunicator>>* ranks,
+    const std::function<std::function<void(int)>(GpuCommunicator*, cudaStream_t)>& prepare) {
+  double seconds = 0;
+  std::vector<std::jthread> threads;
+  for (int rank = 0; rank < kRanks; ++rank) {
+    threads.emplace_back([&, rank] {
+      SWAA_CUDA_CHECK(cudaSetDevice(rank));
+      cudaStream_t stream = nullptr;
+      SWAA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+      GpuCommunicator* const end = (*ranks)[rank].get();
+      end->Bind(stream);
+      const auto run = prepare(end, stream);
+      end->Agree(0).IgnoreError();
+      run(0);
+      run(1);
+      SWAA_CUDA_CHECK(cudaStreamSynchronize(stream));
+      const double mine = MedianSeconds(stream, run, 20, 20);
+      if (rank == 0) seconds = mine;
+      end->Agree(0).IgnoreError();
+      SWAA_CUDA_CHECK(cudaStreamDestroy(stream));
+    });
+  }
+  threads.clear();  // joins
+  return seconds;
+}
+
+void BenchSums() {
+  auto made = kernels::cuda::MakeGpuCommunicators(std::vector<int>{0, 1});
+  if (!made.ok()) throw std::runtime_error(std::string(made.status().message()));
+  auto ranks = *std::move(made);
+  for (int64_t bytes = 8 << 10; bytes <= 64 << 20; bytes *= 2) {
+    const double seconds = OnAllRanks(&ranks, [&](GpuCommunicator* end, cudaStream_t) {
+      void* const values = Zeroed<void>(bytes);
+      return [=](int) { end->AllReduce(values, bytes / 2, kernels::DataType::kBf16); };
+    });
+    char note[64];
+    std::snprintf(note, sizeof(note), "%.0f GB/s", static_cast<double>(bytes) / seconds / 1e9);
+    ReportRow("ranks", "NCCL all-reduce, " + std::to_string(bytes >> 10) + " KB", seconds,
+              static_cast<double>(bytes) / kLinkRate, note);
+  }
+  for (const int64_t rows : {1, 8, 64, 512, 8192}) {
+    const int64_t bytes = rows * kHidden * 2;
+    bool reached = true;
+    const double seconds = OnAllRanks(&ranks, [&](GpuCommunicator* end, cudaStream_t stream) {
+      end->UseMemory(nullptr, Zeroed<std::byte>(kernels::cuda::SumSignals::Bytes(kRanks)));
+      auto* const residual = Zeroed<float>(2 * bytes);
+      auto* const weight = Zeroed<float>(kHidden * 4);
+      auto* const out = Zeroed<Bf16>(bytes);
+      const RankBuffers* peers[2];
+      for (const RankBuffers*& each : peers) each = end->Peers(Zeroed<Bf16>(bytes));
+      if (peers[0] == nullptr) reached = false;
+      return [=, first = peers[0], second = peers[1]](int i) {
+        if (first == nullptr) return;
+        kernels::cuda::SumNorm({.deltas = i % 2 == 0 ? *first : *second,
+                                .residual = residual,
+                                .weight = weight,
+                                .out = out,
+                                .rows = rows,
+                                .hidden = kHidden,
+                                .epsilon = 1e-6f},
+                               {.stream = stream, .programmatic = true});
+      };
+    });
+    if (!reached) continue;
+    ReportRow("ranks", "sum, residual and norm, " + std::to_string(bytes >> 10) + " KB", seconds,
+              static_cast<double>(bytes) / kLinkRate, "");
+  }
+}
+
+ModelConfig Qwen3(int32_t layers, int32_t hidden, int32_t ffn, int32_t heads) {
+  ModelConfig config;
+  config.architecture = "qwen3";
+  config.num_layers = layers;
+  config.hidden = hidden;
+  config.ffn_width = ffn;
+  config.heads = heads;
+  config.kv_heads = 8;
+  config.head_dim = 128;
+  config.vocab_size = 151936;
+  config.max_context_tokens = 40960;
+  config.norm_epsilon = 1e-6f;
+  config.rope_theta = 1e6;
+  config.qk_norm = true;
+  return config;
+}
+
+// One request on a device, driven by hand.
+class Request {
+ public:
+  Request(Device* device, const ModelConfig& config, bool balanced)
+      : device_(device), config_(config), balanced_(balanced) {}
+
+  // Seconds of the device; `deep` steps in flight.
+  double Prefill(int32_t tokens) {
+    double seconds = 0;
+    const int32_t most = device_->info().max_step_tokens;
+    for (int32_t first = 0; first < tokens; first += most) {
+      Submit(std::vector<int32_t>(std::min(most, tokens - first), 100), true,
+             first + most >= tokens);
+      seconds += Collect();
+    }
+    return seconds;
+  }
+
+  // The median of so many steps, two in flight.
+  double Decode(int32_t steps) {
+    std::vector<double> seconds;
+    Submit({kDrawnToken}, false, true);
+    for (int32_t i = 1; i < steps; ++i) {
+      Submit({kDrawnToken}, false, true);
+      seconds.push_back(Collect());
+    }
+    Collect();
+    std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
+    return seconds[seconds.size() / 2];
+  }
+
+ private:
+  void Submit(std::vector<int32_t> tokens, bool prefill, bool draw) {
+    const auto count = static_cast<int32_t>(tokens.size());
+    Step step;
+    step.id = ++id_;
+    step.tokens = std::move(tokens);
+    step.sequences = {{.slot = 0, .first_row = 0, .query_count = count, .first_position = length_}};
+    step.layer_class.resize(config_.num_layers);
+    for (int32_t l = 0; l < config_.num_layers; ++l) step.layer_class[l] = l % 2;
+    step.spans.resize(2);  // F is the odd layers; D is all
+    if (balanced_ && prefill) step.spans[0] = {.window = 2048, .sinks = 100};
+    if (id_ == 1) {
+      const int32_t blocks = device_->info().max_pages_per_layer;
+      for (int32_t l = 0; l < config_.num_layers; ++l) {
+        for (int32_t b = 0; b < blocks; ++b) {
+          step.page_table_updates.push_back({0, l, b, 1 + l * blocks + b});
+        }
+      }
+      auto greedy = std::make_shared<kernels::SamplingParams>();
+      greedy->temperature = 0;
+      step.setups.push_back({.slot = 0, .sampling = greedy});
+    }
+    if (draw) step.logits.push_back({.row = count - 1, .slot = 0});
+    length_ += count;
+    device_->Submit(std::move(step));
+  }
+
+  double Collect() {
+    const StepResult result = device_->Collect();
+    if (!result.status.ok()) throw std::runtime_error(std::string(result.status.message()));
+    return result.seconds;
+  }
+
+  Device* const device_;
+  const ModelConfig config_;
+  const bool balanced_;
+  uint64_t id_ = 0;
+  int32_t length_ = 0;
+};
+
+// Of so many tokens on one GPU: products, and attention of every layer.
+double PrefillFloor(const ModelConfig& c, double tokens, bool balanced) {
+  const double width = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+  const double layer = c.hidden * (2 * width + 2 * kv + 3.0 * c.ffn_width);
+  const double full = tokens * (tokens + 1) / 2;
+  const double sliding = std::min(full, tokens * (2048 + 100));
+  const double keys = balanced ? (full + sliding) / 2 : full;
+  return c.num_layers * (2 * layer * tokens / kProductRate + 4 * width * keys / kAttentionRate);
+}
+
+void BenchModel(const std::string& name, const ModelConfig& config, int32_t ranks) {
+  Checkpoint checkpoint;
+  checkpoint.config = config;
+  checkpoint.weights = MakeDummyWeights(config);
+  ModelDeviceOptions options;
+  options.operators.device = "cuda";
+  options.ranks = ranks;
+  options.num_slots = 1;
+  const auto device = CreateModelDevice(checkpoint, options);
+  if (!device.ok()) throw std::runtime_error(std::string(device.status().message()));
+  const std::string on = name + " on " + std::to_string(ranks) + ": ";
+  for (const bool balanced : {false, true}) {
+    const std::string recipe = balanced ? "balanced" : "full";
+    Request(device->get(), config, balanced).Prefill(8192);  // warms up
+    ReportRow("model", on + recipe + ", prefill of 32768",
+              Request(device->get(), config, balanced).Prefill(32768),
+              PrefillFloor(config, 32768, balanced) / ranks, "");
+    Request request(device->get(), config, balanced);
+    request.Prefill(2048);
+    const double bytes = static_cast<double>((*device)->info().weight_bytes) / ranks -
+                         2.0 * config.vocab_size * config.hidden;  // the embedding is not read
+    ReportRow("model", on + recipe + ", step at 2048", request.Decode(200),
+              bytes / DeviceCeilings().read_bytes_per_second, "");
+  }
+}
+
+}  // namespace
+
+SWAA_GPU_BENCHMARK(ranks) {
+  if (Gpus() >= kRanks) BenchSums();
+  return true;
+}
+
+SWAA_GPU_BENCHMARK(tensor_parallel) {
+  const ModelConfig small = Qwen3(36, 2560, 9728, 32);
+  BenchModel("Qwen3-4B", small, 1);
+  if (Gpus() < kRanks) return true;
+  BenchModel("Qwen3-4B", small, kRanks);
+  BenchModel("Qwen3-32B", Qwen3(64, 5120, 25600, 64), kRanks);
+  return true;
+}
+
+}  // namespace swaa::bench
