@@ -4,8 +4,8 @@
     deploy/image/make_root.py --build BUILD --output FOLDER [--cuda FOLDER] [--tar FILE]
 
 The root holds the server with its libraries (the CMake component `server`), the files of glibc, a
-user, and nothing else: no shell, no package manager. `--cuda` adds cuBLASLt from such a folder as
-CUDA's installer makes it. Each file's Debian package is recorded twice, where scanners look
+user, and nothing else: no shell, no package manager. `--cuda` adds cuBLASLt and NCCL from such a
+folder as CUDA's installer makes it. Each file's Debian package is recorded twice, where scanners look
 for it: in /var/lib/dpkg/status.d, and as SPDX 2.3 in /usr/share/doc/swaa/sbom.spdx.json.
 
 The same build and the same package versions give the same bytes: names are sorted, owners are 0, and
@@ -92,7 +92,7 @@ def install_glibc(root):
 
 
 def install_cuda(cuda, root):
-    """cuBLASLt's facts."""
+    """The facts of cuBLASLt, and of NCCL where the folder has it."""
     header = (cuda / "include/cublas_api.h").read_text(encoding="utf-8")
     numbers = [re.search(rf"#define CUBLAS_VER_{part} (\d+)", header)[1]
                for part in ("MAJOR", "MINOR", "PATCH", "BUILD")]
@@ -100,7 +100,16 @@ def install_cuda(cuda, root):
     target = root / "usr/local/cuda/lib64" / name
     target.parent.mkdir(parents=True)
     shutil.copy(cuda / "lib64" / name, target)
-    return {"name": "nvidia-cublas", "version": ".".join(numbers), "files": [target]}
+    packages = [{"name": "nvidia-cublas", "version": ".".join(numbers), "files": [target]}]
+    nccl = cuda / "lib64/libnccl.so.2"
+    if nccl.exists():
+        header = (cuda / "include/nccl.h").read_text(encoding="utf-8")
+        numbers = [re.search(rf"#define NCCL_{part} (\d+)", header)[1]
+                   for part in ("MAJOR", "MINOR", "PATCH")]
+        shutil.copy(nccl, target.parent / nccl.name)
+        packages.append({"name": "nvidia-nccl", "version": ".".join(numbers),
+                         "files": [target.parent / nccl.name]})
+    return packages
 
 
 def install_skeleton(root):
@@ -209,7 +218,7 @@ def main():
     install_server(options.build, root)
     install_glibc(root)
     binary = root / "usr/bin/swaa"
-    packages = [install_cuda(options.cuda, root)] if options.cuda else []
+    packages = install_cuda(options.cuda, root) if options.cuda else []
     install_skeleton(root)
     packages += debian_packages(root)
     version = re.search(r"^CMAKE_PROJECT_VERSION:STATIC=(.+)$",

@@ -23,7 +23,7 @@ COMPONENTS = make_manifests.component_names()
 # Settings on top of values files: what no overlay has.
 SETTINGS = {
     "everything": (("base", "gpu", "gateway", "monitoring", "experiments"), [
-        "autoscaling.kind=keda", "gpu.runtimeClassName=nvidia", "priorityClassName=high",
+        "autoscaling.kind=keda", "gpu.count=2", "gpu.runtimeClassName=nvidia", "priorityClassName=high",
         "imagePullSecrets[0].name=registry", "nodeSelector.disk=fast", "podLabels.team=text",
         "podAnnotations.note=x", "service.annotations.note=x", "model.servedName=m",
         "experiments.storageClassName=local", "tolerations[0].operator=Exists",
@@ -153,7 +153,8 @@ def test_pod_security_restricted_refuses(change, rendered):
     ("image.digest=sha256:12", "image/digest"),
     ("image.pullPolicy=Sometimes", "image/pullPolicy"),
     ("gpu.enabled=yes please", "gpu/enabled"),
-    ("gpu.count=2", "count"),
+    ("gpu.count=0", "gpu/count"),
+    ("gpu.cards=2", "cards"),
     ("model.file=/models/x.gguf", "model/file"),
     ("model.fetch.url=ftp://models/x", "model/fetch/url"),
     ("model.fetch.url=https://models/x", "model/fetch"),
@@ -185,6 +186,22 @@ def test_bad_values_are_refused(setting, says):
 def test_a_chart_without_a_model_is_refused():
     with pytest.raises(RuntimeError, match="model"):
         render()
+
+
+def test_gpus_of_a_replica_share_the_model(rendered):
+    one, two = (pod_of(workload) for workload in (
+        rendered["gpu"]["Deployment", "swaa"], rendered["everything"]["StatefulSet", "swaa"]))
+    server = two["containers"][0]
+    assert server["resources"]["limits"]["nvidia.com/gpu"] == 2
+    assert "--tensor-parallel-size=2" in server["args"]
+    mounted = next(mount["name"] for mount in server["volumeMounts"]
+                   if mount["mountPath"] == "/dev/shm")
+    volume = next(volume for volume in two["volumes"] if volume["name"] == mounted)
+    assert volume["emptyDir"]["medium"] == "Memory"
+    alone = one["containers"][0]
+    assert alone["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert not [text for text in alone["args"] if "tensor" in text]
+    assert "/dev/shm" not in [mount["mountPath"] for mount in alone["volumeMounts"]]
 
 
 def test_helm_lints():
