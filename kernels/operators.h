@@ -57,7 +57,10 @@ struct ModelShape {
   float attention_scale = 0;   // of q . k
   int32_t vocab = 0;           // of the whole model
   int32_t logits_columns = 0;  // of the vocabulary, those that this rank computes
-  int32_t experts = 0;         // of a layer that is a mixture of them; 0: no layer is
+  // Of a layer that is a mixture of experts; 0: no layer is.
+  int32_t experts = 0;
+  int32_t experts_per_row = 0;
+  int32_t expert_width = 0;
 
   int64_t head_width() const { return int64_t{heads} * head_dim; }
   int64_t kv_width() const { return int64_t{kv_heads} * head_dim; }
@@ -221,6 +224,7 @@ struct ExpertsShape {
 // softmax over all experts' logits, or over the chosen ones' alone if `normalize`. Costs what the
 // rows and the experts that some row goes to cost; the others' weights are not read.
 struct ExpertsParams {
+  // Outlives the operators' steps: a backend may keep what it knows of it.
   std::span<const ExpertWeights> experts;
   int32_t experts_per_row = 0;
   bool normalize = false;
@@ -229,6 +233,9 @@ struct ExpertsParams {
   void* scratch = nullptr;        // room: ExpertScratchBytes
   void* out = nullptr;            // [rows, hidden], delta type
   int64_t rows = 0;
+  // Whose rows these are, all of them or the wanted ones: rows that a backend padded it with go to
+  // no expert. Null: there are none such.
+  const StagedStep* step = nullptr;
 };
 
 // Rotary embedding (rotate-half form: dimension d is paired with d + head_dim / 2), after an RMS

@@ -86,7 +86,9 @@ kernels::ModelShape ShapeOf(const ModelConfig& c, const kernels::Shard& shard) {
           .attention_scale = 1 / std::sqrt(static_cast<float>(c.head_dim)),
           .vocab = c.vocab_size,
           .logits_columns = static_cast<int32_t>(slices.vocabulary.count),
-          .experts = c.experts.has_value() ? c.experts->count : 0};
+          .experts = c.experts.has_value() ? c.experts->count : 0,
+          .experts_per_row = c.experts.has_value() ? c.experts->per_token : 0,
+          .expert_width = static_cast<int32_t>(slices.expert.count)};
 }
 
 }  // namespace swaa

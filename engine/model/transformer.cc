@@ -252,7 +252,7 @@ void Transformer::ComputeRest(const LayerWeights& layer, const StagedStep& step,
   if (layer.experts.empty()) {
     ComputeFfn(layer, step, attention, rows);
   } else {
-    ComputeExperts(layer, rows);
+    ComputeExperts(layer, step, rows);
   }
 }
 
@@ -276,7 +276,7 @@ void Transformer::ComputeFfn(const LayerWeights& layer, const StagedStep& step,
                       .lora = update(AdaptedProduct::kFfnDown)});
 }
 
-void Transformer::ComputeExperts(const LayerWeights& layer, int64_t rows) {
+void Transformer::ComputeExperts(const LayerWeights& layer, const StagedStep& step, int64_t rows) {
   Activations& a = *activations_;
   LinearOfAllRanks(layer.router.get(), a.normed->data(), rows, shape_.experts, *a.router_logits);
   operators_->Experts({.experts = layer.experts,
@@ -286,7 +286,8 @@ void Transformer::ComputeExperts(const LayerWeights& layer, int64_t rows) {
                        .x = a.normed->data(),
                        .scratch = a.experts->data(),
                        .out = FfnDelta(),
-                       .rows = rows});
+                       .rows = rows,
+                       .step = &step});
 }
 
 void Transformer::LinearOfAllRanks(const kernels::Weight* weight, const void* x, int64_t rows,

@@ -71,7 +71,7 @@ class Transformer {
   // The feed-forward of a layer over `rows` normed rows, into `delta`.
   void ComputeFfn(const LayerWeights& layer, const kernels::StagedStep& step,
                   const kernels::AttentionParams& attention, int64_t rows);
-  void ComputeExperts(const LayerWeights& layer, int64_t rows);
+  void ComputeExperts(const LayerWeights& layer, const kernels::StagedStep& step, int64_t rows);
   // x * weight^T in f32 into `out`, of all ranks' parts of the weight (null: this rank has none).
   void LinearOfAllRanks(const kernels::Weight* weight, const void* x, int64_t rows, int64_t columns,
                         const kernels::Buffer& out);

@@ -28,6 +28,7 @@
 #include "kernels/cuda/cuda_step.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/elementwise/launch.h"
+#include "kernels/cuda/experts/experts.h"
 #include "kernels/cuda/graph_cache.h"
 #include "kernels/cuda/linear/products.h"
 #include "kernels/cuda/nvml.h"
@@ -70,7 +71,9 @@ class CudaOperators : public Operators {
     return 2 * vocab * hidden;
   }
   int64_t PaddedRows(int64_t rows) const override;
-  int64_t ExpertScratchBytes(const ExpertsShape& shape, int64_t rows) const override;
+  int64_t ExpertScratchBytes(const ExpertsShape& shape, int64_t rows) const override {
+    return ExpertsScratchBytes(shape, rows);
+  }
   int64_t AvailableBytes() const override;
   int64_t StateBytes(const StepCapacity& capacity) const override;
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes, MemoryKind kind) override;
@@ -143,6 +146,8 @@ class CudaOperators : public Operators {
 
   LinearArguments ArgumentsOf(const Weight& weight, const void* x, int64_t rows) const;
   void Multiply(const LinearArguments& product);
+  // The weights of a layer's experts as its kernels find them, described once.
+  const ExpertPointers* PointersTo(std::span<const ExpertWeights> experts);
   // The queries of a matrix of activations, described once.
   const AttentionQueries& QueriesOf(const Bf16* qkv);
 
@@ -180,6 +185,7 @@ class CudaOperators : public Operators {
   std::unique_ptr<Products> products_;
   std::unique_ptr<PagedAttention> attention_;
   std::map<const Bf16*, AttentionQueries> queries_;
+  std::map<const ExpertWeights*, const ExpertPointers*> experts_;  // in the arena
   std::unique_ptr<CudaSampler> sampler_;
   std::atomic<int64_t> sampler_bytes_ = 0;  // of the device's memory, beside the arena
   GraphCache graphs_;

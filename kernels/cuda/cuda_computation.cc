@@ -1,6 +1,7 @@
 // What a step computes on the GPU: the operators, each on its kernels.
 
 #include <utility>
+#include <vector>
 
 #include "base/check.h"
 #include "kernels/cuda/cuda_backend.h"
@@ -124,13 +125,41 @@ void CudaOperators::GatedLinear(const GatedLinearParams& p) {
                 launch());
 }
 
-// No model that needs them passes Supports.
-int64_t CudaOperators::ExpertScratchBytes(const ExpertsShape& shape, int64_t rows) const {
-  return 0;
+const ExpertPointers* CudaOperators::PointersTo(std::span<const ExpertWeights> experts) {
+  const auto found = experts_.find(experts.data());
+  if (found != experts_.end()) return found->second;
+  // Only while warming up: no graph has the layer yet.
+  std::vector<ExpertPointers> pointers;
+  for (const ExpertWeights& expert : experts) {
+    pointers.push_back({.gate_up = static_cast<const DeviceWeight&>(*expert.gate_up).data(),
+                        .down = static_cast<const DeviceWeight&>(*expert.down).data()});
+  }
+  const auto bytes = static_cast<int64_t>(pointers.size() * sizeof(ExpertPointers));
+  absl::StatusOr<std::byte*> memory = arena_.Allocate(bytes, "tables of experts");
+  ThrowIfError(memory.status());
+  Upload(pointers.data(), bytes, *memory);
+  const auto* table = reinterpret_cast<const ExpertPointers*>(*memory);
+  experts_.emplace(experts.data(), table);
+  return table;
 }
 
 void CudaOperators::Experts(const ExpertsParams& p) {
-  SWAA_CHECK(false) << "experts: there are no CUDA kernels for mixtures of experts";
+  const Weight& down = *p.experts.front().down;
+  // Rows of a graph beyond the step's are dead.
+  const bool padded = p.step != nullptr && Cast(*p.step).shape.graph_rows > 0;
+  RunExperts({.shape = {.hidden = down.out_features(),
+                        .width = down.in_features(),
+                        .count = static_cast<int32_t>(p.experts.size()),
+                        .experts_per_row = p.experts_per_row},
+              .normalize = p.normalize,
+              .experts = PointersTo(p.experts),
+              .logits = p.logits,
+              .slots = padded ? Cast(*p.step).slots : nullptr,
+              .x = static_cast<const Bf16*>(p.x),
+              .scratch = static_cast<std::byte*>(p.scratch),
+              .out = static_cast<Bf16*>(p.out),
+              .rows = p.rows},
+             launch());
 }
 
 void CudaOperators::RopeAndStore(const StagedStep& staged, const kernels::RopeAndStoreParams& p) {

@@ -73,9 +73,11 @@ absl::Status CudaOperators::Supports(const ModelShape& shape) const {
 
 absl::Status CudaOperators::SupportsOnCuda(const ModelShape& shape) const {
   if (shape.experts > 0) {
-    return absl::UnimplementedError(
-        absl::StrCat("experts: there are no CUDA kernels for mixtures of experts (", shape.experts,
-                     " a layer)"));
+    SWAA_RETURN_IF_ERROR(CheckExpertsShape({.hidden = shape.hidden,
+                                            .width = shape.expert_width,
+                                            .count = shape.experts,
+                                            .experts_per_row = shape.experts_per_row}));
+    SWAA_RETURN_IF_ERROR(Products::CheckShape("router", shape.experts, shape.hidden));
   }
   SWAA_RETURN_IF_ERROR(Products::CheckShape("qkv", shape.qkv_width(), shape.hidden));
   SWAA_RETURN_IF_ERROR(Products::CheckShape("gate_up", 2 * shape.ffn_width, shape.hidden));
@@ -183,6 +185,7 @@ absl::Status CudaOperators::PrepareSteps(const StepCapacity& capacity) {
     SWAA_ASSIGN_OR_RETURN(std::byte * signals, arena_.Allocate(SignalBytes(), "signals of ranks"));
     communicator_->UseMemory(gathered, signals);
   }
+  if (model.experts > 0) SWAA_RETURN_IF_ERROR(PrepareExperts());
   for (CudaStep& step : steps_) {
     SWAA_RETURN_IF_ERROR(step.Allocate(inputs_.block_bytes(), capacity.max_rows));
   }

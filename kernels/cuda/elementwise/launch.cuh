@@ -29,6 +29,7 @@ void LaunchKernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, const La
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
+  config.dynamicSmemBytes = launch.shared_bytes;
   config.stream = launch.stream;
   config.attrs = &attribute;
   config.numAttrs = launch.programmatic ? 1 : 0;
