@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kAlignment = 256;
 // With more pairs an expert the tensor cores' kernel is faster.
-constexpr int64_t kStreamedPairsPerExpert = 16;
+constexpr int64_t kStreamedPairsPerExpert = 8;
 
 // Where the parts of the scratch begin, and its bytes.
 class ScratchLayout {

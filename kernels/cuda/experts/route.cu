@@ -11,10 +11,9 @@ namespace swaa::kernels::cuda {
 namespace {
 
 constexpr uint32_t kAll = 0xffffffffu;
-constexpr int kLogitsPerLane = kMaxExperts / 32;
 
 constexpr int kSmallThreads = 512;  // as many as experts
-constexpr int32_t kSmallPairs = 1024;
+constexpr int32_t kSmallPairs = 256;
 constexpr int kRouteThreads = 256;
 constexpr int kSortThreads = 512;
 constexpr int kPairsPerThread = 8;
@@ -39,6 +38,8 @@ __device__ __forceinline__ float SumOverWarp(float value) {
   return value;
 }
 
+// Lane l has experts l, l + 32, ..: kLogitsPerLane at most.
+template <int kLogitsPerLane>
 __device__ Choice ChooseExperts(const RouteParams& p, int32_t row) {
   const int32_t lane = static_cast<int32_t>(threadIdx.x % 32);
   const float* logits = p.logits + int64_t{row} * p.experts;
@@ -96,11 +97,12 @@ __device__ Choice ChooseExperts(const RouteParams& p, int32_t row) {
 }
 
 // Chooses for the row, and writes it down; returns the lane's expert, or -1.
+template <int kLogitsPerLane>
 __device__ __forceinline__ int32_t RouteRow(const RouteParams& p, int32_t row) {
   const int32_t lane = static_cast<int32_t>(threadIdx.x % 32);
   const bool live = p.slots == nullptr || p.slots[row] >= 0;
   Choice choice;
-  if (live) choice = ChooseExperts(p, row);
+  if (live) choice = ChooseExperts<kLogitsPerLane>(p, row);
   if (lane < p.experts_per_row) {
     const int64_t at = int64_t{row} * p.experts_per_row + lane;
     p.routes.experts[at] = choice.expert;
@@ -135,6 +137,7 @@ __device__ __forceinline__ void WriteTiles(const RouteParams& p, int32_t expert,
 }
 
 // One block: warps route rows in turn, then each thread gathers one expert's pairs.
+template <int kLogitsPerLane>
 __global__ void __launch_bounds__(kSmallThreads)
     RouteFewRows(const __grid_constant__ RouteParams p) {
   __shared__ int32_t experts[kSmallPairs];
@@ -142,7 +145,7 @@ __global__ void __launch_bounds__(kSmallThreads)
   BeginKernel();
   const auto thread = static_cast<int32_t>(threadIdx.x);
   for (int32_t row = thread / 32; row < p.rows; row += kSmallThreads / 32) {
-    const int32_t expert = RouteRow(p, row);
+    const int32_t expert = RouteRow<kLogitsPerLane>(p, row);
     if (thread % 32 < p.experts_per_row) {
       experts[row * p.experts_per_row + thread % 32] = expert;
     }
@@ -150,7 +153,10 @@ __global__ void __launch_bounds__(kSmallThreads)
   __syncthreads();
   const int32_t pairs = p.rows * p.experts_per_row;
   int32_t count = 0;
-  for (int32_t i = 0; i < pairs; ++i) count += experts[i] == thread ? 1 : 0;
+  if (thread < p.experts) {
+#pragma unroll 8
+    for (int32_t i = 0; i < pairs; ++i) count += experts[i] == thread ? 1 : 0;
+  }
   const int32_t tiles = (count + p.tile_pairs - 1) / p.tile_pairs;
   const int32_t first = ScanBlock<kSmallThreads>(count, sums) - count;
   const int32_t end_tile = ScanBlock<kSmallThreads>(tiles, sums);
@@ -158,6 +164,7 @@ __global__ void __launch_bounds__(kSmallThreads)
   if (count == 0) return;
   WriteTiles(p, thread, first, count, end_tile - tiles);
   int32_t place = first;
+#pragma unroll 8
   for (int32_t i = 0; i < pairs; ++i) {
     if (experts[i] != thread) continue;
     p.routes.places[i] = place;
@@ -165,11 +172,12 @@ __global__ void __launch_bounds__(kSmallThreads)
   }
 }
 
+template <int kLogitsPerLane>
 __global__ void __launch_bounds__(kRouteThreads)
     RouteManyRows(const __grid_constant__ RouteParams p) {
   BeginKernel();
   const auto row = static_cast<int32_t>(blockIdx.x * (kRouteThreads / 32) + threadIdx.x / 32);
-  if (row < p.rows) RouteRow(p, row);
+  if (row < p.rows) RouteRow<kLogitsPerLane>(p, row);
 }
 
 // The block's expert: counts all, to know where its pairs begin, and gathers its own.
@@ -225,17 +233,27 @@ __global__ void __launch_bounds__(kSortThreads) SortPairs(const __grid_constant_
   }
 }
 
-}  // namespace
-
-void RouteRows(const RouteParams& params, const Launch& launch) {
+template <int kLogitsPerLane>
+void Route(const RouteParams& params, const Launch& launch) {
   if (params.rows * params.experts_per_row <= kSmallPairs) {
-    LaunchKernel(RouteFewRows, dim3(1), dim3(kSmallThreads), launch, params);
+    LaunchKernel(RouteFewRows<kLogitsPerLane>, dim3(1), dim3(kSmallThreads), launch, params);
     return;
   }
   constexpr int32_t kRowsPerBlock = kRouteThreads / 32;
-  LaunchKernel(RouteManyRows, dim3((params.rows + kRowsPerBlock - 1) / kRowsPerBlock),
-               dim3(kRouteThreads), launch, params);
+  LaunchKernel(RouteManyRows<kLogitsPerLane>,
+               dim3((params.rows + kRowsPerBlock - 1) / kRowsPerBlock), dim3(kRouteThreads), launch,
+               params);
   LaunchKernel(SortPairs, dim3(params.experts), dim3(kSortThreads), launch, params);
+}
+
+}  // namespace
+
+void RouteRows(const RouteParams& params, const Launch& launch) {
+  if (params.experts <= 128) {
+    Route<4>(params, launch);
+  } else {
+    Route<kMaxExperts / 32>(params, launch);
+  }
 }
 
 }  // namespace swaa::kernels::cuda

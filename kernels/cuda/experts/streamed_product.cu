@@ -18,12 +18,9 @@ namespace {
 
 constexpr int kWarps = 4;  // of a block, which share the inputs of the same rows of the weight
 constexpr int kThreads = kWarps * 32;
-constexpr int kUnits = 2;  // of 16 rows of the weight, a warp's
-constexpr int kWeightRows = kUnits * 16;
-constexpr int kSteps = 2;                    // of 32 inputs, loaded at once
-constexpr int kBatchInputs = kSteps * 32;    // of a warp
-constexpr int kPairBlocks = 2;               // of eight pairs
-constexpr int kSumStride = kWeightRows + 4;  // floats from pair to pair: banks of a store differ
+constexpr int kSteps = 2;                  // of 32 inputs, loaded at once
+constexpr int kBatchInputs = kSteps * 32;  // of a warp
+constexpr int kPairBlocks = 2;             // of eight pairs
 static_assert(kPairBlocks * 8 == kStreamedTilePairs);
 
 // Sixteen bytes that nobody reads again.
@@ -35,16 +32,19 @@ __device__ __forceinline__ uint4 LoadOnce(const Bf16* from) {
   return v;
 }
 
-// A lane's parts of kUnits * 16 rows of the weight: rows lane / 4 and lane / 4 + 8 of each unit.
+// A lane's parts of a warp's kUnits * 16 rows of the weight: rows lane / 4 and lane / 4 + 8 of each
+// unit.
+template <int kUnits>
 struct WeightBatch {
   uint4 v[kSteps][kUnits][2];
 };
 
+template <int kUnits>
 struct WeightLoader {
   const Bf16* rows[kUnits][2];  // null beyond the weight
 
-  __device__ __forceinline__ WeightBatch Load(int32_t k, int32_t in_features) const {
-    WeightBatch batch;
+  __device__ __forceinline__ WeightBatch<kUnits> Load(int32_t k, int32_t in_features) const {
+    WeightBatch<kUnits> batch;
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
       const int32_t at = k + s * 32;
@@ -63,12 +63,12 @@ struct WeightLoader {
 
 // The weight's rows of the block. Of gate_up, a unit is eight of gate and the same eight of up, so
 // that a lane ends with both sums of a feature.
-template <bool kGateUp>
-__device__ __forceinline__ WeightLoader FindRows(const ExpertProduct& p, int32_t expert) {
+template <bool kGateUp, int kUnits>
+__device__ __forceinline__ WeightLoader<kUnits> FindRows(const ExpertProduct& p, int32_t expert) {
   const ExpertPointers& pointers = p.experts[expert];
   const Bf16* weight = kGateUp ? pointers.gate_up : pointers.down;
   const int32_t g = static_cast<int32_t>(threadIdx.x % 32) / 4;
-  WeightLoader loader;
+  WeightLoader<kUnits> loader;
 #pragma unroll
   for (int u = 0; u < kUnits; ++u) {
 #pragma unroll
@@ -83,9 +83,11 @@ __device__ __forceinline__ WeightLoader FindRows(const ExpertProduct& p, int32_t
 }
 
 // Adds up the warps' sums and stores the block's features of its pairs.
-template <bool kGateUp>
+template <bool kGateUp, int kUnits>
 __device__ __forceinline__ void StoreSums(const ExpertProduct& p, const ExpertTile& tile,
                                           const float (&sums)[kUnits][kPairBlocks][4]) {
+  constexpr int kWeightRows = kUnits * 16;
+  constexpr int kSumStride = kWeightRows + 4;  // floats from pair to pair: banks of a store differ
   __shared__ float shared[kWarps][kStreamedTilePairs][kSumStride];
   const int32_t lane = static_cast<int32_t>(threadIdx.x % 32), warp = threadIdx.x / 32;
 #pragma unroll
@@ -101,8 +103,8 @@ __device__ __forceinline__ void StoreSums(const ExpertProduct& p, const ExpertTi
   }
   __syncthreads();
   constexpr int kFeatures = kGateUp ? kWeightRows / 2 : kWeightRows;  // of out
-  constexpr int kVector = kFeatures * kStreamedTilePairs / kThreads;
-  static_assert(kVector % 2 == 0);
+  constexpr int kEven = kFeatures * kStreamedTilePairs / kThreads;
+  constexpr int kVector = kEven < 2 ? 2 : kEven;  // threads beyond the pairs have none
   const int32_t pair = static_cast<int32_t>(threadIdx.x) / (kFeatures / kVector);
   const int32_t begin = static_cast<int32_t>(threadIdx.x) % (kFeatures / kVector) * kVector;
   const int32_t feature = static_cast<int32_t>(blockIdx.x) * kFeatures + begin;
@@ -134,7 +136,8 @@ __device__ __forceinline__ void StoreSums(const ExpertProduct& p, const ExpertTi
   for (int i = 0; i < kVector / 2; ++i) reinterpret_cast<uint32_t*>(to)[i] = packed[i];
 }
 
-__device__ __forceinline__ void Multiply(const WeightBatch& weight, int step, int block,
+template <int kUnits>
+__device__ __forceinline__ void Multiply(const WeightBatch<kUnits>& weight, int step, int block,
                                          const uint4& x, float (&sums)[kUnits][kPairBlocks][4]) {
 #pragma unroll
   for (int u = 0; u < kUnits; ++u) {
@@ -145,14 +148,29 @@ __device__ __forceinline__ void Multiply(const WeightBatch& weight, int step, in
   }
 }
 
-template <bool kGateUp>
+template <bool kGateUp, int kUnits>
 __global__ void __launch_bounds__(kThreads, 4)
     StreamKernel(const __grid_constant__ ExpertProduct p) {
-  BeginKernel();
-  if (static_cast<int32_t>(blockIdx.y) >= *p.routes.tile_count) return;
+  if constexpr (kGateUp) {
+    ptx::WaitForPredecessor();
+    // Not before: whoever begins now may read the routes, which are complete.
+    ptx::LaunchDependents();
+  } else {
+    ptx::LaunchDependents();
+  }
+  const bool idle = static_cast<int32_t>(blockIdx.y) >= *p.routes.tile_count;
+  if (idle) {
+    if constexpr (!kGateUp) ptx::WaitForPredecessor();
+    return;
+  }
   const ExpertTile tile = p.routes.tiles[blockIdx.y];
   const int32_t lane = static_cast<int32_t>(threadIdx.x % 32), warp = threadIdx.x / 32;
-  const WeightLoader loader = FindRows<kGateUp>(p, tile.expert);
+  const WeightLoader<kUnits> loader = FindRows<kGateUp, kUnits>(p, tile.expert);
+  const int32_t in_features = p.in_features;
+  int32_t k = warp * kBatchInputs + lane % 4 * 8;
+  WeightBatch<kUnits> weight = loader.Load(k, in_features);
+  // The weight is under way while the gate's product still runs.
+  if constexpr (!kGateUp) ptx::WaitForPredecessor();
   const Bf16* x[kPairBlocks];  // of pair lane / 4 of each block of eight; null: there is none
 #pragma unroll
   for (int n = 0; n < kPairBlocks; ++n) {
@@ -164,11 +182,8 @@ __global__ void __launch_bounds__(kThreads, 4)
     }
   }
   float sums[kUnits][kPairBlocks][4] = {};
-  const int32_t in_features = p.in_features;
-  int32_t k = warp * kBatchInputs + lane % 4 * 8;
-  WeightBatch weight = loader.Load(k, in_features);
   for (; k - lane % 4 * 8 < in_features; k += kWarps * kBatchInputs) {
-    const WeightBatch next = loader.Load(k + kWarps * kBatchInputs, in_features);
+    const WeightBatch<kUnits> next = loader.Load(k + kWarps * kBatchInputs, in_features);
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
 #pragma unroll
@@ -176,23 +191,43 @@ __global__ void __launch_bounds__(kThreads, 4)
         if (n * 8 >= tile.count) break;
         const int32_t at = k + s * 32;
         const uint4 v = x[n] != nullptr && at < in_features
-                            ? __ldg(reinterpret_cast<const uint4*>(x[n] + at))
+                            ? *reinterpret_cast<const uint4*>(x[n] + at)
                             : uint4{0, 0, 0, 0};
         Multiply(weight, s, n, v, sums);
       }
     }
     weight = next;
   }
-  StoreSums<kGateUp>(p, tile, sums);
+  StoreSums<kGateUp, kUnits>(p, tile, sums);
+}
+
+template <bool kGateUp, int kUnits>
+void LaunchStreamed(const ExpertProduct& product, const Launch& launch) {
+  constexpr int32_t kFeatures = kUnits * (kGateUp ? 8 : 16);
+  const dim3 grid((product.out_features + kFeatures - 1) / kFeatures, product.max_tiles);
+  LaunchKernel(StreamKernel<kGateUp, kUnits>, grid, dim3(kThreads), launch, product);
+}
+
+// Of few tiles a warp takes fewer rows, so that more warps read.
+constexpr int32_t kFewTiles = 16;
+
+template <bool kGateUp>
+void LaunchStreamed(const ExpertProduct& product, const Launch& launch) {
+  if (product.max_tiles <= kFewTiles) {
+    LaunchStreamed<kGateUp, 1>(product, launch);
+  } else {
+    LaunchStreamed<kGateUp, 2>(product, launch);
+  }
 }
 
 }  // namespace
 
 void StreamedExpertProduct(const ExpertProduct& product, const Launch& launch) {
-  const int32_t features = product.gate_up ? kWeightRows / 2 : kWeightRows;
-  const dim3 grid((product.out_features + features - 1) / features, product.max_tiles);
-  LaunchKernel(product.gate_up ? StreamKernel<true> : StreamKernel<false>, grid, dim3(kThreads),
-               launch, product);
+  if (product.gate_up) {
+    LaunchStreamed<true>(product, launch);
+  } else {
+    LaunchStreamed<false>(product, launch);
+  }
 }
 
 }  // namespace swaa::kernels::cuda
