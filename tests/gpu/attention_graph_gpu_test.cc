@@ -114,6 +114,7 @@ TEST_P(AttentionGraphGpuTest, ReplaysAnyStep) {
       const RandomStep random_step(random, problem.step(), 8);
       for (const auto& out : outs)
         SWAA_CUDA_CHECK(cudaMemset(out.data(), 0xff, out.size() * sizeof(Bf16)));
+      SWAA_CUDA_CHECK(cudaStreamSynchronize(nullptr));  // nobody waits for a memset
       runner.Plan(random_step.step(), stream_);
       SWAA_CUDA_CHECK(cudaGraphLaunch(graph, stream_));
       SWAA_CUDA_CHECK(cudaStreamSynchronize(stream_));

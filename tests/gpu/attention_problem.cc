@@ -156,6 +156,8 @@ PagedAttention::Options AttentionProblem::AttentionOptions(std::byte* workspace,
 
 void AttentionProblem::PoisonOutput() const {
   SWAA_CUDA_CHECK(cudaMemset(out_.data(), kPoison, out_.size() * sizeof(Bf16)));
+  // Neither the host nor the stream of the kernel under test waits for a memset.
+  SWAA_CUDA_CHECK(cudaStreamSynchronize(nullptr));
 }
 
 double AttentionProblem::Error(const AttentionStep& step, int32_t layer, int32_t samples) const {

@@ -18,10 +18,12 @@ template <typename T>
 class DeviceArray {
  public:
   DeviceArray() = default;
-  // Every byte is `fill`: 0xff makes NaN of every float.
+  // Every byte is `fill`, when it returns: 0xff makes NaN of every float.
   explicit DeviceArray(size_t count, int fill = 0xff) : count_(count) {
     SWAA_CUDA_CHECK(cudaMalloc(&data_, count * sizeof(T) + 16));
     SWAA_CUDA_CHECK(cudaMemset(data_, fill, count * sizeof(T) + 16));
+    // The host does not wait for a memset, and neither do the streams of the tests.
+    SWAA_CUDA_CHECK(cudaStreamSynchronize(nullptr));
   }
   explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) { Set(values); }
   DeviceArray(DeviceArray&& other) noexcept { *this = std::move(other); }
