@@ -1,7 +1,10 @@
 // A decode step of 16 rows, each its own sequence, under 0, 1, 4 and 16 different adapters of rank
 // 16: of all seven modules of a layer, and of q_proj and v_proj alone.
 //
-//   build/bin/lora_bench MODEL [--benchmark_filter=...]      a GGUF file or a Hugging Face folder
+//   build/bin/lora_bench MODEL [DEVICE [LOAD_FORMAT]] [--benchmark_filter=...]
+//
+// MODEL is a GGUF file or a Hugging Face folder, DEVICE cpu (the default) or cuda, LOAD_FORMAT auto
+// or dummy.
 
 #include <cstdint>
 #include <iostream>
@@ -32,17 +35,18 @@ constexpr WeightRole kQueryValue[] = {WeightRole::kQuery, WeightRole::kValue};
 
 class Bench {
  public:
-  explicit Bench(const std::string& path) {
-    absl::StatusOr<Checkpoint> checkpoint = LoadCheckpoint(path, LoadFormat::kAuto);
+  Bench(const std::string& path, const std::string& device, LoadFormat format) {
+    absl::StatusOr<Checkpoint> checkpoint = LoadCheckpoint(path, format);
     Check(checkpoint.status());
     config_ = checkpoint->config;
     ModelDeviceOptions options;
+    options.operators.device = device;
     options.kv_cache_bytes = int64_t{1} << 30;
     options.max_step_tokens = kRows;
     options.num_slots = kRows;
-    absl::StatusOr<std::unique_ptr<Device>> device = CreateModelDevice(*checkpoint, options);
-    Check(device.status());
-    device_ = *std::move(device);
+    absl::StatusOr<std::unique_ptr<Device>> created = CreateModelDevice(*checkpoint, options);
+    Check(created.status());
+    device_ = *std::move(created);
     SetUp();
   }
 
@@ -55,7 +59,15 @@ class Bench {
     for (int32_t row = 0; row < kRows && !adapters.empty(); ++row) {
       step.sequence_adapters.push_back(static_cast<int16_t>(row % adapters.size()));
     }
-    return Run(std::move(step));
+    // As many in flight as the device takes: it is not to wait for the host.
+    while (in_flight_ + 1 < device_->info().max_steps_in_flight) Submit(step);
+    Submit(std::move(step));
+    return Collect();
+  }
+
+  // Ends what StepSeconds left in flight.
+  void Finish() {
+    while (in_flight_ > 0) Collect();
   }
 
   std::shared_ptr<const DeviceAdapter> MakeAdapter(std::span<const WeightRole> roles) {
@@ -92,7 +104,6 @@ class Bench {
 
   Step MakeStep() {
     Step step;
-    step.id = ++steps_;
     step.layer_class.assign(config_.num_layers, 0);
     step.spans.assign(kRows, {});
     for (int32_t row = 0; row < kRows; ++row) {
@@ -118,19 +129,27 @@ class Bench {
         }
       }
     }
-    Run(std::move(step));
+    Submit(std::move(step));
+    Collect();
   }
 
-  double Run(Step step) {
+  void Submit(Step step) {
+    step.id = ++steps_;
     device_->Submit(std::move(step));
+    ++in_flight_;
+  }
+
+  double Collect() {
     const StepResult result = device_->Collect();
     Check(result.status);
+    --in_flight_;
     return result.seconds;
   }
 
   ModelConfig config_;
   std::unique_ptr<Device> device_;
   uint64_t steps_ = 0;
+  int32_t in_flight_ = 0;
   uint64_t noise_ = 0;
 };
 
@@ -139,6 +158,7 @@ void BM_Step(benchmark::State& state, Bench* bench, std::span<const WeightRole> 
   for (int64_t a = 0; a < state.range(0); ++a) adapters.push_back(bench->MakeAdapter(roles));
   bench->StepSeconds(adapters);
   for (auto _ : state) state.SetIterationTime(bench->StepSeconds(adapters));
+  bench->Finish();
   int64_t bytes = 0;
   for (const auto& adapter : adapters) bytes += adapter->bytes();
   state.counters["adapter_MiB"] = static_cast<double>(bytes) / (1 << 20);
@@ -150,11 +170,13 @@ void BM_Step(benchmark::State& state, Bench* bench, std::span<const WeightRole> 
 int main(int argc, char** argv) {
   swaa::kernels::cpu::ConfigureOpenMp(0);
   benchmark::Initialize(&argc, argv);
-  if (argc != 2) {
-    std::cerr << "usage: lora_bench MODEL\n";
+  if (argc < 2 || argc > 4) {
+    std::cerr << "usage: lora_bench MODEL [DEVICE [LOAD_FORMAT]]\n";
     return 1;
   }
-  swaa::Bench bench(argv[1]);
+  const bool dummy = argc > 3 && std::string(argv[3]) == "dummy";
+  swaa::Bench bench(argv[1], argc > 2 ? argv[2] : "cpu",
+                    dummy ? swaa::LoadFormat::kDummy : swaa::LoadFormat::kAuto);
   benchmark::AddCustomContext("device", bench.name());
   for (const auto& [name, roles] :
        {std::pair<const char*, std::span<const swaa::WeightRole>>{"all", swaa::kAll},

@@ -33,13 +33,14 @@ void GroupRowsByAdapter(const StepInput& input, std::span<const int32_t> wanted,
                         AdapterRows* of_wanted) {
   std::vector<int16_t> adapter_of_row;
   int32_t adapters = 0;
-  if (!input.adapters.empty()) {
-    adapters = std::max(0, 1 + *std::max_element(input.adapters.begin(), input.adapters.end()));
+  if (!input.sequence_adapters.empty()) {
+    adapters = std::max(
+        0, 1 + *std::max_element(input.sequence_adapters.begin(), input.sequence_adapters.end()));
     adapter_of_row.resize(input.tokens.size());
     for (size_t s = 0; s < input.sequences.size(); ++s) {
       const SequenceRows& sequence = input.sequences[s];
       std::fill_n(adapter_of_row.begin() + sequence.first_row, sequence.query_count,
-                  input.adapters[s]);
+                  input.sequence_adapters[s]);
     }
   }
   const auto of_row = [&](int32_t row) { return adapter_of_row[row]; };

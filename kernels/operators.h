@@ -76,6 +76,7 @@ struct StepCapacity {
   int32_t max_rows = 0;             // of a step
   int32_t max_logits_rows = 0;      // of one Sample
   int32_t max_steps = 1;            // between Stage and Wait
+  int32_t adapted_products = 0;     // that adapters may change (StepInput::adapters)
 };
 
 // Writes rows first_row .. first_row + count - 1 of a host matrix [rows, columns] as f32 to out.
@@ -123,11 +124,14 @@ class StagedStep {
   int64_t wanted_rows() const { return wanted_rows_; }
   // Every row's logits are wanted: nothing needs to be gathered.
   bool all_wanted() const { return wanted_rows_ == rows_; }
+  // Some row may have an adapter: products that adapters change are to name their place.
+  bool adapted() const { return adapted_; }
 
  protected:
   // As operators are to compute them; at least those of the step (a backend may pad).
   int64_t rows_ = 0;
   int64_t wanted_rows_ = 0;
+  bool adapted_ = false;
 };
 
 // What a step gave.
@@ -173,13 +177,12 @@ class LoraWeight {
   virtual int64_t bytes() const = 0;
 };
 
-// What adapters add to a product, each row its own sequence's: computed for all rows at once, and
-// not at all for those without one. Read during the call alone.
+// What the step's adapters (StepInput::adapters) add to a product, each row its own sequence's:
+// computed for all rows at once, and not at all for those without one. Read during the call alone.
 struct LoraUpdate {
   const StagedStep* step = nullptr;  // whose rows the product has
   bool wanted_rows = false;          // those alone whose logits are wanted, gathered
-  // [adapters of the step], as StepInput::adapters counts them; null: it adds nothing here.
-  std::span<const LoraWeight* const> adapters;
+  int32_t product = 0;               // its place among an adapter's weights
 };
 
 // out = x * weight^T (+ bias) (+ what adapters add).

@@ -12,6 +12,8 @@
 
 namespace swaa::kernels {
 
+class LoraWeight;  // kernels/operators.h
+
 // Stands for the token that the row's slot drew last, which only the device may know yet.
 inline constexpr int32_t kDrawnToken = -1;
 
@@ -34,9 +36,12 @@ struct StepInput {
   std::span<const PageTableUpdate> page_table_updates;
   std::span<const SlotSetup> setups;  // before anything is drawn
   std::span<const LogitsRow> logits;  // in order of rows
-  // [sequences]: which of the step's adapters (LoraUpdate) each has, -1: none; empty: all have
-  // none.
-  std::span<const int16_t> adapters;
+  // [sequences]: which of the step's adapters each has, -1: none; empty: all have none.
+  std::span<const int16_t> sequence_adapters;
+  // The step's adapters, each by its weights: those of all products that adapters of the model may
+  // change, in one order for all; null: nothing is added there. They live until Wait has returned
+  // the step.
+  std::span<const std::span<const LoraWeight* const>> adapters;
 
   int32_t num_classes() const {
     return sequences.empty() ? 0 : static_cast<int32_t>(spans.size() / sequences.size());

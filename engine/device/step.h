@@ -33,6 +33,7 @@ struct Step {
   std::vector<std::shared_ptr<const DeviceAdapter>> adapters;  // that its sequences have, each once
   std::vector<int16_t> sequence_adapters;  // [sequences]: a place in adapters, or -1; empty: all -1
 
+  // All but the adapters themselves, which the device knows as its own.
   kernels::StepInput input() const {
     return {tokens, sequences, layer_class,      spans, page_table_updates,
             setups, logits,    sequence_adapters};

@@ -2,6 +2,7 @@
 
 #include "engine/model/adapter_weights.h"
 
+#include <array>
 #include <span>
 #include <utility>
 
@@ -80,24 +81,24 @@ absl::StatusOr<std::shared_ptr<const AdapterWeights>> AdapterWeights::Pack(
     kernels::Operators* operators, const ModelConfig& config, const LoraCheckpoint& checkpoint) {
   const std::array<Product, kAdaptedProducts> products = ProductsOf(config, operators->shard());
   std::vector<LoraSpec> specs;
-  std::vector<size_t> places;  // layer * kAdaptedProducts + product
+  std::vector<int32_t> places;  // of the specs
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
     for (size_t product = 0; product < kAdaptedProducts; ++product) {
       LoraSpec spec = SpecFor(products[product], layer, checkpoint);
       if (spec.parts.empty()) continue;
       specs.push_back(std::move(spec));
-      places.push_back(layer * kAdaptedProducts + product);
+      places.push_back(PlaceOf(layer, static_cast<AdaptedProduct>(product)));
     }
   }
   SWAA_ASSIGN_OR_RETURN(auto packed, operators->PackLora(specs));
   SWAA_CHECK_EQ(packed.size(), specs.size());
   auto adapter = std::make_shared<AdapterWeights>();
-  adapter->layers_.resize(config.num_layers);
+  adapter->weights_.resize(config.num_layers * kAdaptedProducts);
   for (size_t i = 0; i < packed.size(); ++i) {
     adapter->bytes_ += packed[i]->bytes();
-    adapter->layers_[places[i] / kAdaptedProducts][places[i] % kAdaptedProducts] =
-        std::move(packed[i]);
+    adapter->weights_[places[i]] = packed[i].get();
   }
+  adapter->owned_ = std::move(packed);
   return adapter;
 }
 

@@ -3,9 +3,9 @@
 #ifndef SWAA_ENGINE_MODEL_ADAPTER_WEIGHTS_H_
 #define SWAA_ENGINE_MODEL_ADAPTER_WEIGHTS_H_
 
-#include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -20,6 +20,11 @@ namespace swaa {
 enum class AdaptedProduct : uint8_t { kQkv, kAttentionOutput, kGateUp, kFfnDown };
 inline constexpr size_t kAdaptedProducts = 4;
 
+// Its place among all products of a model that adapters change.
+constexpr int32_t PlaceOf(int32_t layer, AdaptedProduct product) {
+  return layer * static_cast<int32_t>(kAdaptedProducts) + static_cast<int32_t>(product);
+}
+
 class AdapterWeights : public DeviceAdapter {
  public:
   // The operators' rank's part. As Operators::PackLora. Thread-safe.
@@ -27,13 +32,12 @@ class AdapterWeights : public DeviceAdapter {
       kernels::Operators* operators, const ModelConfig& config, const LoraCheckpoint& checkpoint);
 
   int64_t bytes() const override { return bytes_; }
-  // Null where the adapter leaves the product alone.
-  const kernels::LoraWeight* Find(int32_t layer, AdaptedProduct product) const {
-    return layers_[layer][static_cast<size_t>(product)].get();
-  }
+  // By PlaceOf; null where the adapter leaves the product alone.
+  std::span<const kernels::LoraWeight* const> weights() const { return weights_; }
 
  private:
-  std::vector<std::array<std::unique_ptr<kernels::LoraWeight>, kAdaptedProducts>> layers_;
+  std::vector<std::unique_ptr<kernels::LoraWeight>> owned_;
+  std::vector<const kernels::LoraWeight*> weights_;
   int64_t bytes_ = 0;
 };
 

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "engine/model/adapter_weights.h"
 #include "engine/model/rank_slices.h"
 #include "engine/model/tensor_parallel_device.h"
 #include "kernels/page_count.h"
@@ -102,7 +103,8 @@ kernels::StepCapacity DeviceSizes::step_capacity() const {
           .max_pages_per_layer = info_.max_pages_per_layer,
           .max_rows = info_.max_step_tokens,
           .max_logits_rows = logits_rows(),
-          .max_steps = info_.max_steps_in_flight};
+          .max_steps = info_.max_steps_in_flight,
+          .adapted_products = PlaceOf(config_->num_layers, AdaptedProduct{})};
 }
 
 ModelMemory DeviceSizes::Needs() const {

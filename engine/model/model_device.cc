@@ -200,15 +200,22 @@ class ModelDevice : public Device {
     Launched launched{.id = step.id};
     launched.status = CheckStep(step, info_, config_.vocab_size);
     if (!launched.status.ok()) return launched;
+    // Read until the step is submitted.
+    std::vector<std::span<const kernels::LoraWeight* const>> adapters;
+    for (const auto& adapter : step.adapters) {
+      adapters.push_back(static_cast<const AdapterWeights&>(*adapter).weights());
+    }
     kernels::StagedStep* staged = nullptr;
     const absl::Status mine = Guarded([&] {
-      staged = operators_->Stage(step.input());
+      kernels::StepInput input = step.input();
+      input.adapters = adapters;
+      staged = operators_->Stage(input);
       return absl::OkStatus();
     });
     // All ranks or none: one that went on alone would wait for the others for ever.
     launched.status = Agree(mine);
     if (launched.status.ok()) {
-      launched.status = Guarded([&] { return Enqueue(step, staged); });
+      launched.status = Guarded([&] { return Enqueue(staged); });
       if (launched.status.ok()) {
         launched.step = staged;
         return launched;
@@ -222,12 +229,8 @@ class ModelDevice : public Device {
     return launched;
   }
 
-  absl::Status Enqueue(const Step& step, kernels::StagedStep* staged) {
-    std::vector<const AdapterWeights*> adapters;
-    for (const auto& adapter : step.adapters) {
-      adapters.push_back(static_cast<const AdapterWeights*>(adapter.get()));
-    }
-    operators_->Replay(staged, [&] { transformer_->Forward(staged, adapters); });
+  absl::Status Enqueue(kernels::StagedStep* staged) {
+    operators_->Replay(staged, [&] { transformer_->Forward(staged); });
     operators_->Submit(staged);
     return absl::OkStatus();
   }

@@ -157,17 +157,12 @@ absl::Status Transformer::AllocateActivations() {
 
 const kernels::LoraUpdate* Transformer::UpdateOf(int32_t layer, AdaptedProduct product,
                                                  const StagedStep& step, bool wanted_rows) {
-  if (adapters_.empty()) return nullptr;
-  lora_weights_.clear();
-  for (const AdapterWeights* adapter : adapters_) {
-    lora_weights_.push_back(adapter->Find(layer, product));
-  }
-  update_ = {.step = &step, .wanted_rows = wanted_rows, .adapters = lora_weights_};
+  if (!step.adapted()) return nullptr;
+  update_ = {.step = &step, .wanted_rows = wanted_rows, .product = PlaceOf(layer, product)};
   return &update_;
 }
 
-void Transformer::Forward(StagedStep* step, std::span<const AdapterWeights* const> adapters) {
-  adapters_ = adapters;
+void Transformer::Forward(StagedStep* step) {
   Activations& a = *activations_;
   SWAA_CHECK_LE(step->rows(), operators_->PaddedRows(capacity_.step_rows));
   operators_->Embed(*step, *weights_->embedding, a.residual->data());

@@ -45,9 +45,8 @@ class Transformer {
   ~Transformer();
 
   // Enqueues a staged step: all its rows, their K and V into the pages, and the draws and scores of
-  // the rows whose logits are wanted. `adapters`: those of the step. Called inside
-  // Operators::Replay.
-  void Forward(kernels::StagedStep* step, std::span<const AdapterWeights* const> adapters = {});
+  // the rows whose logits are wanted. Called inside Operators::Replay.
+  void Forward(kernels::StagedStep* step);
 
   int64_t weight_bytes() const { return weights_->bytes; }
 
@@ -84,8 +83,6 @@ class Transformer {
   std::unique_ptr<kernels::Buffer> inverse_frequencies_;  // f32 [head_dim / 2]
   std::unique_ptr<TransformerWeights> weights_;
   std::unique_ptr<Activations> activations_;
-  std::span<const AdapterWeights* const> adapters_;       // of the step under way
-  std::vector<const kernels::LoraWeight*> lora_weights_;  // of update_
   kernels::LoraUpdate update_;
 };
 

@@ -312,8 +312,9 @@ class CpuOperators : public Operators {
   void AddLora(const LoraUpdate& update, const Weight& weight, const void* x, void* out,
                DataType out_type) {
     const CpuStep& step = Cast(*update.step);
-    lora_.Add(update.wanted_rows ? step.wanted_adapter_rows : step.adapter_rows, update.adapters, x,
-              weight.in_features(), out, out_type, weight.out_features());
+    lora_.Add(update.wanted_rows ? step.wanted_adapter_rows : step.adapter_rows,
+              step.LoraWeightsOf(update.product), x, weight.in_features(), out, out_type,
+              weight.out_features());
   }
 
   template <typename Body>

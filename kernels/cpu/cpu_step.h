@@ -35,9 +35,21 @@ class CpuStep : public StagedStep {
     }
     FindWantedRows(input, &wanted);
     GroupRowsByAdapter(input, wanted.rows, &adapter_rows, &wanted_adapter_rows);
+    adapted_ = !adapter_rows.rows.empty();
+    num_adapters = input.adapters.size();
+    lora_weights.clear();
+    const size_t products = input.adapters.empty() ? 0 : input.adapters.front().size();
+    for (size_t product = 0; product < products; ++product) {
+      for (const auto& adapter : input.adapters) lora_weights.push_back(adapter[product]);
+    }
     rows_ = static_cast<int64_t>(tokens.size());
     wanted_rows_ = static_cast<int64_t>(wanted.rows.size());
     output = {.tokens = std::vector<ScoredToken>(logits.size())};
+  }
+
+  // After Take: what the adapters add to one product.
+  std::span<const LoraWeight* const> LoraWeightsOf(int32_t product) const {
+    return std::span(lora_weights).subspan(product * num_adapters, num_adapters);
   }
 
   // After Take: the attention of every class of layers, and of the wanted rows.
@@ -63,7 +75,9 @@ class CpuStep : public StagedStep {
   std::vector<LogitsRow> logits;
   WantedRows wanted;
   AdapterRows adapter_rows;
-  AdapterRows wanted_adapter_rows;   // numbered as the wanted rows
+  AdapterRows wanted_adapter_rows;              // numbered as the wanted rows
+  std::vector<const LoraWeight*> lora_weights;  // [products, adapters]
+  size_t num_adapters = 0;
   std::vector<AttentionPlan> plans;  // [at least the classes]
   AttentionPlan wanted_plan;
   StepOutput output;

@@ -28,8 +28,9 @@ class CpuLora {
   CpuLora(const ElementwiseKernels& kernels, DataType activations, int threads)
       : kernels_(kernels), activations_(activations), threads_(threads), inputs_(threads) {}
 
-  // The rows of `rows` of x [.., in_features] and out [.., out_features]; adapters as in
-  // LoraUpdate, of PackCpuLora. What a row gets does not depend on the others.
+  // The rows of `rows` of x [.., in_features] and out [.., out_features]; `adapters`: of
+  // PackCpuLora, what each of the step's adds here, or null. What a row gets does not depend on the
+  // others.
   void Add(const AdapterRows& rows, std::span<const LoraWeight* const> adapters, const void* x,
            int64_t in_features, void* out, DataType out_type, int64_t out_features);
 

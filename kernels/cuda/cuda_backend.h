@@ -14,6 +14,7 @@
 #include <cuda_runtime_api.h>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -31,6 +32,8 @@
 #include "kernels/cuda/experts/experts.h"
 #include "kernels/cuda/graph_cache.h"
 #include "kernels/cuda/linear/products.h"
+#include "kernels/cuda/lora/adapter_memory.h"
+#include "kernels/cuda/lora/lora_weight.h"
 #include "kernels/cuda/nvml.h"
 #include "kernels/cuda/ranks/gpu_communicator.h"
 #include "kernels/cuda/sampling/sampler.h"
@@ -46,7 +49,10 @@ class CudaOperators : public Operators {
   // communicator: with the other ranks of the model; null: there are none.
   CudaOperators(const CudaDevice& device, double utilization,
                 std::unique_ptr<GpuCommunicator> communicator)
-      : device_(device), communicator_(std::move(communicator)), arena_(utilization) {}
+      : device_(device),
+        communicator_(std::move(communicator)),
+        arena_(utilization),
+        adapters_(device.ordinal) {}
   ~CudaOperators() override;
 
   // Once, before all else.
@@ -82,6 +88,11 @@ class CudaOperators : public Operators {
                                                      int64_t in_features) override;
   absl::StatusOr<std::unique_ptr<Embedding>> MakeEmbedding(const Weight* tied, HostRows rows,
                                                            int64_t hidden) override;
+  absl::Status SupportsLora() const override { return absl::OkStatus(); }
+  absl::StatusOr<std::vector<std::unique_ptr<LoraWeight>>> PackLora(
+      std::span<const LoraSpec> weights) override {
+    return PackCudaLora(weights, &adapters_);
+  }
   absl::Status PrepareSteps(const StepCapacity& capacity) override;
   absl::Status WarmUp(absl::FunctionRef<void(StagedStep*)> forward) override;
 
@@ -108,6 +119,7 @@ class CudaOperators : public Operators {
 
  private:
   static constexpr int32_t kStepsInFlight = 2;
+  static constexpr size_t kMaxAdaptedSets = 8;
   // Of free memory and the driver's facts: asking takes locks that launches take too.
   static constexpr std::chrono::seconds kReadingPeriod{1};
 
@@ -146,13 +158,18 @@ class CudaOperators : public Operators {
 
   LinearArguments ArgumentsOf(const Weight& weight, const void* x, int64_t rows) const;
   void Multiply(const LinearArguments& product);
+  // Whether an adapter of the step changes the product; null: none.
+  static bool IsAdapted(const LoraUpdate* update);
+  // The product and what adapters add to it; out is bf16. gated: as LoraArguments has it.
+  void MultiplyAdapted(const LinearArguments& product, const LoraUpdate& update, Bf16* gated);
   // The weights of a layer's experts as its kernels find them, described once.
   const ExpertPointers* PointersTo(std::span<const ExpertWeights> experts);
   // The queries of a matrix of activations, described once.
   const AttentionQueries& QueriesOf(const Bf16* qkv);
 
   // What can be said of a step before anything is written: its rows, and whether a graph serves it.
-  void Describe(const StepInput& input, CudaStep* step) const;
+  void Describe(const StepInput& input, CudaStep* step);
+  std::vector<bool> AdaptedProducts(const StepInput& input, const CudaStep& step);
   SamplingFeatures FeaturesOf(std::span<const LogitsRow> rows) const;
   // A step of dead rows. Its shape is that of real ones with as many rows.
   CudaStep* StageDeadRows(int64_t rows, const StepShape& shape);
@@ -173,6 +190,7 @@ class CudaOperators : public Operators {
                              .queries = DataType::kBf16,
                              .kv = DataType::kBf16};
   DeviceArena arena_;
+  AdapterMemory adapters_;
   cudaStream_t stream_ = nullptr;
 
   StepCapacity capacity_;
@@ -180,6 +198,7 @@ class CudaOperators : public Operators {
   // In the arena:
   std::byte* pool_ = nullptr;
   std::byte* results_ = nullptr;  // SampledToken [max_rows], then Alternatives [max_rows]
+  float* lora_sums_ = nullptr;    // LoraSums, where the model takes adapters
 
   StepInputs inputs_;
   std::unique_ptr<Products> products_;
@@ -190,6 +209,7 @@ class CudaOperators : public Operators {
   std::atomic<int64_t> sampler_bytes_ = 0;  // of the device's memory, beside the arena
   GraphCache graphs_;
   std::vector<bool> filters_of_slot_;
+  std::set<std::vector<bool>> adapted_sets_;  // that steps had; at most kMaxAdaptedSets
   std::array<CudaStep, kStepsInFlight> steps_;
   int next_step_ = 0;
   bool warming_up_ = false;

@@ -99,24 +99,52 @@ void CudaOperators::Multiply(const LinearArguments& product) {
   products_->Run(product, stream_, launch().programmatic);
 }
 
+bool CudaOperators::IsAdapted(const LoraUpdate* update) {
+  return update != nullptr && Cast(*update->step).shape.adapted[update->product];
+}
+
+void CudaOperators::MultiplyAdapted(const LinearArguments& product, const LoraUpdate& update,
+                                    Bf16* gated) {
+  SWAA_CHECK(product.out_type == DataType::kBf16 && !product.silu_mul);
+  Multiply(product);
+  const CudaStep& step = Cast(*update.step);
+  AddLora({.rows = update.wanted_rows ? step.wanted_lora : step.lora,
+           .product = update.product,
+           .x = product.x,
+           .in_features = product.in_features,
+           .out = static_cast<Bf16*>(product.out),
+           .out_features = product.out_features,
+           .gated = gated,
+           .sums = lora_sums_},
+          device_.multiprocessors, launch());
+}
+
 void CudaOperators::Linear(const LinearParams& p) {
   LinearArguments product = ArgumentsOf(*p.weight, p.x, p.rows);
   product.bias = p.bias;
   product.out = p.out;
   product.out_type = p.out_type;
-  Multiply(product);
+  if (IsAdapted(p.lora)) {
+    MultiplyAdapted(product, *p.lora, nullptr);
+  } else {
+    Multiply(product);
+  }
 }
 
 void CudaOperators::GatedLinear(const GatedLinearParams& p) {
   LinearArguments product = ArgumentsOf(*p.weight, p.x, p.rows);
-  product.out = p.out;
+  product.out = p.scratch;
+  if (IsAdapted(p.lora)) {
+    MultiplyAdapted(product, *p.lora, static_cast<Bf16*>(p.out));
+    return;
+  }
   product.silu_mul = true;
   if (products_->IsSkinny(product)) {
+    product.out = p.out;
     Multiply(product);
     return;
   }
   product.silu_mul = false;
-  product.out = p.scratch;
   Multiply(product);
   cuda::SiluMul({.gate_up = static_cast<const Bf16*>(p.scratch),
                  .out = static_cast<Bf16*>(p.out),

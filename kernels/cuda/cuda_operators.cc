@@ -17,6 +17,10 @@
 namespace swaa::kernels::cuda {
 namespace {
 
+int64_t LoraSumBytes(const StepCapacity& c) {
+  return c.adapted_products == 0 ? 0 : LoraSums(c.max_rows) * static_cast<int64_t>(sizeof(float));
+}
+
 int64_t ResultBytes(const StepCapacity& c) {
   return c.max_rows * static_cast<int64_t>(sizeof(SampledToken) + sizeof(Alternatives));
 }
@@ -47,6 +51,7 @@ absl::Status CudaOperators::Open() {
 MemoryUse CudaOperators::Memory() const {
   MemoryUse use = arena_.Use(free_bytes_.Get());
   use.workspace += sampler_bytes_;
+  use.weights += adapters_.bytes();
   return use;
 }
 
@@ -108,7 +113,7 @@ int64_t CudaOperators::GatherBytes(const StepCapacity& c) const {
 
 int64_t CudaOperators::StateBytes(const StepCapacity& c) const {
   return int64_t{c.num_pages} * KvPageBytes(c.model.kv_heads, c.model.head_dim) +
-         StepInputs::DeviceBytes(c, device_.multiprocessors) + ResultBytes(c) +
+         StepInputs::DeviceBytes(c, device_.multiprocessors) + ResultBytes(c) + LoraSumBytes(c) +
          Products::kWorkspaceBytes + GatherBytes(c) + SignalBytes() +
          AttentionWorkspaceBytes(AttentionShapeOf(c), device_.multiprocessors) +
          CudaSampler::Bytes(c.num_slots, c.model.vocab, c.max_logits_rows);
@@ -178,6 +183,11 @@ absl::Status CudaOperators::PrepareSteps(const StepCapacity& capacity) {
   SWAA_ASSIGN_OR_RETURN(
       sampler_, CudaSampler::Create(capacity.num_slots, model.vocab, capacity.max_logits_rows));
   sampler_bytes_ = sampler_->bytes();
+  if (capacity.adapted_products > 0) {
+    SWAA_ASSIGN_OR_RETURN(std::byte * sums,
+                          arena_.Allocate(LoraSumBytes(capacity), "products of adapters"));
+    lora_sums_ = reinterpret_cast<float*>(sums);
+  }
   SWAA_RETURN_IF_ERROR(PrepareAttention());
   if (communicator_ != nullptr) {
     SWAA_ASSIGN_OR_RETURN(std::byte * gathered,

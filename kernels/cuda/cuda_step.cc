@@ -41,7 +41,7 @@ int64_t BlockWriter::Reserve(int64_t bytes) {
 bool StepShape::operator<(const StepShape& other) const {
   const auto key = [](const StepShape& s) {
     return std::tuple(s.graph_rows, s.features.filters, s.features.logprobs,
-                      s.features.alternatives);
+                      s.features.alternatives, s.adapted);
   };
   return key(*this) < key(other);
 }

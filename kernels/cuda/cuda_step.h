@@ -10,8 +10,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/adapter_rows.h"
 #include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/lora/lora.h"
 #include "kernels/cuda/sampling/sampler.h"
 #include "kernels/operators.h"
 #include "kernels/wanted_rows.h"
@@ -63,6 +65,8 @@ class BlockWriter {
 struct StepShape {
   int64_t graph_rows = 0;  // 0: not replayed
   SamplingFeatures features;
+  // By product: whether an adapter of some row changes it; empty where no row has one.
+  std::vector<bool> adapted;
 
   bool operator<(const StepShape& other) const;
 };
@@ -78,6 +82,10 @@ class CudaStep : public StagedStep {
     rows_ = rows;
     wanted_rows_ = wanted_rows;
   }
+  void SetShape(const StepShape& of_step) {
+    shape = of_step;
+    adapted_ = !of_step.adapted.empty();
+  }
 
   StepShape shape;
   // Device addresses, of the newest block.
@@ -88,12 +96,16 @@ class CudaStep : public StagedStep {
   const LogitsRow* logits = nullptr;    // [wanted_rows]
   const int32_t* slice_rows = nullptr;  // [slices of logits]: live rows of each
 
-  std::optional<AttentionPlan> attention;         // of all rows
+  LoraRows lora;                           // of all rows
+  LoraRows wanted_lora;                    // of the wanted ones, where not all rows are wanted
+  std::optional<AttentionPlan> attention;  // of all rows
   std::optional<AttentionPlan> wanted_attention;  // where not all rows are wanted
 
   // Host.
   std::vector<LogitsRow> host_logits;  // live ones
   WantedRows wanted_sequences;
+  AdapterRows adapter_rows;
+  AdapterRows wanted_adapter_rows;  // numbered as the wanted rows
   PinnedMemory block;
   PinnedMemory result_tokens;        // SampledToken [max_rows]
   PinnedMemory result_alternatives;  // Alternatives [max_rows]

@@ -35,9 +35,8 @@ StagedStep* CudaOperators::Stage(const StepInput& input) {
   next_step_ = (next_step_ + 1) % kStepsInFlight;
   SWAA_CHECK(!step.in_flight);
   SWAA_CUDA_CHECK(cudaEventRecord(step.begin, stream_));
-  Describe(input, &step);
   for (const SlotSetup& setup : input.setups) filters_of_slot_[setup.slot] = Filters(setup);
-  step.shape.features = FeaturesOf(input.logits);
+  Describe(input, &step);
   inputs_.Send(input, attention_.get(), stream_, &step);
   // Last, for it may run out of memory: the page table must have its changes by then. A step that
   // is submitted already may continue what this one begins, and would write to whatever pages the
@@ -53,18 +52,38 @@ StagedStep* CudaOperators::Stage(const StepInput& input) {
   return &step;
 }
 
-void CudaOperators::Describe(const StepInput& input, CudaStep* step) const {
+void CudaOperators::Describe(const StepInput& input, CudaStep* step) {
   const auto rows = static_cast<int64_t>(input.tokens.size());
   step->host_logits.assign(input.logits.begin(), input.logits.end());
   const auto wanted = static_cast<int64_t>(input.logits.size());
   const bool decodes = static_cast<int64_t>(input.sequences.size()) == rows && wanted == rows;
-  step->shape.graph_rows = decodes ? GraphRows(rows) : 0;
-  if (step->shape.graph_rows > 0) {
-    step->SetRows(step->shape.graph_rows, step->shape.graph_rows);
+  const int64_t graph_rows = decodes ? GraphRows(rows) : 0;
+  if (graph_rows > 0) {
+    step->SetRows(graph_rows, graph_rows);
   } else {
     step->SetRows(rows, wanted);
   }
   if (!step->all_wanted()) FindWantedRows(input, &step->wanted_sequences);
+  static const std::vector<int32_t> kNone;
+  GroupRowsByAdapter(input, step->all_wanted() ? kNone : step->wanted_sequences.rows,
+                     &step->adapter_rows, &step->wanted_adapter_rows);
+  step->SetShape({.graph_rows = graph_rows,
+                  .features = FeaturesOf(input.logits),
+                  .adapted = AdaptedProducts(input, *step)});
+}
+
+// Steps of equal sets share their graphs; of few sets, as adapters come in a few kinds.
+std::vector<bool> CudaOperators::AdaptedProducts(const StepInput& input, const CudaStep& step) {
+  if (step.adapter_rows.rows.empty()) return {};
+  std::vector<bool> adapted(capacity_.adapted_products);
+  for (const auto& adapter : input.adapters) {
+    for (size_t product = 0; product < adapter.size(); ++product) {
+      if (adapter[product] != nullptr) adapted[product] = true;
+    }
+  }
+  if (adapted_sets_.size() < kMaxAdaptedSets) adapted_sets_.insert(adapted);
+  if (!adapted_sets_.contains(adapted)) adapted.assign(adapted.size(), true);
+  return adapted;
 }
 
 SamplingFeatures CudaOperators::FeaturesOf(std::span<const LogitsRow> rows) const {
@@ -147,7 +166,7 @@ absl::Status CudaOperators::WarmUp(absl::FunctionRef<void(StagedStep*)> forward)
 CudaStep* CudaOperators::StageDeadRows(int64_t rows, const StepShape& shape) {
   CudaStep& step = steps_[0];
   step.host_logits.clear();
-  step.shape = shape;
+  step.SetShape(shape);
   step.SetRows(rows, rows);
   const std::vector<uint8_t> layer_class(capacity_.model.num_layers, 0);
   inputs_.Send({.layer_class = layer_class}, attention_.get(), stream_, &step);

@@ -4,8 +4,11 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "base/status_macros.h"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/lora/lora.h"
+#include "kernels/cuda/lora/lora_weight.h"
 
 namespace swaa::kernels::cuda {
 namespace {
@@ -23,12 +26,21 @@ int64_t PlanBytes(const StepCapacity& c, int32_t multiprocessors) {
                             std::max(2 * c.num_slots, c.max_rows), c.max_rows, c.model.num_layers);
 }
 
+// Of all and of the wanted rows: tiles, and rows; and what each adapter adds where.
+int64_t LoraBytes(const StepCapacity& c) {
+  if (c.adapted_products == 0) return 0;
+  const int64_t rows = std::max<int64_t>(c.max_rows, kMaxGraphRows);
+  const int64_t adapters = std::max<int64_t>(c.num_slots, kMaxGraphRows);
+  return 2 * rows * (static_cast<int64_t>(sizeof(LoraTile)) + 4) +
+         adapters * c.adapted_products * static_cast<int64_t>(sizeof(void*));
+}
+
 // The block's sections, each rounded up, at the most that a step can hold.
 int64_t BlockBytes(const StepCapacity& c, int32_t multiprocessors) {
-  constexpr int64_t kSections = 16, kRounding = 256;
+  constexpr int64_t kSections = 24, kRounding = 256;
   const int64_t rows = std::max<int64_t>(c.max_rows, kMaxGraphRows);
   return kSections * kRounding + rows * (5 * 4 + static_cast<int64_t>(sizeof(LogitsRow))) +
-         2 * PlanBytes(c, multiprocessors) +
+         LoraBytes(c) + 2 * PlanBytes(c, multiprocessors) +
          kMaxUpdates * static_cast<int64_t>(sizeof(PageTableEntry));
 }
 
@@ -106,6 +118,7 @@ void StepInputs::Send(const StepInput& input, PagedAttention* attention, cudaStr
   step->positions = positions.device;
   step->slots = slots.device;
   step->logits = logits.device;
+  if (step->adapted()) WriteAdapters(input, step, &block);
   WritePlan({input.sequences, input.spans, input.layer_class}, decode_plans_,
             capacity_.model.num_layers, attention, &step->attention, &block);
   if (!step->all_wanted()) {
@@ -123,6 +136,64 @@ void StepInputs::Send(const StepInput& input, PagedAttention* attention, cudaStr
   SetPageTableEntries(entries.device, static_cast<int64_t>(updates.size()), stream);
   attention->PlanDecode(*step->attention, stream);
   if (!step->all_wanted()) attention->PlanDecode(*step->wanted_attention, stream);
+}
+
+LoraRows StepInputs::WriteLoraRows(const AdapterRows& grouped, int64_t rows,
+                                   BlockWriter* block) const {
+  const auto counts = block->Take<int32_t>(2);
+  const auto tiles = block->Take<LoraTile>(rows);
+  const auto indices = block->Take<int32_t>(rows);
+  int32_t used = 0;
+  const auto add = [&](int32_t adapter, int32_t first, int32_t count) {
+    for (int32_t at = 0; at < count; at += kLoraTileRows) {
+      tiles.host[used++] = {adapter, first + at, std::min(kLoraTileRows, count - at), 0};
+    }
+  };
+  for (const AdapterRows::Group& group : grouped.groups) {
+    add(group.adapter, group.first, group.count);
+  }
+  counts.host[0] = used;
+  const auto adapted = static_cast<int32_t>(grouped.rows.size());
+  std::vector<bool> has_adapter(rows);
+  for (const int32_t row : grouped.rows) has_adapter[row] = true;
+  int32_t* next = std::copy(grouped.rows.begin(), grouped.rows.end(), indices.host);
+  for (int32_t row = 0; row < rows; ++row) {
+    if (!has_adapter[row]) *next++ = row;
+  }
+  add(-1, adapted, static_cast<int32_t>(rows) - adapted);
+  LoraRows result;
+  result.tile_count = counts.device;
+  result.all_tile_count = counts.device + 1;
+  result.tiles = tiles.device;
+  result.rows = indices.device;
+  result.max_tiles = counts.host[0];
+  result.max_all_tiles = counts.host[1] = used;
+  result.splits = rows <= kLoraSplitRows ? kLoraSplits : 1;
+  return result;
+}
+
+void StepInputs::WriteAdapters(const StepInput& input, CudaStep* step, BlockWriter* block) const {
+  const bool graph = step->shape.graph_rows > 0;
+  step->lora = WriteLoraRows(step->adapter_rows, step->rows(), block);
+  if (!step->all_wanted()) {
+    step->wanted_lora = WriteLoraRows(step->wanted_adapter_rows, step->wanted_rows(), block);
+  }
+  const int32_t products = capacity_.adapted_products;
+  const auto adapters = static_cast<int64_t>(input.adapters.size());
+  // A graph's rows may have as many adapters.
+  const auto weights = block->Take<const LoraDeviceWeight*>(
+      (graph ? std::max(adapters, step->rows()) : adapters) * products);
+  const LoraDeviceWeight** next = weights.host;
+  for (const auto& adapter : input.adapters) {
+    SWAA_CHECK_EQ(static_cast<int32_t>(adapter.size()), products);
+    for (const LoraWeight* weight : adapter) {
+      *next++ = weight == nullptr ? nullptr : static_cast<const CudaLoraWeight*>(weight)->device();
+    }
+  }
+  for (LoraRows* rows : {&step->lora, &step->wanted_lora}) {
+    rows->weights = weights.device;
+    rows->products = products;
+  }
 }
 
 void StepInputs::WritePlan(const AttentionStep& step, DecodePlan* decode_plans, int32_t max_classes,

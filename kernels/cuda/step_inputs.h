@@ -45,6 +45,8 @@ class StepInputs {
             CudaStep* step) const;
 
  private:
+  LoraRows WriteLoraRows(const AdapterRows& grouped, int64_t rows, BlockWriter* block) const;
+  void WriteAdapters(const StepInput& input, CudaStep* step, BlockWriter* block) const;
   void WritePlan(const AttentionStep& step, DecodePlan* decode_plans, int32_t max_classes,
                  PagedAttention* attention, std::optional<AttentionPlan>* plan,
                  BlockWriter* block) const;

@@ -102,13 +102,14 @@ class SkinnyProducer {
     const int32_t first = min(count, params_.stages);
     SkinnyTileCursor tile(range_);
     for (int stage = 0; stage < first; ++stage, tile.Next(range_)) CopyWeight(tile, stage);
-    ptx::LaunchDependents();
     SkinnyTileCursor ahead = tile;
     for (int32_t i = first; i < min(count, first + params_.l2_prefetch_tiles); ++i) {
       PrefetchWeight(ahead);
       ahead.Next(range_);
     }
     ptx::WaitForPredecessor();
+    // Not before: whoever follows may read x, too, beside this product.
+    ptx::LaunchDependents();
     SkinnyTileCursor waited(range_);
     for (int stage = 0; stage < first; ++stage, waited.Next(range_)) CopyX(waited, stage);
     RingCursor at;

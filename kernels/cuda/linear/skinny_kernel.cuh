@@ -1,7 +1,7 @@
 // The kernel of skinny products that runs on every GPU since Ampere; skinny_product.h says what it
 // computes, skinny_partition.h how the weight is dealt to blocks. Tiles of weight and x pass
 // through a ring of kStages in shared memory by cp.async. The next kernel may start as soon as the
-// first copies are on their way: two blocks of different launches fit a multiprocessor.
+// one before is complete: two blocks of different launches fit a multiprocessor.
 
 #ifndef SWAA_KERNELS_CUDA_LINEAR_SKINNY_KERNEL_CUH_
 #define SWAA_KERNELS_CUDA_LINEAR_SKINNY_KERNEL_CUH_
@@ -124,7 +124,6 @@ __global__ void __launch_bounds__(kSkinnyThreads, 2)
     }
     if (!params.dependent) ptx::CommitCopies();
   }
-  ptx::LaunchDependents();
   if (params.dependent) {
     TileCopier<kRows, kTileK> further = copier;
     for (int i = kStages; i < min(count, kStages + params.l2_prefetch_tiles); ++i) {
@@ -132,12 +131,16 @@ __global__ void __launch_bounds__(kSkinnyThreads, 2)
       further.Next();
     }
     ptx::WaitForPredecessor();
+    // Not before: whoever follows may read x, too, beside this product.
+    ptx::LaunchDependents();
 #pragma unroll 1
     for (int stage = 0; stage < kStages; ++stage) {
       if (stage < count) waiting.CopyX(stage);
       ptx::CommitCopies();
       waiting.Next();
     }
+  } else {
+    ptx::LaunchDependents();
   }
 
   WarpSums<kRows> sums;

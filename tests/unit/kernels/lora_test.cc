@@ -24,7 +24,7 @@ TEST(AdapterRows, AreGroupedByAdapterInOrder) {
   const SequenceRows sequences[] = {
       {0, 0, 2, 0}, {1, 2, 1, 0}, {2, 3, 3, 0}, {3, 6, 2, 0}, {4, 8, 1, 0}};
   const int16_t adapters[] = {2, -1, 0, 2, 0};
-  const StepInput input{.tokens = tokens, .sequences = sequences, .adapters = adapters};
+  const StepInput input{.tokens = tokens, .sequences = sequences, .sequence_adapters = adapters};
   AdapterRows all, wanted;
   const std::vector<int32_t> wanted_rows = {1, 2, 5, 8};
   GroupRowsByAdapter(input, wanted_rows, &all, &wanted);
@@ -108,8 +108,10 @@ class LoraTest : public OperatorsFixture {
     return std::move(packed->front());
   }
 
-  // A step of one row a sequence; the logits of `wanted` rows are wanted.
-  StagedStep* Stage(const std::vector<int16_t>& adapters, const std::vector<int32_t>& wanted) {
+  // A step of one row a sequence, whose adapters change one product; the logits of `wanted` rows
+  // are wanted.
+  StagedStep* Stage(const std::vector<int16_t>& adapters, const std::vector<int32_t>& wanted,
+                    const std::vector<const LoraWeight*>& weights) {
     std::vector<SequenceRows> sequences;
     for (size_t i = 0; i < adapters.size(); ++i) {
       const auto row = static_cast<int32_t>(i);
@@ -120,12 +122,15 @@ class LoraTest : public OperatorsFixture {
     const std::vector<int32_t> tokens(adapters.size());
     const std::vector<KeySpan> spans(adapters.size());
     const uint8_t layer_class[] = {0};
+    std::vector<std::span<const LoraWeight* const>> loaded;
+    for (const LoraWeight* const& weight : weights) loaded.emplace_back(&weight, 1);
     return operators_->Stage({.tokens = tokens,
                               .sequences = sequences,
                               .layer_class = layer_class,
                               .spans = spans,
                               .logits = logits,
-                              .adapters = adapters});
+                              .sequence_adapters = adapters,
+                              .adapters = loaded});
   }
 
   // The product of the rows, each with what its adapter adds.
@@ -179,7 +184,7 @@ TEST_P(LoraTest, EachRowGetsItsOwnAdapters) {
         all[r] = r;
         if (random_() % 2 == 0) wanted.push_back(r);
       }
-      StagedStep* step = Stage(adapters, wanted);
+      StagedStep* step = Stage(adapters, wanted, packed);
       for (const bool of_wanted : {false, true}) {
         const std::vector<int32_t>& which = of_wanted ? wanted : all;
         const auto count = static_cast<int64_t>(which.size());
@@ -188,7 +193,7 @@ TEST_P(LoraTest, EachRowGetsItsOwnAdapters) {
         const int64_t padded = operators_->PaddedRows(count);
         auto x = Upload(x_values, activations(), padded * in);
         auto result = Upload({}, DataType::kF32, padded * out);
-        const LoraUpdate update{.step = step, .wanted_rows = of_wanted, .adapters = packed};
+        const LoraUpdate update{.step = step, .wanted_rows = of_wanted};
         operators_->Linear({.weight = weight_.get(),
                             .x = x->data(),
                             .out = result->data(),
@@ -209,13 +214,13 @@ TEST_P(LoraTest, GatedProductsAreAdaptedBeforeTheGate) {
   const auto first = Pack(parts[0]), second = Pack(parts[1]);
   const std::vector<const LoraWeight*> packed = {first.get(), second.get()};
   const std::vector<int16_t> adapters = {1, -1, 0, 0, 1};
-  StagedStep* step = Stage(adapters, {});
+  StagedStep* step = Stage(adapters, {}, packed);
   const auto x_values = Random(5 * in, 1, /*round=*/true);
   const int64_t padded = operators_->PaddedRows(5);
   auto x = Upload(x_values, activations(), padded * in);
   auto scratch = Upload({}, activations(), padded * 2 * width);
   auto result = Upload({}, activations(), padded * width);
-  const LoraUpdate update{.step = step, .adapters = packed};
+  const LoraUpdate update{.step = step};
   operators_->GatedLinear({.weight = weight_.get(),
                            .x = x->data(),
                            .scratch = scratch->data(),
@@ -238,13 +243,13 @@ TEST_P(LoraTest, ARowsSumDoesNotDependOnItsCompany) {
   for (const int64_t rows : {1, 2, 3, 4, 5, 40}) {
     std::vector<double> x_values;
     for (int64_t r = 0; r < rows; ++r) x_values.insert(x_values.end(), row.begin(), row.end());
-    StagedStep* step = Stage(std::vector<int16_t>(rows, 0), {});
+    StagedStep* step = Stage(std::vector<int16_t>(rows, 0), {}, packed);
     const int64_t padded = operators_->PaddedRows(rows);
     auto x = Upload(x_values, activations(), padded * 300);
     auto out = Upload({}, DataType::kF32, padded * 130);
     // The base product's bits depend on the number of rows: it is taken away.
     auto base = Upload({}, DataType::kF32, padded * 130);
-    const LoraUpdate update{.step = step, .adapters = packed};
+    const LoraUpdate update{.step = step};
     LinearParams params{.weight = weight_.get(), .x = x->data(), .out = base->data(), .rows = rows};
     operators_->Linear(params);
     params.out = out->data();
