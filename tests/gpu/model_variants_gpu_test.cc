@@ -140,7 +140,7 @@ TEST_F(ModelVariantsGpuTest, AdaptersComeAndGoWhileStepsRun) {
   ASSERT_TRUE(gpu_ != nullptr && cpu_ != nullptr);
   LoadAdapters(2);
   ASSERT_FALSE(HasFatalFailure());
-  const int64_t before = gpu_->Memory().weights;
+  const int64_t before = gpu_->Memory(0).weights;
   const std::unique_ptr<RandomAdapter> other = MakeAdapter();
   std::atomic<bool> stop = false;
   std::atomic<int> loads = 0;
@@ -155,7 +155,7 @@ TEST_F(ModelVariantsGpuTest, AdaptersComeAndGoWhileStepsRun) {
   while (loads < 3) std::this_thread::yield();
   stop = true;
   loader.join();
-  EXPECT_EQ(gpu_->Memory().weights, before);
+  EXPECT_EQ(gpu_->Memory(0).weights, before);
 }
 
 }  // namespace
