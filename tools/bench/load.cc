@@ -39,13 +39,16 @@ void SendAll(const LoadPlan& plan, const BenchOptions& options, const RequestMak
   }
 }
 
-// The server counts every recipe in full as custom; where there is one, it has a name here.
+// The server counts every recipe in full as custom; where there is one, it has a name here. A
+// turn's first samples may still show what the turn before sent, which another turn's recipe names.
 void NameCustom(const LoadPlan& plan, const BenchOptions& options,
                 std::vector<LoadSample>* samples) {
   std::vector<std::string> names;
-  for (size_t i = 0; i < options.arms.size(); ++i) {
-    if (options.arms[i].in_full && plan.arm.value_or(i) == i)
-      names.push_back(options.arms[i].label);
+  for (const RecipeArm& arm : options.arms) {
+    if (arm.in_full) names.push_back(arm.label);
+  }
+  if (plan.arm.has_value() && options.arms[*plan.arm].in_full) {
+    names = {options.arms[*plan.arm].label};
   }
   if (names.size() != 1) return;
   for (LoadSample& sample : *samples) {
