@@ -1,5 +1,6 @@
 """A server process, and a client that collects what a stream says."""
 
+import atexit
 import dataclasses
 import os
 import pathlib
@@ -46,6 +47,7 @@ class Server:
              "--port-file", str(self.port_file), *flags],
             stdout=self.log_stream, stderr=subprocess.STDOUT,
             preexec_fn=lambda: [resource.setrlimit(kind, (most, most)) for kind, most in limits])
+        atexit.register(self.process.kill)  # where a test failed before it stopped it
         if wait:
             self.await_ready()
 
