@@ -161,7 +161,7 @@ class CudaOperators : public Operators {
   // Whether an adapter of the step changes the product; null: none.
   static bool IsAdapted(const LoraUpdate* update);
   // The product and what adapters add to it; out is bf16. gated: as LoraArguments has it.
-  void MultiplyAdapted(const LinearArguments& product, const LoraUpdate& update, Bf16* gated);
+  void MultiplyAdapted(LinearArguments product, const LoraUpdate& update, Bf16* gated);
   // The weights of a layer's experts as its kernels find them, described once.
   const ExpertPointers* PointersTo(std::span<const ExpertWeights> experts);
   // The queries of a matrix of activations, described once.

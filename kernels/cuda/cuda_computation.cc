@@ -103,9 +103,10 @@ bool CudaOperators::IsAdapted(const LoraUpdate* update) {
   return update != nullptr && Cast(*update->step).shape.adapted[update->product];
 }
 
-void CudaOperators::MultiplyAdapted(const LinearArguments& product, const LoraUpdate& update,
+void CudaOperators::MultiplyAdapted(LinearArguments product, const LoraUpdate& update,
                                     Bf16* gated) {
   SWAA_CHECK(product.out_type == DataType::kBf16 && !product.silu_mul);
+  product.shares_x = true;
   Multiply(product);
   const CudaStep& step = Cast(*update.step);
   AddLora({.rows = update.wanted_rows ? step.wanted_lora : step.lora,

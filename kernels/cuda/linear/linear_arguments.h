@@ -23,6 +23,9 @@ struct LinearArguments {
   int64_t rows = 0;
   // weight is [gate; up], out [rows, out_features / 2] is silu(x * gate^T) * (x * up^T).
   bool silu_mul = false;
+  // The kernel that follows reads x without waiting for the product: it begins when x is complete,
+  // not before.
+  bool shares_x = false;
 
   int64_t stride() const { return x_stride == 0 ? in_features : x_stride; }
 };

@@ -44,8 +44,7 @@ class Products {
   // Enqueues the product; nothing is allocated or waited for. The stream may be captured where the
   // product is skinny or its row count was prepared: else the library may have to load a
   // kernel. rows 0 does nothing. `dependent`: the kernel before it in the stream may be overlapped;
-  // whoever follows may be launched as a programmatic dependent in any case, and begins when all
-  // before the product is complete. silu_mul only where
+  // whoever follows may be launched as a programmatic dependent in any case. silu_mul only where
   // IsSkinny (CHECK). Throws CudaError.
   void Run(const LinearArguments& product, cudaStream_t stream, bool dependent);
 

@@ -25,6 +25,7 @@ struct SkinnyHopperParams {
   SkinnyHopperGrid grid;
   int32_t stages;             // at most kSkinnyMaxStages
   int32_t l2_prefetch_tiles;  // beyond the ring, asked into L2 before x is waited for
+  bool shares_x;              // as LinearArguments has it
 };
 
 inline constexpr int kSkinnyMaxStages = 16;
@@ -102,14 +103,14 @@ class SkinnyProducer {
     const int32_t first = min(count, params_.stages);
     SkinnyTileCursor tile(range_);
     for (int stage = 0; stage < first; ++stage, tile.Next(range_)) CopyWeight(tile, stage);
+    if (!params_.shares_x) ptx::LaunchDependents();
     SkinnyTileCursor ahead = tile;
     for (int32_t i = first; i < min(count, first + params_.l2_prefetch_tiles); ++i) {
       PrefetchWeight(ahead);
       ahead.Next(range_);
     }
     ptx::WaitForPredecessor();
-    // Not before: whoever follows may read x, too, beside this product.
-    ptx::LaunchDependents();
+    if (params_.shares_x) ptx::LaunchDependents();
     SkinnyTileCursor waited(range_);
     for (int stage = 0; stage < first; ++stage, waited.Next(range_)) CopyX(waited, stage);
     RingCursor at;

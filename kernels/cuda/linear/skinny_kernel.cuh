@@ -124,6 +124,7 @@ __global__ void __launch_bounds__(kSkinnyThreads, 2)
     }
     if (!params.dependent) ptx::CommitCopies();
   }
+  if (!params.shares_x) ptx::LaunchDependents();
   if (params.dependent) {
     TileCopier<kRows, kTileK> further = copier;
     for (int i = kStages; i < min(count, kStages + params.l2_prefetch_tiles); ++i) {
@@ -131,17 +132,14 @@ __global__ void __launch_bounds__(kSkinnyThreads, 2)
       further.Next();
     }
     ptx::WaitForPredecessor();
-    // Not before: whoever follows may read x, too, beside this product.
-    ptx::LaunchDependents();
 #pragma unroll 1
     for (int stage = 0; stage < kStages; ++stage) {
       if (stage < count) waiting.CopyX(stage);
       ptx::CommitCopies();
       waiting.Next();
     }
-  } else {
-    ptx::LaunchDependents();
   }
+  if (params.shares_x) ptx::LaunchDependents();
 
   WarpSums<kRows> sums;
   sums.Clear();

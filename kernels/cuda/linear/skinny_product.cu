@@ -143,6 +143,7 @@ void LaunchSkinnyProduct(const SkinnyDevice& device, const SkinnyTuning& tuning,
       .l2_prefetch_tiles = tuning.l2_prefetch_tiles,
       .partition = Partition(device, tuning, arguments),
       .dependent = dependent && device.programmatic_launch,
+      .shares_x = arguments.shares_x,
   };
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;

@@ -54,6 +54,7 @@ struct SkinnyKernelParams {
   int32_t l2_prefetch_tiles;
   SkinnyPartition partition;
   bool dependent;
+  bool shares_x;  // as LinearArguments has it
 };
 
 template <int kRows, int kTileK>
