@@ -163,15 +163,35 @@ void CompareShape(const Shape& shape, Workspace& workspace, cudaStream_t stream)
   }
 }
 
-// The products of a decode step of Qwen3-4B: 36 layers of distinct weights and the output layer,
-// each reading what the one before wrote.
+// A model by the sizes of its products, and how many GPUs share it.
+struct Model {
+  const char* name;
+  int layers;
+  int64_t hidden;
+  int64_t query;      // heads * head_dim
+  int64_t key_value;  // kv_heads * head_dim
+  int64_t ffn;
+  int64_t vocabulary;
+  int ranks = 1;
+};
+constexpr Model kQwen3With4B = {"Qwen3-4B", 36, 2560, 4096, 1024, 9728, 151936};
+constexpr Model kQwen3With32B = {"Qwen3-32B", 64, 5120, 8192, 1024, 25600, 151936};
+
+// The products of a rank's decode step: all layers, of distinct weights, and the output layer, each
+// reading what the one before wrote.
 class DecodeChain {
  public:
   using Run = std::function<void(const LinearArguments&)>;
 
-  DecodeChain() {
-    for (int i = 0; i < kLayers * 4 + 1; ++i) {
-      const Shape& shape = i == kLayers * 4 ? kShapes[4] : kShapes[i % 4];
+  explicit DecodeChain(const Model& model)
+      : layer_{{"qkv", (model.query + 2 * model.key_value) / model.ranks, model.hidden},
+               {"attention output", model.hidden, model.query / model.ranks},
+               {"gate_up", 2 * model.ffn / model.ranks, model.hidden},
+               {"down", model.hidden, model.ffn / model.ranks}},
+        head_{"head", model.vocabulary / model.ranks, model.hidden, DataType::kF32},
+        products_(model.layers * 4 + 1) {
+    for (int i = 0; i < products_; ++i) {
+      const Shape& shape = ShapeOf(i);
       const int64_t count = shape.out_features * shape.in_features;
       weights_.push_back(std::make_unique<DeviceMemory>(count * 2));
       FillUniform(weights_.back()->as<Bf16>(), count,
@@ -185,9 +205,9 @@ class DecodeChain {
   double bytes() const { return bytes_; }
 
   void Enqueue(int64_t rows, bool silu_mul, const Run& run) const {
-    for (size_t i = 0; i < weights_.size(); ++i) {
-      const bool head = i + 1 == weights_.size();
-      const Shape& shape = head ? kShapes[4] : kShapes[i % 4];
+    for (int i = 0; i < products_; ++i) {
+      const Shape& shape = ShapeOf(i);
+      const bool head = i + 1 == products_;
       const bool reads_hidden = i % 4 == 0 || i % 4 == 2;
       LinearArguments product =
           MakeArguments(shape, rows, (reads_hidden ? hidden_ : wide_).as<Bf16>(),
@@ -195,17 +215,23 @@ class DecodeChain {
       product.weight = weights_[i]->as<Bf16>();
       product.silu_mul = silu_mul && i % 4 == 2;
       // Attention and silu * mul, were they there, would leave the columns that are read here.
-      if (i % 4 == 1) product.x_stride = kShapes[0].out_features;
-      if (i % 4 == 3 && !silu_mul) product.x_stride = kShapes[2].out_features;
+      if (i % 4 == 1) product.x_stride = layer_[0].out_features;
+      if (i % 4 == 3 && !silu_mul) product.x_stride = layer_[2].out_features;
       run(product);
     }
   }
 
  private:
-  static constexpr int kLayers = 36;
   static constexpr int64_t kMaxRows = 64;
-  static constexpr int64_t kWide = 19456;
+  static constexpr int64_t kWide = 25600;  // the widest of both models that one GPU or two have
 
+  const Shape& ShapeOf(int product) const {
+    return product + 1 == products_ ? head_ : layer_[product % 4];
+  }
+
+  const Shape layer_[4];
+  const Shape head_;
+  const int products_;
   double bytes_ = 0;
   std::vector<std::unique_ptr<DeviceMemory>> weights_;
   DeviceMemory hidden_{kMaxRows * kWide * 2};
@@ -216,23 +242,27 @@ class DecodeChain {
 // A small kernel after each product, as norms and the like are in a model, or none.
 enum class Between { kNothing, kSmallKernels };
 
+void TimeChain(const DecodeChain& chain, int64_t rows, Between between, const std::string& name,
+               bool silu_mul, cudaStream_t stream, const DecodeChain::Run& run) {
+  const auto step = [&](const LinearArguments& product) {
+    run(product);
+    if (between == Between::kNothing || product.out_type == DataType::kF32) return;
+    const int64_t width = product.silu_mul ? product.out_features / 2 : product.out_features;
+    NormalizeRows(static_cast<Bf16*>(product.out), rows, width, stream, /*dependent=*/true);
+  };
+  chain.Enqueue(rows, silu_mul, step);  // as a server warms up before it captures
+  const double seconds = MedianSeconds(
+      stream, [&](int) { chain.Enqueue(rows, silu_mul, step); }, 20, /*graph_runs=*/1);
+  ReportRow("decode chain",
+            std::to_string(rows) + " rows, " + name +
+                (between == Between::kSmallKernels ? ", small kernels between" : ""),
+            seconds, FloorSeconds(chain.bytes()), Rate(chain.bytes(), seconds));
+}
+
 void CompareChain(const DecodeChain& chain, int64_t rows, Between between, Workspace& workspace,
                   cudaStream_t stream) {
-  const double floor = FloorSeconds(chain.bytes());
   const auto time = [&](const std::string& name, bool silu_mul, const DecodeChain::Run& run) {
-    const auto step = [&](const LinearArguments& product) {
-      run(product);
-      if (between == Between::kNothing || product.out_type == DataType::kF32) return;
-      const int64_t width = product.silu_mul ? product.out_features / 2 : product.out_features;
-      NormalizeRows(static_cast<Bf16*>(product.out), rows, width, stream, /*dependent=*/true);
-    };
-    chain.Enqueue(rows, silu_mul, step);  // as a server warms up before it captures
-    const double seconds = MedianSeconds(
-        stream, [&](int) { chain.Enqueue(rows, silu_mul, step); }, 20, /*graph_runs=*/1);
-    ReportRow("decode chain",
-              std::to_string(rows) + " rows, " + name +
-                  (between == Between::kSmallKernels ? ", small kernels between" : ""),
-              seconds, floor, Rate(chain.bytes(), seconds));
+    TimeChain(chain, rows, between, name, silu_mul, stream, run);
   };
   const auto cublaslt = workspace.MakeCublasLt();
   chain.Enqueue(rows, false, [&](const LinearArguments& product) {
@@ -310,10 +340,29 @@ SWAA_GPU_BENCHMARK(linear) {
 
 SWAA_GPU_BENCHMARK(linear_chain) {
   return Measure([](Workspace& workspace, cudaStream_t stream) {
-    const DecodeChain chain;
+    const DecodeChain chain(kQwen3With4B);
     for (const int64_t rows : {1, 8, 16, 32, 64}) {
       for (const Between between : {Between::kNothing, Between::kSmallKernels}) {
         CompareChain(chain, rows, between, workspace, stream);
+      }
+    }
+  });
+}
+
+// What a step of GPUs that share a model spends on products, small kernels where sums would be.
+SWAA_GPU_BENCHMARK(linear_chain_ranks) {
+  return Measure([](Workspace& workspace, cudaStream_t stream) {
+    for (Model model : {kQwen3With4B, kQwen3With32B}) {
+      for (const int ranks : {1, 2, 4}) {
+        model.ranks = ranks;
+        if (model.layers * model.hidden * 6 * model.ffn / ranks > int64_t{40} << 30) continue;
+        const DecodeChain chain(model);
+        const auto products = workspace.MakeProducts({});
+        for (const Between between : {Between::kNothing, Between::kSmallKernels}) {
+          TimeChain(chain, 1, between, std::string(model.name) + " on " + std::to_string(ranks),
+                    /*silu_mul=*/true, stream,
+                    [&](const LinearArguments& product) { products->Run(product, stream, true); });
+        }
       }
     }
   });

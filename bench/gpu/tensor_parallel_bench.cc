@@ -1,10 +1,11 @@
-// Models that several GPUs share: sums over ranks, and whole models in random weights on one GPU
-// and on two, each beside its floor.
+// Models that several GPUs share: sums over ranks, and whole models in random weights on one GPU,
+// on two and on four, each beside its floor.
 
 #include <algorithm>
 #include <cstdio>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -23,7 +24,6 @@ using kernels::Bf16;
 using kernels::cuda::GpuCommunicator;
 using kernels::cuda::RankBuffers;
 
-constexpr int kRanks = 2;
 constexpr int64_t kHidden = 2560;
 constexpr double kProductRate = 700e12, kAttentionRate = 640e12;  // FLOP/s of one GPU
 constexpr double kLinkRate = 450e9;                               // bytes/s into a GPU by NVLink 4
@@ -47,7 +47,7 @@ double OnAllRanks(
     const std::function<std::function<void(int)>(GpuCommunicator*, cudaStream_t)>& prepare) {
   double seconds = 0;
   std::vector<std::jthread> threads;
-  for (int rank = 0; rank < kRanks; ++rank) {
+  for (int rank = 0; rank < static_cast<int>(ranks->size()); ++rank) {
     threads.emplace_back([&, rank] {
       SWAA_CUDA_CHECK(cudaSetDevice(rank));
       cudaStream_t stream = nullptr;
@@ -69,10 +69,13 @@ double OnAllRanks(
   return seconds;
 }
 
-void BenchSums() {
-  auto made = kernels::cuda::MakeGpuCommunicators(std::vector<int>{0, 1});
+void BenchSums(int size) {
+  std::vector<int> ordinals(size);
+  std::iota(ordinals.begin(), ordinals.end(), 0);
+  auto made = kernels::cuda::MakeGpuCommunicators(ordinals);
   if (!made.ok()) throw std::runtime_error(std::string(made.status().message()));
   auto ranks = *std::move(made);
+  const std::string on = std::to_string(size) + " GPUs: ";
   for (int64_t bytes = 8 << 10; bytes <= 64 << 20; bytes *= 2) {
     const double seconds = OnAllRanks(&ranks, [&](GpuCommunicator* end, cudaStream_t) {
       void* const values = Zeroed<void>(bytes);
@@ -80,14 +83,14 @@ void BenchSums() {
     });
     char note[64];
     std::snprintf(note, sizeof(note), "%.0f GB/s", static_cast<double>(bytes) / seconds / 1e9);
-    ReportRow("ranks", "NCCL all-reduce, " + std::to_string(bytes >> 10) + " KB", seconds,
+    ReportRow("ranks", on + "NCCL all-reduce, " + std::to_string(bytes >> 10) + " KB", seconds,
               static_cast<double>(bytes) / kLinkRate, note);
   }
   for (const int64_t rows : {1, 8, 64, 512, 8192}) {
     const int64_t bytes = rows * kHidden * 2;
     bool reached = true;
     const double seconds = OnAllRanks(&ranks, [&](GpuCommunicator* end, cudaStream_t stream) {
-      end->UseMemory(nullptr, Zeroed<std::byte>(kernels::cuda::SumSignals::Bytes(kRanks)));
+      end->UseMemory(nullptr, Zeroed<std::byte>(kernels::cuda::SumSignals::Bytes(size)));
       auto* const residual = Zeroed<float>(2 * bytes);
       auto* const weight = Zeroed<float>(kHidden * 4);
       auto* const out = Zeroed<Bf16>(bytes);
@@ -107,8 +110,8 @@ void BenchSums() {
       };
     });
     if (!reached) continue;
-    ReportRow("ranks", "sum, residual and norm, " + std::to_string(bytes >> 10) + " KB", seconds,
-              static_cast<double>(bytes) / kLinkRate, "");
+    ReportRow("ranks", on + "sum, residual and norm, " + std::to_string(bytes >> 10) + " KB",
+              seconds, static_cast<double>(bytes) / kLinkRate, "");
   }
 }
 
@@ -239,16 +242,19 @@ void BenchModel(const std::string& name, const ModelConfig& config, int32_t rank
 }  // namespace
 
 SWAA_GPU_BENCHMARK(ranks) {
-  if (Gpus() >= kRanks) BenchSums();
+  for (const int ranks : {2, 4}) {
+    if (ranks <= Gpus()) BenchSums(ranks);
+  }
   return true;
 }
 
 SWAA_GPU_BENCHMARK(tensor_parallel) {
-  const ModelConfig small = Qwen3(36, 2560, 9728, 32);
-  BenchModel("Qwen3-4B", small, 1);
-  if (Gpus() < kRanks) return true;
-  BenchModel("Qwen3-4B", small, kRanks);
-  BenchModel("Qwen3-32B", Qwen3(64, 5120, 25600, 64), kRanks);
+  for (const int ranks : {1, 2, 4}) {
+    if (ranks <= Gpus()) BenchModel("Qwen3-4B", Qwen3(36, 2560, 9728, 32), ranks);
+  }
+  for (const int ranks : {2, 4}) {  // one GPU of 80 GB has no room for it
+    if (ranks <= Gpus()) BenchModel("Qwen3-32B", Qwen3(64, 5120, 25600, 64), ranks);
+  }
   return true;
 }
 

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <cuda_runtime_api.h>
 #include <memory>
 #include <string>
 #include <thread>
@@ -131,6 +132,31 @@ TEST_F(ModelVariantsGpuTest, AMixtureTakesAdaptersOfItsAttention) {
   LoadAdapters(2);
   ASSERT_FALSE(HasFatalFailure());
   Compare("a mixture with adapters");
+}
+
+TEST_F(ModelVariantsGpuTest, GpusThatShareMixturesAndAdaptersComputeTheSame) {
+  SCOPED_TRACE(seed_);
+  int count = 0;
+  ASSERT_EQ(cudaGetDeviceCount(&count), cudaSuccess);
+  if (count < 2) GTEST_SKIP() << "one GPU";
+  for (const int32_t ranks : {2, 4, 8}) {
+    if (ranks > count) continue;
+    ModelConfig dense = SmallConfig(64);
+    ModelConfig mixture = MixtureConfig(8, 8);
+    mixture.experts->ffn_width = 128;  // a multiple of 8 on each of 8 ranks
+    for (ModelConfig* config : {&dense, &mixture}) {
+      config->heads = 8;
+      adapters_.clear();  // of devices that go
+      Load(*config, "cuda", ranks);
+      ASSERT_TRUE(gpu_ != nullptr && cpu_ != nullptr);
+      const std::string what = config->architecture + ", ranks: " + std::to_string(ranks);
+      Compare(what);
+      LoadAdapters(3);
+      if (HasFatalFailure()) return;
+      Compare(what + ", adapters");
+      if (HasFatalFailure()) return;
+    }
+  }
 }
 
 // Others come and go beside steps that read those that stay.
