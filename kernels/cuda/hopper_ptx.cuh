@@ -68,6 +68,15 @@ __device__ __forceinline__ void CopyBox(uint32_t to, const CUtensorMap& map, int
 }
 
 __device__ __forceinline__ void CopyBox(uint32_t to, const CUtensorMap& map, int x, int y,
+                                        uint32_t barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      ".L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+      "l"(&map), "r"(x), "r"(y), "r"(barrier), "l"(policy)
+      : "memory");
+}
+
+__device__ __forceinline__ void CopyBox(uint32_t to, const CUtensorMap& map, int x, int y,
                                         uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
@@ -76,10 +85,17 @@ __device__ __forceinline__ void CopyBox(uint32_t to, const CUtensorMap& map, int
       : "memory");
 }
 
-__device__ __forceinline__ void PrefetchBox(const CUtensorMap& map, int x, int y, int z) {
-  asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global.tile [%0, {%1, %2, %3}];" ::"l"(&map),
-               "r"(x), "r"(y), "r"(z)
+__device__ __forceinline__ void PrefetchBox(const CUtensorMap& map, int x, int y) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(&map),
+               "r"(x), "r"(y)
                : "memory");
+}
+
+__device__ __forceinline__ void PrefetchBox(const CUtensorMap& map, int x, int y, int z, int w) {
+  asm volatile(
+      "cp.async.bulk.prefetch.tensor.4d.L2.global.tile [%0, {%1, %2, %3, %4}];" ::"l"(&map), "r"(x),
+      "r"(y), "r"(z), "r"(w)
+      : "memory");
 }
 
 // ---- clusters ----

@@ -122,8 +122,6 @@ class SkinnyProducer {
   }
 
  private:
-  static constexpr int kUnitBytes = 16 * kSkinnyBoxColumns * 2;  // 8 rows of gate, 8 of up
-
   // Announces the bytes of the weight and of the x that follows.
   __device__ void CopyWeight(const SkinnyTileCursor& tile, int stage) const {
     const int32_t tile_rows = params_.grid.tile_rows;
@@ -131,13 +129,11 @@ class SkinnyProducer {
     const uint32_t to = ring_.Stage(stage);
     const int32_t k = tile.k * kSkinnyBoxColumns;
     ptx::ArriveAndExpect(barrier, ring_.stage_bytes);
-    if (!params_.out.silu_mul) {
-      ptx::CopyBox(to, maps_.weight, k, tile.row * tile_rows, 0, barrier, ptx::kEvictFirst);
-      return;
-    }
-    for (int unit = 0; unit < tile_rows / 16; ++unit) {
-      ptx::CopyBox(to + unit * kUnitBytes, maps_.weight, k,
-                   (tile.row * (tile_rows / 16) + unit) * 8, 0, barrier, ptx::kEvictFirst);
+    if (params_.out.silu_mul) {
+      ptx::CopyBox(to, maps_.weight, k, 0, 0, tile.row * (tile_rows / 16), barrier,
+                   ptx::kEvictFirst);
+    } else {
+      ptx::CopyBox(to, maps_.weight, k, tile.row * tile_rows, barrier, ptx::kEvictFirst);
     }
   }
 
@@ -149,12 +145,10 @@ class SkinnyProducer {
   __device__ void PrefetchWeight(const SkinnyTileCursor& tile) const {
     const int32_t tile_rows = params_.grid.tile_rows;
     const int32_t k = tile.k * kSkinnyBoxColumns;
-    if (!params_.out.silu_mul) {
-      ptx::PrefetchBox(maps_.weight, k, tile.row * tile_rows, 0);
-      return;
-    }
-    for (int unit = 0; unit < tile_rows / 16; ++unit) {
-      ptx::PrefetchBox(maps_.weight, k, (tile.row * (tile_rows / 16) + unit) * 8, 0);
+    if (params_.out.silu_mul) {
+      ptx::PrefetchBox(maps_.weight, k, 0, 0, tile.row * (tile_rows / 16));
+    } else {
+      ptx::PrefetchBox(maps_.weight, k, tile.row * tile_rows);
     }
   }
 

@@ -114,7 +114,10 @@ bool SkinnyProductFits(const SkinnyDevice& device, const SkinnyTuning& tuning,
   if (arguments.rows < 1 || arguments.rows > std::min(tuning.max_rows, kMaxSkinnyRows)) {
     return false;
   }
-  if (UsesSkinnyHopperProduct(device, tuning)) return true;
+  if (UsesSkinnyHopperProduct(device, tuning)) {
+    // Its boxes hold 8 rows of gate and 8 of up.
+    return !arguments.silu_mul || arguments.out_features % 16 == 0;
+  }
   if (workspace.partial_bytes < SkinnyPartialBytes(device, tuning)) return false;
   const int64_t row_tiles = Partition(device, tuning, arguments).row_tiles;
   return row_tiles * kSkinnyWarps <= workspace.arrival_count &&

@@ -30,8 +30,8 @@ PFN_cuTensorMapEncodeTiled_v12000 Encoder() {
 // sizes and boxes innermost first; strides in elements, of the dimensions but the innermost.
 CUtensorMap Encode(const Bf16* base, uint32_t dimensions, const cuuint64_t* sizes,
                    const cuuint64_t* strides, const cuuint32_t* box) {
-  const cuuint32_t steps[] = {1, 1, 1};
-  cuuint64_t stride_bytes[2] = {};
+  const cuuint32_t steps[] = {1, 1, 1, 1};
+  cuuint64_t stride_bytes[3] = {};
   for (uint32_t i = 0; i + 1 < dimensions; ++i) stride_bytes[i] = strides[i] * sizeof(Bf16);
   CUtensorMap map;
   const CUresult result =
@@ -51,18 +51,20 @@ CUtensorMap Encode(const Bf16* base, uint32_t dimensions, const cuuint64_t* size
 SkinnyTensorMaps MakeSkinnyTensorMaps(const LinearArguments& product, int32_t tile_rows,
                                       int32_t x_rows) {
   const auto in = static_cast<cuuint64_t>(product.in_features);
-  const auto parts = static_cast<cuuint64_t>(product.silu_mul ? 2 : 1);
-  const auto features = static_cast<cuuint64_t>(product.out_features) / parts;
-  const cuuint64_t sizes[] = {in, features, parts};
-  const cuuint64_t strides[] = {in, in * features};
-  const cuuint32_t tile_box[] = {kSkinnyBoxColumns, static_cast<cuuint32_t>(tile_rows), 1};
-  const cuuint32_t pair_box[] = {kSkinnyBoxColumns, 8, 2};
+  const auto out = static_cast<cuuint64_t>(product.out_features);
+  const auto rows = static_cast<cuuint32_t>(tile_rows);
+  const cuuint64_t sizes[] = {in, out};
+  const cuuint64_t strides[] = {in};
+  const cuuint32_t box[] = {kSkinnyBoxColumns, rows};
+  const cuuint64_t pair_sizes[] = {in, 8, 2, out / 16};
+  const cuuint64_t pair_strides[] = {in, in * (out / 2), in * 8};
+  const cuuint32_t pair_box[] = {kSkinnyBoxColumns, 8, 2, rows / 16};
   const cuuint64_t x_sizes[] = {in, static_cast<cuuint64_t>(product.rows)};
   const cuuint64_t x_strides[] = {static_cast<cuuint64_t>(product.stride())};
   const cuuint32_t x_box[] = {kSkinnyBoxColumns, static_cast<cuuint32_t>(x_rows)};
-  return {
-      .weight = Encode(product.weight, 3, sizes, strides, product.silu_mul ? pair_box : tile_box),
-      .x = Encode(product.x, 2, x_sizes, x_strides, x_box)};
+  return {.weight = product.silu_mul ? Encode(product.weight, 4, pair_sizes, pair_strides, pair_box)
+                                     : Encode(product.weight, 2, sizes, strides, box),
+          .x = Encode(product.x, 2, x_sizes, x_strides, x_box)};
 }
 
 }  // namespace swaa::kernels::cuda

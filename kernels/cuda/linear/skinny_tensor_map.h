@@ -12,8 +12,8 @@
 namespace swaa::kernels::cuda {
 
 struct SkinnyTensorMaps {
-  // [1, out_features, in_features] in boxes of a tile; with silu_mul [gate or up, out_features / 2,
-  // in_features] in boxes of [2, 8, 64].
+  // [out_features, in_features] in boxes of [tile_rows, 64]; with silu_mul [out_features / 16,
+  // gate or up, 8, in_features] in boxes of [tile_rows / 16, 2, 8, 64].
   CUtensorMap weight;
   CUtensorMap x;  // [rows, in_features] in boxes of [x_rows, 64]; what lies outside is zero
 };
