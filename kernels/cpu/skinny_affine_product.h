@@ -14,9 +14,10 @@
 
 namespace swaa::kernels::cpu {
 
-// Rows of one product: their sums fit the registers beside the levels. More rows are several
-// products over the same columns.
-inline constexpr int64_t kAffineRows = 16;
+// Rows of one product: their sums of a group fit the registers beside the levels. More rows are
+// several products over the same columns, from here on no slower than one would be.
+inline constexpr int64_t kAffineRows = 23;
+inline constexpr int64_t kMaxAffineProducts = 2;
 
 // Outputs whose levels lie together.
 inline constexpr int64_t kAffineColumns = 16;
@@ -47,10 +48,11 @@ struct SkinnyAffineProduct {
 void PrepareActivations(const AffineFormat& format, const Bf16* x, int64_t rows,
                         int64_t in_features, int32_t* x_out, float* x_sums);
 
-// Computes the 16-column groups first_group .. last_group - 1 of ceil(out_features / 16). Serial;
-// any thread, threads share nothing. The processor must have AVX-512 F, BW, VL and BF16.
-void ComputeSkinnyAffineProduct(const SkinnyAffineProduct& product, int64_t first_group,
-                                int64_t last_group);
+// Computes the 16-column groups first_group .. last_group - 1 of ceil(out_features / 16) of `count`
+// (1 .. kMaxAffineProducts) products with one weight. Serial; any thread, threads share nothing.
+// The processor must have AVX-512 F, BW, VL and BF16.
+void ComputeSkinnyAffineProducts(const SkinnyAffineProduct* products, int64_t count,
+                                 int64_t first_group, int64_t last_group);
 
 }  // namespace swaa::kernels::cpu
 

@@ -78,36 +78,33 @@ void SkinnyProducts::Compute(int64_t first, int64_t last) const {
         std::min((last - product->first_block) * kBlockGroups, product->column_groups);
     if (product->form == ProductForm::kBf16) {
       ComputeSkinnyBf16Products(product->bf16.data(), product->count, begin, end);
-      continue;
-    }
-    // Column by column: the later products find it in the cache where the first brought it.
-    for (int64_t group = begin; group < end; ++group) {
-      for (int64_t b = 0; b < product->count; ++b) {
-        ComputeSkinnyAffineProduct(product->affine[b], group, group + 1);
-      }
+    } else {
+      ComputeSkinnyAffineProducts(product->affine.data(), product->count, begin, end);
     }
   }
 }
 
-// Whole blocks and a rest.
+// Blocks of like size: levels are unpacked for each, which a block of few rows would not hide.
 void SkinnyProducts::PrepareAffine(const LinearParams& p, Room room, Prepared* prepared) {
   const AffineWeight& affine = *static_cast<const CpuWeight&>(*p.weight).affine();
   const int64_t in = p.weight->in_features();
   const int64_t pairs = affine.groups * affine.format.group_inputs / 2;
-  prepared->count = 0;
-  for (int64_t row = 0; row < p.rows; row += kAffineRows) {
-    const int64_t rows = std::min(kAffineRows, p.rows - row);
+  static_assert(kMaxSkinnyRows <= kAffineRows * kMaxAffineProducts);
+  prepared->count = (p.rows + kAffineRows - 1) / kAffineRows;
+  for (int64_t b = 0; b < prepared->count; ++b) {
+    const int64_t row = p.rows * b / prepared->count;
+    const int64_t rows = p.rows * (b + 1) / prepared->count - row;
     int32_t* x = room.pairs + row * pairs;
     float* x_sums = room.sums + row * affine.groups;
     PrepareActivations(affine.format, static_cast<const Bf16*>(p.x) + row * in, rows, in, x,
                        x_sums);
-    prepared->affine[prepared->count++] = {.format = affine.format,
-                                           .records = affine.records.get(),
-                                           .groups = affine.groups,
-                                           .x = x,
-                                           .x_sums = x_sums,
-                                           .rows = rows,
-                                           .out = OutputOf(p, row)};
+    prepared->affine[b] = {.format = affine.format,
+                           .records = affine.records.get(),
+                           .groups = affine.groups,
+                           .x = x,
+                           .x_sums = x_sums,
+                           .rows = rows,
+                           .out = OutputOf(p, row)};
   }
 }
 

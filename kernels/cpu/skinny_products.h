@@ -35,7 +35,7 @@ class SkinnyProducts {
   struct Prepared {
     ProductForm form;
     int64_t count = 0;  // of blocks
-    std::array<SkinnyAffineProduct, kMaxSkinnyRows / kAffineRows> affine;
+    std::array<SkinnyAffineProduct, kMaxAffineProducts> affine;
     std::array<SkinnyBf16Product, kMaxBf16Products> bf16;
     int64_t column_groups = 0;  // of 16 outputs
     int64_t first_block = 0;    // of all products' column blocks, one after the other

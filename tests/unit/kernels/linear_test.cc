@@ -1,6 +1,7 @@
 // Products of the CPU backend against the double-precision reference: every row count, odd sizes,
 // bias, accumulation, output types.
 
+#include "kernels/cpu/cpu_weight.h"
 #include "kernels/cpu/linear.h"
 
 #include <algorithm>
@@ -249,43 +250,75 @@ TEST_P(LinearTest, NoRowCountFallsBackToOneDnnsReference) {
   }
 }
 
+// Values that bf16 holds exactly, so that all forms multiply the same weight: levels of 4 or 8
+// bits, whose step is another in every second group of `group_inputs`.
+std::vector<float> ExactValues(const Shape& shape, int levels, int group_inputs, float scale,
+                               std::mt19937* random) {
+  std::vector<float> values(shape.in * shape.out);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const bool odd = i % shape.in / group_inputs % 2 != 0;
+    const auto level = static_cast<float>((*random)() % levels);
+    values[i] = (level - static_cast<float>(levels / 2)) * (odd ? 0.125f : 1) * scale;
+  }
+  return values;
+}
+
 // Whatever is measured: every form that a weight has, at every row count that it may get.
 TEST(SkinnyFormsTest, EveryFormOfAWeightAgrees) {
   if (!cpu::HasBf16Products()) GTEST_SKIP() << "no skinny products without avx512_bf16";
   const uint32_t seed = testing::Seed();
-  SCOPED_TRACE(absl::StrCat("seed ", seed));
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
   auto linear = cpu::CpuLinear::Create(DataType::kBf16, /*skinny=*/true, /*threads=*/2);
-  for (const Shape& shape : {Shape{64, 100}, {96, 16}, {33, 50}, {576, 192}}) {
-    // Eighths up to 15: exact in bf16, so all forms multiply the same weight.
-    std::vector<float> values(shape.in * shape.out);
-    for (float& value : values) value = static_cast<float>(random() % 16) * 0.125f - 1;
-    auto weight =
-        linear->Pack(shape.out, shape.in, [&](int64_t first_row, int64_t count, float* out) {
-          std::copy_n(values.begin() + first_row * shape.in, count * shape.in, out);
-        });
-    ASSERT_TRUE(weight.ok()) << weight.status();
-    for (int64_t rows = 1; rows <= cpu::kMaxSkinnyRows; ++rows) {
-      std::vector<Bf16> x(cpu::CpuLinear::PaddedRows(rows) * shape.in);
-      for (Bf16& value : x) value = ToBf16(normal(random));
-      std::vector<float> outs[cpu::kProductForms];
-      for (int form = 0; form < cpu::kProductForms; ++form) {
-        outs[form].resize(cpu::CpuLinear::PaddedRows(rows) * shape.out);
-        linear->RunAs(
-            {.weight = weight->get(), .x = x.data(), .out = outs[form].data(), .rows = rows},
-            static_cast<cpu::ProductForm>(form));
-        for (int64_t i = 0; i < rows * shape.out; ++i) {
-          ASSERT_NEAR(outs[form][i], outs[0][i], 2e-4)
-              << rows << " x " << shape.in << " x " << shape.out << ", form " << form;
+  struct Format {
+    int levels, group_inputs;
+    float scale;  // 2^-30: f16 cannot hold the step
+  };
+  for (const Format& format : {Format{16, 32, 0.125f},
+                               {16, 32, 0x1p-30f},
+                               {256, 32, 0.125f},
+                               {256, 32, 0x1p-30f},
+                               {256, 16, 0.125f},
+                               {256, 16, 0x1p-30f}}) {
+    for (const Shape& shape : {Shape{64, 100}, {96, 16}, {33, 50}, {576, 192}}) {
+      const std::vector<float> values =
+          ExactValues(shape, format.levels, format.group_inputs, format.scale, &random);
+      auto weight =
+          linear->Pack(shape.out, shape.in, [&](int64_t first_row, int64_t count, float* out) {
+            std::copy_n(values.begin() + first_row * shape.in, count * shape.in, out);
+          });
+      ASSERT_TRUE(weight.ok()) << weight.status();
+      if (shape.in > 2 * format.group_inputs) {  // else one step may hold all of them
+        const auto& affine = static_cast<const cpu::CpuWeight&>(**weight).affine();
+        ASSERT_TRUE(affine.has_value());
+        EXPECT_EQ(affine->format.level_bits, format.levels == 16 ? 4 : 8);
+        EXPECT_EQ(affine->format.group_inputs, format.group_inputs);
+        EXPECT_EQ(affine->format.f16, format.scale == 0.125f);
+      }
+      const float tolerance = 3e-4f * static_cast<float>(format.levels) * format.scale;
+      for (int64_t rows = 1; rows <= cpu::kMaxSkinnyRows; ++rows) {
+        SCOPED_TRACE(absl::StrCat("seed ", seed, ": ", rows, " x ", shape.in, " x ", shape.out,
+                                  ", ", format.levels, " levels, groups of ", format.group_inputs,
+                                  ", scale ", format.scale));
+        std::vector<Bf16> x(cpu::CpuLinear::PaddedRows(rows) * shape.in);
+        for (Bf16& value : x) value = ToBf16(normal(random));
+        std::vector<float> outs[cpu::kProductForms];
+        for (int form = 0; form < cpu::kProductForms; ++form) {
+          outs[form].resize(cpu::CpuLinear::PaddedRows(rows) * shape.out);
+          linear->RunAs(
+              {.weight = weight->get(), .x = x.data(), .out = outs[form].data(), .rows = rows},
+              static_cast<cpu::ProductForm>(form));
+          for (int64_t i = 0; i < rows * shape.out; ++i) {
+            ASSERT_NEAR(outs[form][i], outs[0][i], tolerance) << "form " << form << " at " << i;
+          }
         }
+        double expected = 0;
+        for (int64_t i = 0; i < shape.in; ++i) {
+          expected += ToFloat(x[(rows - 1) * shape.in + i]) *
+                      static_cast<double>(values[(shape.out - 1) * shape.in + i]);
+        }
+        ASSERT_NEAR(outs[0][rows * shape.out - 1], expected, tolerance);
       }
-      double expected = 0;
-      for (int64_t i = 0; i < shape.in; ++i) {
-        expected += ToFloat(x[(rows - 1) * shape.in + i]) *
-                    static_cast<double>(values[(shape.out - 1) * shape.in + i]);
-      }
-      ASSERT_NEAR(outs[0][rows * shape.out - 1], expected, 2e-4);
     }
   }
 }
