@@ -38,8 +38,17 @@ void ForRanges(int threads, int64_t count, int64_t elements_per_item, const Body
   errors.Rethrow();
 }
 
-// body(first, last) over chunks of `multiple` items or a multiple of that, handed out to whoever is
-// free, so that a thread whose processor is disturbed holds nobody up. Throws what a body throws.
+// What one thread begins with, and where whoever is free takes the next chunk of it.
+struct alignas(64) ThreadShare {
+  std::atomic<int64_t> next;
+  int64_t end;
+};
+inline constexpr int kMaxThreadShares = 64;
+
+// body(first, last) over chunks of `multiple` items or a multiple of that. Each thread takes those
+// of its own share one after the other, as memory is read fastest in order, and then what is left
+// of the others', so that a thread whose processor is disturbed holds nobody up. Throws what a body
+// throws.
 template <typename Body>
 void ForChunks(int threads, int64_t count, int64_t multiple, int64_t elements_per_item,
                const Body& body) {
@@ -50,12 +59,23 @@ void ForChunks(int threads, int64_t count, int64_t multiple, int64_t elements_pe
   }
   const int64_t fair = count / (threads * kChunksPerThread);
   const int64_t chunk = std::max(multiple, fair / multiple * multiple);
-  std::atomic<int64_t> next = 0;
+  const int64_t units = (count + multiple - 1) / multiple;
+  const int num_shares = std::min(threads, kMaxThreadShares);
+  ThreadShare shares[kMaxThreadShares];
+  for (int i = 0; i < num_shares; ++i) {
+    shares[i].next.store(units * i / num_shares * multiple, std::memory_order_relaxed);
+    shares[i].end = std::min(count, units * (i + 1) / num_shares * multiple);
+  }
   RegionErrors errors;
 #pragma omp parallel num_threads(threads)
   errors.Run([&] {
-    for (int64_t first = next.fetch_add(chunk); first < count; first = next.fetch_add(chunk)) {
-      body(first, std::min(count, first + chunk));
+    const int own = omp_get_thread_num() % num_shares;
+    for (int i = 0; i < num_shares; ++i) {
+      ThreadShare& share = shares[(own + i) % num_shares];
+      for (int64_t first = share.next.fetch_add(chunk); first < share.end;
+           first = share.next.fetch_add(chunk)) {
+        body(first, std::min(share.end, first + chunk));
+      }
     }
   });
   errors.Rethrow();

@@ -11,8 +11,8 @@
 namespace swaa::kernels::cpu {
 namespace {
 
-// Groups of 16 outputs in the largest column block.
-constexpr int64_t kBlockGroups = 4;
+// Groups of 16 outputs in a column block: as many as the kernels compute at once.
+constexpr int64_t BlockGroupsOf(ProductForm form) { return form == ProductForm::kBf16 ? 4 : 1; }
 
 SkinnyOutput OutputOf(const LinearParams& p, int64_t row) {
   const int64_t out = p.weight->out_features();
@@ -61,9 +61,11 @@ void SkinnyProducts::Run(std::span<const SkinnyProduct> products) {
     room.sums += p.rows * SumsOf(products[i]);
     prepared.column_groups = (p.weight->out_features() + 15) / 16;
     prepared.first_block = blocks;
-    blocks += (prepared.column_groups + kBlockGroups - 1) / kBlockGroups;
+    prepared.block_groups = BlockGroupsOf(prepared.form);
+    blocks += (prepared.column_groups + prepared.block_groups - 1) / prepared.block_groups;
   }
-  const int64_t block_elements = kBlockGroups * 16 * products[0].params.weight->in_features();
+  const int64_t block_elements =
+      prepared_[0].block_groups * 16 * products[0].params.weight->in_features();
   ForChunks(threads_, blocks, 1, block_elements,
             [&](int64_t first, int64_t last) { Compute(first, last); });
 }
@@ -73,9 +75,9 @@ void SkinnyProducts::Compute(int64_t first, int64_t last) const {
       prepared_.begin(), prepared_.end(), first,
       [](int64_t block, const Prepared& prepared) { return block < prepared.first_block; });
   for (--product; product != prepared_.end() && product->first_block < last; ++product) {
-    const int64_t begin = std::max(first - product->first_block, int64_t{0}) * kBlockGroups;
-    const int64_t end =
-        std::min((last - product->first_block) * kBlockGroups, product->column_groups);
+    const int64_t groups = product->block_groups;
+    const int64_t begin = std::max(first - product->first_block, int64_t{0}) * groups;
+    const int64_t end = std::min((last - product->first_block) * groups, product->column_groups);
     if (product->form == ProductForm::kBf16) {
       ComputeSkinnyBf16Products(product->bf16.data(), product->count, begin, end);
     } else {

@@ -38,6 +38,7 @@ class SkinnyProducts {
     std::array<SkinnyAffineProduct, kMaxAffineProducts> affine;
     std::array<SkinnyBf16Product, kMaxBf16Products> bf16;
     int64_t column_groups = 0;  // of 16 outputs
+    int64_t block_groups = 0;   // of a column block
     int64_t first_block = 0;    // of all products' column blocks, one after the other
   };
   // Where the activations of the next product are prepared.

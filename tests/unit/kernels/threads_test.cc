@@ -80,7 +80,7 @@ TEST(PrepareOpenMpThreadsTest, BindsEachThreadWhereItTakesAllProcessorsButNeverT
 
 TEST(ForChunksTest, EveryItemOnceInWholeChunks) {
   std::thread([] {
-    for (int threads : {1, 2, 3}) {
+    for (int threads : {1, 2, 3, kMaxThreadShares + 3}) {
       for (int64_t count : {0, 1, 3, 4, 5, 63, 64, 1000}) {
         for (int64_t multiple : {1, 4, 7}) {
           std::vector<std::atomic<int>> seen(count);
