@@ -121,7 +121,7 @@ void RunTasks(const AttentionPlan& plan, const AttentionParams& params,
     const AttentionPlan::Entry& entry = plan.entries[i];
     AttentionTask task = Locate(entry.task, entry.place, params);
     if (entry.partial_begin >= 0) task.partial = partial + entry.partial_begin;
-    const bool decode = task.queries * task.group <= kMaxDecodeRows;
+    const bool decode = RowsOfHead(task) <= kMaxDecodeRows;
     (decode ? kernels.decode : kernels.prefill)->run(task, workspace);
   }
 }
@@ -152,7 +152,7 @@ void Attention(const AttentionPlan& plan, const AttentionParams& params,
   const int32_t head_dim = plan.head_dim;
   const int64_t workspace_bytes =
       std::max(kernels.prefill->workspace_bytes(plan.max_rows, head_dim),
-               kernels.decode->workspace_bytes(kMaxDecodeRows, head_dim));
+               kernels.decode->workspace_bytes(std::max(plan.max_rows, kMaxDecodeRows), head_dim));
   if (scratch.workspaces.size() < static_cast<size_t>(options.threads)) {
     scratch.workspaces.resize(options.threads);
   }

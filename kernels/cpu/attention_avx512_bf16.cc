@@ -286,28 +286,36 @@ void AttendRows(int32_t count, const AttentionTask& task, const Rows& rows, cons
   }
 }
 
-// The first rows that meet a page fetch what comes next.
+// Rows first .. last - 1, in blocks of at most `step`. The first ones fetch what comes next.
+template <int kLevel, bool kHalves>
+void VisitPage(const AttentionTask& task, const Rows& rows, const Page& page, int32_t first,
+               int32_t last, int32_t step) {
+  bool fetched = false;
+  for (int32_t row = first; row < last; row += step) {
+    const int32_t block = row + step <= last ? step : last - row;
+    const Visibility visibility =
+        Classify(task, task.first_position + row / task.group,
+                 task.first_position + (row + block - 1) / task.group, page.first_key, kPageTokens);
+    if (visibility == Visibility::kNone) continue;
+    const bool all = visibility == Visibility::kAll;
+    if (fetched) {
+      AttendRows<0, kHalves>(block, task, rows, page, row, all);
+    } else {
+      AttendRows<kLevel, kHalves>(block, task, rows, page, row, all);
+    }
+    fetched = true;
+  }
+}
+
 template <int kLevel, bool kHalves>
 void VisitPages(const AttentionTask& task, const Rows& rows) {
-  const int32_t count = task.queries * task.group;
+  const int32_t count = task.queries * task.group / task.kv_heads;  // of a head
   const int32_t blocks = (count + kRows - 1) / kRows;
   const int32_t step = (count + blocks - 1) / blocks;  // blocks of like size
   for (int32_t visit = task.visit_begin; visit < task.visit_end; ++visit) {
-    const Page page = PageAt(task, visit);
-    bool fetched = false;
-    for (int32_t row = 0; row < count; row += step) {
-      const int32_t block = row + step <= count ? step : count - row;
-      const Visibility visibility = Classify(task, task.first_position + row / task.group,
-                                             task.first_position + (row + block - 1) / task.group,
-                                             page.first_key, kPageTokens);
-      if (visibility == Visibility::kNone) continue;
-      const bool all = visibility == Visibility::kAll;
-      if (fetched) {
-        AttendRows<0, kHalves>(block, task, rows, page, row, all);
-      } else {
-        AttendRows<kLevel, kHalves>(block, task, rows, page, row, all);
-      }
-      fetched = true;
+    for (int32_t head = 0; head < task.kv_heads; ++head) {
+      VisitPage<kLevel, kHalves>(task, rows, PageAt(task, visit, head), head * count,
+                                 (head + 1) * count, step);
     }
   }
 }
@@ -316,7 +324,8 @@ template <int kLevel>
 void RunTask(const AttentionTask& task, void* workspace) {
   const Rows rows = RowsIn(workspace, task);
   PackRows(task, rows);
-  if (task.head_dim > kNarrowHeadDim && task.queries * task.group <= kFewRows) {
+  const int32_t rows_of_head = task.queries * task.group / task.kv_heads;
+  if (task.head_dim > kNarrowHeadDim && rows_of_head <= kFewRows) {
     VisitPages<kLevel, true>(task, rows);
   } else {
     VisitPages<kLevel, false>(task, rows);
@@ -327,7 +336,7 @@ void RunTask(const AttentionTask& task, void* workspace) {
 }  // namespace
 
 const AttentionVariant kDotProductBf16Pages[2] = {
-    {"avx512_bf16/l1", kMaxRows, WorkspaceBytes, RunTask<1>},
-    {"avx512_bf16/l2", kMaxRows, WorkspaceBytes, RunTask<2>}};
+    {"avx512_bf16/l1", kMaxRows, WorkspaceBytes, RunTask<1>, true},
+    {"avx512_bf16/l2", kMaxRows, WorkspaceBytes, RunTask<2>, true}};
 
 }  // namespace swaa::kernels::cpu

@@ -58,18 +58,22 @@ inline __attribute__((always_inline)) void WriteOutputRow(const AttentionTask& t
 struct Page {
   const uint16_t* keys;
   const uint16_t* values;
-  const uint16_t* next_keys;  // of the page that comes next
+  const uint16_t* next_keys;  // of the next head, or of the first one on the page that comes next
   int32_t first_key;
 };
 
-[[maybe_unused]] inline Page PageAt(const AttentionTask& task, int32_t visit) {
+// Of KV head `head` of the task.
+[[maybe_unused]] inline Page PageAt(const AttentionTask& task, int32_t visit, int32_t head = 0) {
   const int32_t page = VisitedPage(task, visit);
   const int32_t next_visit = visit + 1 < task.visit_end ? visit + 1 : visit;
   const std::byte* next = PageAddress(task, VisitedPage(task, next_visit));
   const std::byte* address = PageAddress(task, page);
-  return {reinterpret_cast<const uint16_t*>(address + task.key_offset),
-          reinterpret_cast<const uint16_t*>(address + task.value_offset),
-          reinterpret_cast<const uint16_t*>(next + task.key_offset), page * kPageTokens};
+  const int64_t block = kPageTokens * task.head_dim;
+  const auto* keys = reinterpret_cast<const uint16_t*>(address + task.key_offset) + head * block;
+  const auto* values =
+      reinterpret_cast<const uint16_t*>(address + task.value_offset) + head * block;
+  const auto* next_keys = reinterpret_cast<const uint16_t*>(next + task.key_offset);
+  return {keys, values, head + 1 < task.kv_heads ? keys + block : next_keys, page * kPageTokens};
 }
 
 // What a row has summed up.

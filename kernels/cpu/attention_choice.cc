@@ -112,6 +112,7 @@ class Race {
     task.value_offset = ValueBlockOffset(DataType::kBf16, kHeadDim, 1, 0);
     task.queries = queries;
     task.group = kGroup;
+    task.kv_heads = 1;
     task.head_dim = kHeadDim;
     task.first_position = pages * kPageTokens - queries;
     task.window = kMaxSpan;

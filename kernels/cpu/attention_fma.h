@@ -307,13 +307,19 @@ inline int32_t RowsPerBlock(int32_t rows) {
   return (rows + blocks - 1) / blocks;
 }
 
+// Rows of one KV head.
+inline int32_t HeadRows(const AttentionTask& task) {
+  return task.queries * task.group / task.kv_heads;
+}
+
+// The rows of KV head `head`.
 template <class Block>
-void AttendPage(const AttentionTask& task, const RowState& state, const Block& block,
-                int32_t page) {
-  const int32_t rows = task.queries * task.group;
+void AttendPage(const AttentionTask& task, const RowState& state, const Block& block, int32_t page,
+                int32_t head) {
+  const int32_t rows = HeadRows(task), first = head * rows, last = first + rows;
   const int32_t step = RowsPerBlock(rows);
-  for (int32_t row = 0; row < rows; row += step) {
-    const int32_t count = row + step <= rows ? step : rows - row;
+  for (int32_t row = first; row < last; row += step) {
+    const int32_t count = row + step <= last ? step : last - row;
     const Visibility visibility = Classify(task, task.first_position + row / task.group,
                                            task.first_position + (row + count - 1) / task.group,
                                            page * kPageTokens, kPageTokens);
@@ -352,11 +358,16 @@ inline F32Block Widen(const Bf16Block<L>& block, int32_t head_dim, const RowStat
   return {state.keys, state.values};
 }
 
+// Of KV head `head`; the next one's follow, or the first one's on the next page.
 template <int L>
-inline Bf16Block<L> Bf16BlockAt(const AttentionTask& task, int32_t visit) {
+inline Bf16Block<L> Bf16BlockAt(const AttentionTask& task, int32_t visit, int32_t head) {
   const int32_t next_visit = visit + 1 < task.visit_end ? visit + 1 : visit;
-  const std::byte* keys = PageAddress(task, VisitedPage(task, visit)) + task.key_offset;
-  const std::byte* next_keys = PageAddress(task, VisitedPage(task, next_visit)) + task.key_offset;
+  const int64_t bytes = 2 * kPageTokens * task.head_dim;
+  const std::byte* keys =
+      PageAddress(task, VisitedPage(task, visit)) + task.key_offset + head * bytes;
+  const std::byte* next_keys =
+      head + 1 < task.kv_heads ? keys + bytes
+                               : PageAddress(task, VisitedPage(task, next_visit)) + task.key_offset;
   const std::byte* values = keys - task.key_offset + task.value_offset;
   return {reinterpret_cast<const uint16_t*>(keys), reinterpret_cast<const uint16_t*>(values),
           values - keys, next_keys - values};
@@ -365,23 +376,27 @@ inline Bf16Block<L> Bf16BlockAt(const AttentionTask& task, int32_t visit) {
 void VisitF32Pages(const AttentionTask& task, const RowState& state) {
   for (int32_t visit = task.visit_begin; visit < task.visit_end; ++visit) {
     const int32_t page = VisitedPage(task, visit);
-    const std::byte* address = PageAddress(task, page);
-    const F32Block block{reinterpret_cast<const float*>(address + task.key_offset),
-                         reinterpret_cast<const float*>(address + task.value_offset)};
-    AttendPage(task, state, block, page);
+    for (int32_t head = 0; head < task.kv_heads; ++head) {
+      const std::byte* address = PageAddress(task, page) + head * 4 * kPageTokens * task.head_dim;
+      const F32Block block{reinterpret_cast<const float*>(address + task.key_offset),
+                           reinterpret_cast<const float*>(address + task.value_offset)};
+      AttendPage(task, state, block, page, head);
+    }
   }
 }
 
 template <int L>
 void VisitBf16Pages(const AttentionTask& task, const RowState& state) {
-  const bool widen_once = task.queries * task.group > 2 * kRows;
+  const bool widen_once = HeadRows(task) > 2 * kRows;
   for (int32_t visit = task.visit_begin; visit < task.visit_end; ++visit) {
     const int32_t page = VisitedPage(task, visit);
-    const Bf16Block<L> block = Bf16BlockAt<L>(task, visit);
-    if (widen_once) {
-      AttendPage(task, state, Widen(block, task.head_dim, state), page);
-    } else {
-      AttendPage(task, state, block, page);
+    for (int32_t head = 0; head < task.kv_heads; ++head) {
+      const Bf16Block<L> block = Bf16BlockAt<L>(task, visit, head);
+      if (widen_once) {
+        AttendPage(task, state, Widen(block, task.head_dim, state), page, head);
+      } else {
+        AttendPage(task, state, block, page, head);
+      }
     }
   }
 }
@@ -463,10 +478,10 @@ void RunTask(const AttentionTask& task, void* workspace) {
 // Queries and sums of a task stay in the second-level cache beside a page.
 constexpr int32_t kMaxRows = 256;
 constexpr AttentionVariant kBf16Variants[2] = {
-    {Simd::kNames[0], kMaxRows, WorkspaceBytes, RunTask<VisitBf16Pages<3>>},
-    {Simd::kNames[1], kMaxRows, WorkspaceBytes, RunTask<VisitBf16Pages<1>>}};
+    {Simd::kNames[0], kMaxRows, WorkspaceBytes, RunTask<VisitBf16Pages<3>>, true},
+    {Simd::kNames[1], kMaxRows, WorkspaceBytes, RunTask<VisitBf16Pages<1>>, true}};
 constexpr AttentionVariant kF32Variant = {Simd::kNames[0], kMaxRows, WorkspaceBytes,
-                                          RunTask<VisitF32Pages>};
+                                          RunTask<VisitF32Pages>, true};
 
 }  // namespace
 }  // namespace swaa::kernels::cpu

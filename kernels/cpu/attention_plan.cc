@@ -28,7 +28,7 @@ int32_t Visits(const AttentionTask& tile) { return tile.visit_end - tile.visit_b
 
 int64_t Cost(const AttentionTask& task) {
   const int64_t rows = static_cast<int64_t>(task.queries) * task.group;
-  return Visits(task) * (rows + kPageReadRows);
+  return Visits(task) * (rows + int64_t{task.kv_heads} * kPageReadRows);
 }
 
 // Sets the pages that queries first_position .. first_position + queries - 1 visit.
@@ -82,36 +82,55 @@ class Planner {
       int32_t tile_end = std::min(begin + most, end);
       const int32_t aligned = tile_end - tile_end % kPageTokens;
       if (tile_end != end && aligned > begin) tile_end = aligned;
-      for (int32_t head = 0; head < shape_.kv_heads; ++head) {
-        AddTile(rows, span, begin, tile_end - begin, head);
-      }
+      AddTile(rows, span, begin, tile_end - begin);
       begin = tile_end;
     }
   }
 
-  void AddTile(const SequenceRows& rows, const KeySpan& span, int32_t position, int32_t queries,
-               int32_t kv_head) {
-    const int64_t row = rows.first_row + position - rows.first_position;
-    const int64_t row_width = int64_t{shape_.heads} * shape_.head_dim;
+  // Of all heads.
+  void AddTile(const SequenceRows& rows, const KeySpan& span, int32_t position, int32_t queries) {
     AttentionTask tile{};
     tile.group = shape_.heads / shape_.kv_heads;
+    tile.kv_heads = 1;
     tile.head_dim = shape_.head_dim;
     tile.q_stride = shape_.q_stride;
-    tile.out_stride = row_width;
+    tile.out_stride = int64_t{shape_.heads} * shape_.head_dim;
     tile.out_is_bf16 = options_.out == DataType::kBf16;
     tile.page_bytes = page_bytes_;
-    tile.key_offset = KeyBlockOffset(options_.kv, shape_.head_dim, kv_head);
-    tile.value_offset = ValueBlockOffset(options_.kv, shape_.head_dim, shape_.kv_heads, kv_head);
     tile.queries = queries;
     tile.first_position = position;
     tile.scale_log2 = shape_.scale * std::numbers::log2e_v<float>;
     SetVisits(span, &tile);
+    const int32_t heads = HeadsTogether(tile);
+    tile.kv_heads = heads;
+    tile.group *= heads;
     plan_->max_rows = std::max(plan_->max_rows, queries * tile.group);
-    const int64_t column = int64_t{kv_head} * tile.group * tile.head_dim;
-    const AttentionPlace place = {.slot = rows.slot,
-                                  .q_begin = row * shape_.q_stride + column,
-                                  .out_begin = (row * row_width + column) * SizeOf(options_.out)};
-    plan_->entries.push_back({tile, place, Cost(tile), -1});
+    const int64_t row = rows.first_row + position - rows.first_position;
+    for (int32_t head = 0; head < shape_.kv_heads; head += heads) {
+      tile.key_offset = KeyBlockOffset(options_.kv, shape_.head_dim, head);
+      tile.value_offset = ValueBlockOffset(options_.kv, shape_.head_dim, shape_.kv_heads, head);
+      const int64_t column = int64_t{head} / heads * tile.group * tile.head_dim;
+      const AttentionPlace place = {
+          .slot = rows.slot,
+          .q_begin = row * shape_.q_stride + column,
+          .out_begin = (row * tile.out_stride + column) * SizeOf(options_.out)};
+      plan_->entries.push_back({tile, place, Cost(tile), -1});
+    }
+  }
+
+  // KV heads that a tile like this one, which has one, is to have.
+  int32_t HeadsTogether(const AttentionTask& tile) const {
+    const AttentionVariant* decode = options_.kernels.decode;
+    if (tile.queries > 1 || tile.group > kMaxDecodeRows || !decode->heads_together) return 1;
+    const int32_t parts = Visits(tile) / kMinPartPages;
+    const auto enough = [&](int32_t heads) {
+      return options_.threads == 1 ||
+             shape_.kv_heads / heads * parts >= kPartsPerThread * options_.threads;
+    };
+    for (int32_t heads = shape_.kv_heads; heads > 1; --heads) {
+      if (shape_.kv_heads % heads == 0 && enough(heads)) return heads;
+    }
+    return 1;
   }
 
   void SplitTiles() {
@@ -120,10 +139,9 @@ class Planner {
     const size_t tiles = plan_->entries.size();
     for (size_t i = 0; i < tiles; ++i) {
       const AttentionTask tile = plan_->entries[i].task;
-      const int32_t rows = tile.queries * tile.group;
       const int64_t shares =
           static_cast<int64_t>(options_.threads) *
-          (rows <= kMemoryBoundRows ? kPartsPerThreadMemoryBound : kPartsPerThread);
+          (RowsOfHead(tile) <= kMemoryBoundRows ? kPartsPerThreadMemoryBound : kPartsPerThread);
       const int64_t share = std::max<int64_t>(1, total / shares);
       const int64_t wanted = (plan_->entries[i].cost + share - 1) / share;
       const int64_t parts = std::min<int64_t>(wanted, std::max(1, Visits(tile) / kMinPartPages));
@@ -158,6 +176,8 @@ class Planner {
 };
 
 }  // namespace
+
+int32_t RowsOfHead(const AttentionTask& task) { return task.queries * task.group / task.kv_heads; }
 
 int64_t PartialFloats(const AttentionTask& task) {
   const int64_t rows = static_cast<int64_t>(task.queries) * task.group;

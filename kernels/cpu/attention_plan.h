@@ -45,12 +45,16 @@ struct AttentionPlan {
   int32_t pages = 0;  // of a layer of the longest sequence
 };
 
+// Rows of a task that meet the same keys.
+int32_t RowsOfHead(const AttentionTask& task);
+
 // Floats of the partial result of a task, rounded up to whole cache lines.
 int64_t PartialFloats(const AttentionTask& task);
 
 // Sequence s sees spans[s], in any mix of spans, lengths and counts. Rows of one KV head are cut
-// into tiles of at most 256 query tokens and as many rows as the kernel takes; a tile that costs
-// more than a thread's fair share is split over its keys. Reuses the memory of `plan`.
+// into tiles of at most 256 query tokens and as many rows as the kernel takes; a tile of one query
+// has the rows of as many KV heads as leave something to do for all threads. A tile that costs more
+// than a thread's fair share is split over its keys. Reuses the memory of `plan`.
 void PlanAttention(const AttentionShape& shape, std::span<const SequenceRows> sequences,
                    std::span<const KeySpan> spans, const CpuAttentionOptions& options,
                    AttentionPlan* plan);

@@ -10,8 +10,8 @@
 
 namespace swaa::kernels::cpu {
 
-// Query rows of one KV head over a range of pages. Row r is query token r / group and query head
-// r % group of the KV head; there are queries * group rows.
+// Query rows of one KV head over a range of pages, or of several where there is one query. Row r is
+// query token r / group and query head r % group of the KV heads; there are queries * group rows.
 //
 // The visits of a task are the pages that some row sees, in ascending order, sinks first:
 //   visit v is page v                                     for v < sink_pages,
@@ -26,10 +26,11 @@ struct AttentionTask {
   const int32_t* pages;   // of the sequence and layer
   const std::byte* pool;  // page p begins at pool + p * page_bytes
   int64_t page_bytes;
-  int64_t key_offset;  // bytes from a page's begin to the head's keys
+  int64_t key_offset;  // bytes from a page's begin to the (first) head's keys
   int64_t value_offset;
   int32_t queries;
-  int32_t group;
+  int32_t group;     // query heads: of all KV heads of the task
+  int32_t kv_heads;  // one after another; more than one only with one query, see heads_together
   int32_t head_dim;
   int32_t first_position;  // of query token 0
   int32_t window;          // at most kMaxSpan
@@ -56,6 +57,9 @@ struct AttentionVariant {
   int32_t max_rows;  // that a task may have; tasks of one query token may have more
   int64_t (*workspace_bytes)(int32_t rows, int32_t head_dim);
   void (*run)(const AttentionTask& task, void* workspace);
+  // One query's tasks may have several KV heads. Memory is read faster a page at a time than a head
+  // at a time.
+  bool heads_together = false;
 };
 
 // By the type of the pages. Those in twos fetch ahead to the first-level cache and to the second.

@@ -169,6 +169,9 @@ TEST_P(AttentionTest, SplitOverKeys) {
     ExpectRight(Options({6, 2, 64}),
                 {{3000, 1, {}}, {2047, 1, {}}, {1500, 24, {}}, {2100, 1, {1024, 64}}}, threads);
     ExpectRight(Options({4, 1, 128}), {{1800, 40, {600, 128}}}, threads);
+    // Tasks of several KV heads, of which there are so many that all threads have some.
+    ExpectRight(Options({8, 4, 128}), {{2600, 1, {}}, {300, 1, {}}, {2700, 1, {2100, 64}}},
+                threads);
     ExpectRight(Options({1, 1, 64}), {{1000, 200, {}}, {900, 1, {850, 10}}}, threads);
   }
 }
