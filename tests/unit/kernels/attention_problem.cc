@@ -58,7 +58,7 @@ AttentionProblem::AttentionProblem(const ProblemOptions& options,
 }
 
 float AttentionProblem::Draw(bool round) {
-  const float value = std::normal_distribution<float>()(random_);
+  const float value = normal_(random_);
   return round ? ToFloat(ToBf16(value)) : value;
 }
 

@@ -70,6 +70,7 @@ class AttentionProblem {
 
   ProblemOptions options_;
   std::mt19937 random_;
+  std::normal_distribution<float> normal_;  // one draw makes two values
   std::vector<Sequence> sequences_;
   std::vector<SequenceRows> rows_;
   std::vector<KeySpan> spans_;

@@ -1,7 +1,6 @@
 // Products of the CPU backend against the double-precision reference: every row count, odd sizes,
 // bias, accumulation, output types.
 
-#include "kernels/cpu/cpu_weight.h"
 #include "kernels/cpu/linear.h"
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "kernels/cpu/cpu_weight.h"
 #include "kernels/cpu/onednn_matmul.h"
 #include "kernels/reference/operators.h"
 #include "tests/unit/kernels/operators_fixture.h"
@@ -304,6 +304,8 @@ TEST(SkinnyFormsTest, EveryFormOfAWeightAgrees) {
         for (Bf16& value : x) value = ToBf16(normal(random));
         std::vector<float> outs[cpu::kProductForms];
         for (int form = 0; form < cpu::kProductForms; ++form) {
+          // oneDNN makes a primitive for each, and sees no difference between formats.
+          if (form == static_cast<int>(cpu::ProductForm::kOneDnn) && format.levels != 16) continue;
           outs[form].resize(cpu::CpuLinear::PaddedRows(rows) * shape.out);
           linear->RunAs(
               {.weight = weight->get(), .x = x.data(), .out = outs[form].data(), .rows = rows},
