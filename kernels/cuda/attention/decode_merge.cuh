@@ -67,52 +67,51 @@ __device__ __forceinline__ void LeaveWarpResult(DecodeState<kDim, kRows>& state,
 
 // One row of an item from `parts` partial results; part(i) is the i-th. Called by a warp. Order and
 // rounding depend on nothing but the plan.
+//
+// Memory is busy then with the weights of the products that follow, and every wait for it long:
+// what the first parts hold is asked for at once.
 template <int kDim, class F>
 __device__ __forceinline__ void MergeParts(F&& part, int parts, int row, Bf16* out, int lane,
                                            float scale_log2) {
   using Lane = LaneVector<kDim>;
   using Vector = typename Lane::Type;
-  constexpr int kEarly = 16;  // in flight while the weights are made
-  constexpr int kRounds = (kMaxDecodeBlocks + 31) / 32;
+  constexpr int kEarly = 18;  // as many as 8 KV heads of one sequence have on 132 multiprocessors
+  constexpr int kBatch = 8;   // of the others
   const int column = min(lane, Lane::kLanes - 1) * Lane::kSize;
-  auto load = [&](int i) {
-    return __ldcg(reinterpret_cast<const Vector*>(&part(i).o[row][column]));
+  const auto load = [&](int i) {
+    return __ldcg(reinterpret_cast<const Vector*>(&part(min(i, parts - 1)).o[row][column]));
   };
+  const auto load_maximum = [&](int i) { return i < parts ? __ldcg(&part(i).m[row]) : -INFINITY; };
+  const auto load_sum = [&](int i) { return i < parts ? __ldcg(&part(i).l[row]) : 0.f; };
+  const float m = load_maximum(lane), l = load_sum(lane);
   Vector early[kEarly];
 #pragma unroll
-  for (int i = 0; i < kEarly; ++i)
-    if (i < parts) early[i] = load(i);
-  float pm[kRounds], pl[kRounds];
-#pragma unroll
-  for (int i = 0; i < kRounds; ++i) {
-    const bool there = i * 32 + lane < parts;
-    pm[i] = there ? __ldcg(&part(i * 32 + lane).m[row]) : -INFINITY;
-    pl[i] = there ? __ldcg(&part(i * 32 + lane).l[row]) : 0.f;
-  }
-  float top = -INFINITY, sum = 0;
-#pragma unroll
-  for (int i = 0; i < kRounds; ++i) top = fmaxf(top, pm[i]);
+  for (int i = 0; i < kEarly; ++i) early[i] = load(i);
+  float top = m;
+#pragma unroll 1
+  for (int i = 32 + lane; i < parts; i += 32) top = fmaxf(top, load_maximum(i));
 #pragma unroll
   for (int d = 16; d > 0; d /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
+  const float f = ptx::Exp2((m - top) * scale_log2);
+  float sum = f * l;
+#pragma unroll 1
+  for (int i = 32 + lane; i < parts; i += 32)
+    sum += ptx::Exp2((load_maximum(i) - top) * scale_log2) * load_sum(i);
   Vector value = {};
 #pragma unroll
-  for (int j = 0; j < kRounds; ++j) {
-    if (j * 32 >= parts) break;
-    const float f = ptx::Exp2((pm[j] - top) * scale_log2);
-    sum += f * pl[j];
-#pragma unroll 8
-    for (int i = j == 0 ? kEarly : 0; i < 32; ++i) {
-      if (j * 32 + i >= parts) break;
-      const float w = __shfl_sync(~0u, f, i);
-      AddScaled(value, w, load(j * 32 + i));
-    }
-    if (j == 0) {
+  for (int i = 0; i < kEarly; ++i) AddScaled(value, __shfl_sync(~0u, f, i), early[i]);
+#pragma unroll 1
+  for (int first = kEarly; first < parts; first += kBatch) {
+    Vector v[kBatch];
+    float maxima[kBatch];
 #pragma unroll
-      for (int i = 0; i < kEarly; ++i) {
-        const float w = __shfl_sync(~0u, f, i);
-        if (i < parts) AddScaled(value, w, early[i]);
-      }
+    for (int i = 0; i < kBatch; ++i) {
+      v[i] = load(first + i);
+      maxima[i] = load_maximum(first + i);
     }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i)
+      AddScaled(value, ptx::Exp2((maxima[i] - top) * scale_log2), v[i]);
   }
 #pragma unroll
   for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
