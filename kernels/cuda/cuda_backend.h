@@ -164,6 +164,10 @@ class CudaOperators : public Operators {
   void MultiplyAdapted(LinearArguments product, const LoraUpdate& update, Bf16* gated);
   // The weights of a layer's experts as its kernels find them, described once.
   const ExpertPointers* PointersTo(std::span<const ExpertWeights> experts);
+  // Whether attention does what RopeAndStore asks for: of steps that graphs replay.
+  bool RopesInAttention(const CudaStep& step) const {
+    return step.shape.graph_rows > 0 && attention_->ropes();
+  }
   // The queries of a matrix of activations, described once.
   const AttentionQueries& QueriesOf(const Bf16* qkv);
 
@@ -204,6 +208,7 @@ class CudaOperators : public Operators {
   std::unique_ptr<Products> products_;
   std::unique_ptr<PagedAttention> attention_;
   std::map<const Bf16*, AttentionQueries> queries_;
+  DecodeRope rope_;  // that the next Attention does, where RopesInAttention
   std::map<const ExpertWeights*, const ExpertPointers*> experts_;  // in the arena
   std::unique_ptr<CudaSampler> sampler_;
   std::atomic<int64_t> sampler_bytes_ = 0;  // of the device's memory, beside the arena

@@ -193,6 +193,14 @@ void CudaOperators::Experts(const ExpertsParams& p) {
 
 void CudaOperators::RopeAndStore(const StagedStep& staged, const kernels::RopeAndStoreParams& p) {
   const CudaStep& step = Cast(staged);
+  if (RopesInAttention(step)) {
+    rope_ = {.cos_sin = p.cos_sin,
+             .q_norm = p.q_norm,
+             .k_norm = p.k_norm,
+             .norm_epsilon = p.norm_epsilon,
+             .pool = reinterpret_cast<Bf16*>(pool_)};
+    return;
+  }
   cuda::RopeAndStore({.qkv = static_cast<Bf16*>(p.qkv),
                       .cos_sin = p.cos_sin,
                       .q_norm = p.q_norm,
@@ -228,7 +236,8 @@ void CudaOperators::Attention(const StagedStep& staged, const kernels::Attention
   const AttentionQueries& queries = QueriesOf(static_cast<const Bf16*>(p.qkv));
   if (step.shape.graph_rows > 0) {
     // What is captured decodes whatever a later step holds.
-    attention_->Decode(p.layer, plan, queries, out, how);
+    attention_->Decode(p.layer, plan, queries, out, how,
+                       RopesInAttention(step) ? rope_ : DecodeRope{});
   } else {
     attention_->Run(p.layer, plan, queries, out, how);
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <new>
+#include <span>
+#include <vector>
 
 #include "base/check.h"
 #include "base/status_macros.h"
@@ -25,6 +27,17 @@ bool Filters(const SlotSetup& setup) {
   const SamplingParams& sampling = *setup.sampling;
   return sampling.temperature > 0 &&
          (sampling.top_k > 0 || sampling.top_p < 1 || sampling.min_p > 0);
+}
+
+// No two sequences are of one request. Of two rows of a request the later attends to the key of the
+// earlier, which no kernel before attention may have stored.
+bool EachHasItsSlot(std::span<const SequenceRows> sequences, int32_t num_slots) {
+  std::vector<bool> seen(num_slots);
+  for (const SequenceRows& sequence : sequences) {
+    if (seen[sequence.slot]) return false;
+    seen[sequence.slot] = true;
+  }
+  return true;
 }
 
 }  // namespace
@@ -56,7 +69,8 @@ void CudaOperators::Describe(const StepInput& input, CudaStep* step) {
   const auto rows = static_cast<int64_t>(input.tokens.size());
   step->host_logits.assign(input.logits.begin(), input.logits.end());
   const auto wanted = static_cast<int64_t>(input.logits.size());
-  const bool decodes = static_cast<int64_t>(input.sequences.size()) == rows && wanted == rows;
+  const bool decodes = static_cast<int64_t>(input.sequences.size()) == rows && wanted == rows &&
+                       EachHasItsSlot(input.sequences, capacity_.num_slots);
   const int64_t graph_rows = decodes ? GraphRows(rows) : 0;
   if (graph_rows > 0) {
     step->SetRows(graph_rows, graph_rows);

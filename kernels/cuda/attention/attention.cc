@@ -233,7 +233,8 @@ void PagedAttention::Prefill(int32_t layer, const AttentionPlan& plan,
 
 void PagedAttention::Decode(int32_t layer, const AttentionPlan& plan,
                             const AttentionQueries& queries, Bf16* out,
-                            const AttentionLaunch& launch) const {
+                            const AttentionLaunch& launch, const DecodeRope& rope) const {
+  SWAA_CHECK(ropes() || rope.cos_sin == nullptr);
   const AttentionShape& shape = options_.shape;
   const DecodeParams params{.q = queries.q,
                             .pool = options_.pool,
@@ -249,7 +250,8 @@ void PagedAttention::Decode(int32_t layer, const AttentionPlan& plan,
                             .heads = shape.heads,
                             .kv_heads = shape.kv_heads,
                             .group = shape.heads / shape.kv_heads,
-                            .scale_log2 = ScaleLog2(shape)};
+                            .scale_log2 = ScaleLog2(shape),
+                            .rope = rope};
   const LaunchOptions options = LaunchWith(launch, DecodeBlocks(multiprocessors_));
   if (hopper_) {
     LaunchHopperDecode(shape.head_dim, params, pool_maps_, options);

@@ -27,6 +27,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/cuda/attention/decode_params.h"
 #include "kernels/cuda/attention/plan_format.h"
 #include "kernels/cuda/attention/prefill_params.h"
 #include "kernels/cuda/attention/tensor_maps.h"
@@ -144,11 +145,13 @@ class PagedAttention {
   void PlanDecode(const AttentionPlan& plan, cudaStream_t stream) const;
 
   // out [rows, heads, head_dim]: rows of the plan's sequences are written, others are not touched.
-  // Prefill launches nothing when the layer has none. Decode always launches, for graphs.
+  // Prefill launches nothing when the layer has none. Decode always launches, for graphs. Where
+  // ropes(), it can do what RopeAndStore does, too; no two sequences may share a slot then.
   void Prefill(int32_t layer, const AttentionPlan& plan, const AttentionQueries& queries, Bf16* out,
                const AttentionLaunch& launch) const;
   void Decode(int32_t layer, const AttentionPlan& plan, const AttentionQueries& queries, Bf16* out,
-              const AttentionLaunch& launch) const;
+              const AttentionLaunch& launch, const DecodeRope& rope = {}) const;
+  bool ropes() const { return hopper_; }
   // Both, as far as the plan has such sequences.
   void Run(int32_t layer, const AttentionPlan& plan, const AttentionQueries& queries, Bf16* out,
            const AttentionLaunch& launch) const;

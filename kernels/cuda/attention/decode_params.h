@@ -13,6 +13,15 @@
 
 namespace swaa::kernels::cuda {
 
+// What is still to be done to q, and to the K and V that follow it in a row (RopeAndStoreParams).
+struct DecodeRope {
+  const float* cos_sin = nullptr;  // [rows, head_dim], of RopeTable; null: nothing
+  const float* q_norm = nullptr;   // [head_dim] or null
+  const float* k_norm = nullptr;
+  float norm_epsilon = 0;
+  Bf16* pool = nullptr;  // that attention reads, to be written
+};
+
 struct DecodeParams {
   const Bf16* q = nullptr;            // [rows, q_stride]; heads first
   const Bf16* pool = nullptr;         // pages [K|V][kv_head][64 positions][head_dim]
@@ -29,6 +38,7 @@ struct DecodeParams {
   int32_t kv_heads = 0;
   int32_t group = 0;     // heads / kv_heads, at most kMaxGroup
   float scale_log2 = 0;  // scale * log2(e)
+  DecodeRope rope;       // of Hopper's kernel alone
 };
 
 // Plans all classes of a step for so many blocks; plan_blocks: classes planned at a time. Starts

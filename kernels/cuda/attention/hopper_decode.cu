@@ -6,8 +6,10 @@
 #include <type_traits>
 
 #include "base/check.h"
+#include "base/status_macros.h"
 #include "kernels/cuda/attention/decode_merge.cuh"
 #include "kernels/cuda/attention/decode_params.h"
+#include "kernels/cuda/attention/decode_rope.cuh"
 #include "kernels/cuda/attention/decode_tile.cuh"
 #include "kernels/cuda/attention/launch.cuh"
 #include "kernels/cuda/hopper_ptx.cuh"
@@ -16,6 +18,10 @@ namespace swaa::kernels::cuda {
 namespace {
 
 constexpr int kThreads = kDecodeThreads + 32;
+// Blocks shall be resident beside those of the products before and after. A multiprocessor has its
+// registers in quarters of 16384, and a warp in one of them: two of the five warps share one, and
+// two of a product's five, at up to 64 registers a thread, must fit there as well.
+constexpr int kMaxRegisters = 192;
 constexpr int kBlockBytes = 64 * 128;  // 64 keys of 64 columns
 
 // As TMA writes it: blocks of 64 columns in the 128-byte swizzle.
@@ -57,13 +63,14 @@ __device__ __forceinline__ void LoadTile(uint8_t* to, const CUtensorMap* map, in
 }
 
 // The loading warp: all lanes fetch page ids, lane 0 issues. The first ids are on their way before
-// the kernel before has ended.
+// the kernel before has ended. With a DecodeRope so are the pages: what they hold was there before
+// this step, but for the rows' own keys.
 template <class T>
 __device__ __forceinline__ void LoadPages(const DecodeParams& p, const DecodePlan& plan,
                                           Shared<T>& sm, const DecodePiece& piece,
                                           DecodeCursor cursor, const CUtensorMap* map, int lane) {
   int stage = 0, parity = 1;
-  bool waited = false;
+  bool waited = p.rope.cos_sin != nullptr;
   for (int at = piece.low; at < piece.high;) {
     const int count = min(cursor.record.tiles - cursor.tile, piece.high - at);
     const int32_t* pages = p.table + cursor.record.slot * p.slot_stride;
@@ -98,14 +105,28 @@ __device__ __forceinline__ void Multiply(const DecodeParams& p, const DecodePlan
   int stage = 0, parity = 0;
   for (int at = piece.low; at < piece.high;) {
     const int count = min(cursor.record.tiles - cursor.tile, piece.high - at);
+    const DecodeRecord& record = cursor.record;
+    // Visit 0 is of the tile of the row's own key.
+    const bool has_own_key =
+        p.rope.cos_sin != nullptr && cursor.tile == 0 && record.position % kPageTokens / 16 == warp;
+    OwnKey<T::kDim> own;
+    if (has_own_key) own.Load(p, record.row, cursor.head, lane);
     DecodeState<T::kDim, T::kRows> state;
-    state.Begin(p, cursor.record.row, cursor.head, lane);
+    state.Begin(p, record.row, cursor.head, lane);
+    if (p.rope.cos_sin != nullptr) RotateQueries(p.rope, record.row, lane, state);
+    if (has_own_key) {
+      own.Rotate(p.rope);
+      ptx::WaitForPhase(ptx::SharedAddress(&sm.full[stage]), parity);
+      own.template Store<SwizzledBlocks>(p, record, cursor.head, ptx::SharedAddress(sm.k[stage]),
+                                         ptx::SharedAddress(sm.v[stage]), lane);
+      ptx::FenceSharedForCopies();
+    }
     for (int i = 0; i < count; ++i) {
-      const int n = cursor.record.visited.Tile(cursor.tile + i);
+      const int n = record.visited.Tile(cursor.tile + i);
       ptx::WaitForPhase(ptx::SharedAddress(&sm.full[stage]), parity);
       DecodeTile<T::kDim, T::kRows, SwizzledBlocks>(
-          state, cursor.record, n, ptx::SharedAddress(sm.k[stage]), ptx::SharedAddress(sm.v[stage]),
-          warp, lane, p.scale_log2);
+          state, record, n, ptx::SharedAddress(sm.k[stage]), ptx::SharedAddress(sm.v[stage]), warp,
+          lane, p.scale_log2);
       __syncwarp();
       if (lane == 0) ptx::Arrive(ptx::SharedAddress(&sm.empty[stage]));
       if (++stage == T::kStages) stage = 0, parity ^= 1;
@@ -118,7 +139,7 @@ __device__ __forceinline__ void Multiply(const DecodeParams& p, const DecodePlan
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __maxnreg__(kMaxRegisters)
     HopperDecode(const DecodeParams p, const __grid_constant__ CUtensorMap map) {
   extern __shared__ __align__(1024) uint8_t memory[];
   auto& sm = *reinterpret_cast<Shared<T>*>(memory);
@@ -171,8 +192,15 @@ auto ByShape(int32_t head_dim, int32_t group, F&& f) {
 }  // namespace
 
 absl::Status PrepareHopperDecode(int32_t head_dim, int32_t group) {
-  return ByShape(head_dim, group, []<class T>(T) {
-    return AllowSharedBytes(HopperDecode<T>, sizeof(Shared<T>), "decode kernel for Hopper");
+  return ByShape(head_dim, group, []<class T>(T) -> absl::Status {
+    SWAA_RETURN_IF_ERROR(
+        AllowSharedBytes(HopperDecode<T>, sizeof(Shared<T>), "decode kernel for Hopper"));
+    // As with registers: a multiprocessor divides its memory between shared memory and L1 anew only
+    // when it is idle.
+    return CudaStatus(cudaFuncSetAttribute(reinterpret_cast<const void*>(HopperDecode<T>),
+                                           cudaFuncAttributePreferredSharedMemoryCarveout,
+                                           cudaSharedmemCarveoutMaxShared),
+                      "shared memory of the decode kernel for Hopper");
   });
 }
 
