@@ -14,7 +14,7 @@ namespace swaa::kernels::cpu {
 // Blocks of adapters' matrices (lora.h).
 inline constexpr int64_t kLoraRanks = 16;    // of down, side by side
 inline constexpr int64_t kLoraColumns = 64;  // of up, side by side
-inline constexpr int64_t kLoraRows = 4;      // that pass over a block of down together
+inline constexpr int64_t kLoraRows = 4;      // that pass over a block together
 
 // One variant. No pointer needs an alignment, no length a divisor. Where `bf16` is set, void
 // pointers are bf16 (rounded to nearest, ties to even), else f32.
@@ -39,10 +39,11 @@ struct ElementwiseKernels {
   // and all k < kLoraRanks; in the same order for any number of rows. block [n, kLoraRanks].
   void (*lora_down)(const void* block, bool bf16, const float* const* x, int64_t n, int64_t rows,
                     float* sums, int64_t stride);
-  // out[c] += sum of sums[r] * block[r, c] over `rank` of them, for c < count <= kLoraColumns.
-  // block [rank, kLoraColumns]; bf16 is the block's type, out_bf16 that of out.
-  void (*lora_up)(const void* block, bool bf16, const float* sums, int64_t rank, void* out,
-                  int64_t count, bool out_bf16);
+  // outs[r][c] += sum of sums[r * stride + k] * block[k, c] over `rank` of k, for `rows` <=
+  // kLoraRows rows and c < count <= kLoraColumns; in the same order for any number of rows. block
+  // [rank, kLoraColumns]; bf16 is the block's type, out_bf16 that of outs.
+  void (*lora_up)(const void* block, bool bf16, const float* sums, int64_t stride, int64_t rank,
+                  void* const* outs, int64_t rows, int64_t count, bool out_bf16);
 };
 
 // The variant for a machine of that set (AMX takes the AVX-512 one). Lives for ever.

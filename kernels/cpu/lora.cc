@@ -209,11 +209,16 @@ void CpuLora::ComputeDown(const Call& call, const DownItem& item, int thread) {
 void CpuLora::ComputeUp(const Call& call, const UpItem& item) {
   const CpuLoraWeight& weight = Cast(item.weight);
   const CpuLoraWeight::ColumnBlock& columns = weight.columns()[item.columns];
-  for (int64_t r = item.first; r < item.first + item.count; ++r) {
-    const int64_t element = call.rows.rows[r] * call.out_features + columns.first_output;
+  for (int64_t done = 0; done < item.count; done += kLoraRows) {
+    const int64_t first = item.first + done, rows = std::min(kLoraRows, item.count - done);
+    std::array<void*, kLoraRows> outs;
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t element = call.rows.rows[first + r] * call.out_features + columns.first_output;
+      outs[r] = call.out + element * SizeOf(call.out_type);
+    }
     kernels_.lora_up(columns.up, weight.bf16(),
-                     sums_.data() + r * sums_stride_ + columns.first_rank, columns.rank,
-                     call.out + element * SizeOf(call.out_type), columns.outputs,
+                     sums_.data() + first * sums_stride_ + columns.first_rank, sums_stride_,
+                     columns.rank, outs.data(), rows, columns.outputs,
                      call.out_type == DataType::kBf16);
   }
 }
