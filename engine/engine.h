@@ -43,11 +43,11 @@ struct StepRecord {
   StepTimeModel::Quality model;
 };
 
-// Called on the engine thread; must not block and must not call the engine.
+// Called on the engine thread; must not block, must not throw and must not call the engine.
 struct EngineCallbacks {
   std::function<void(const StepRecord&)> on_step = {};
-  // The device failed for good, with this status: every request was ended with INTERNAL and new
-  // ones are refused. Called once; the process can only end.
+  // The device failed for good, or memory ran out in the middle of a step, with this status: every
+  // request was ended with INTERNAL and new ones are refused. Called once; the process can only end.
   std::function<void(const absl::Status&)> on_device_lost = {};
   // The prefix cache's blocks, as they come and go.
   BlockObserver on_block = {};
@@ -66,7 +66,8 @@ class Engine {
   //   ALREADY_EXISTS      a live request has this id
   //   OUT_OF_RANGE        prompt beyond the context
   //   RESOURCE_EXHAUSTED  queue full, or the pool can never hold it (IsNeverFits tells)
-  //   UNAVAILABLE         draining, or the device is lost (IsDeviceLost tells)
+  //   UNAVAILABLE         draining, or the engine computes no more (IsDeviceLost tells)
+  // Where it throws bad_alloc, it has not taken the request.
   // A shadow takes no place in the queue: who submits shadows bounds them.
   virtual absl::Status Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) = 0;
 

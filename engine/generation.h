@@ -110,8 +110,8 @@ struct OutputToken {
   uint64_t visible_bytes = 0;
 };
 
-// Receives the events of one request, in order, on the engine thread; must not block and must not
-// call the engine. OnAccepted at most once; then tokens; then exactly one of OnFinished and
+// Receives the events of one request, in order, on the engine thread; must not block, must not throw
+// and must not call the engine. OnAccepted at most once; then tokens; then exactly one of OnFinished and
 // OnFailed, last. OnFailed without OnAccepted is a refusal.
 class GenerationSink {
  public:

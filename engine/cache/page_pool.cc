@@ -18,6 +18,7 @@ PagePool::PagePool(int32_t num_pages, std::function<void(int32_t)> on_evict,
 
 PagePool::Holder PagePool::AddHolder() {
   if (free_holders_.empty()) {
+    free_holders_.reserve(exclusive_.size() + 1);  // RemoveHolder takes no memory
     exclusive_.push_back(0);
     return static_cast<Holder>(exclusive_.size()) - 1;
   }

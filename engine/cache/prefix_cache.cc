@@ -87,19 +87,20 @@ PrefixCache::Block* PrefixCache::Child(const Candidate& candidate) {
 }
 
 PrefixCache::Block* PrefixCache::AddChild(const Candidate& candidate) {
-  if (candidate.parent != nullptr) {
-    ++candidate.parent->children;
-    Changed(*candidate.parent);
-  } else {
-    ++version_;  // a look-up that found nothing at all may find this
-  }
   Block block{.parent = candidate.parent,
               .scope = candidate.scope,
               .tokens = candidate.tokens,
               .mask = candidate.mask,
               .hash = candidate.hash,
               .pages = std::vector<int32_t>(num_layers_, kernels::kZeroPage)};
-  return &by_hash_.emplace(candidate.hash.low, std::move(block))->second;
+  Block* added = &by_hash_.emplace(candidate.hash.low, std::move(block))->second;
+  if (candidate.parent != nullptr) {
+    ++candidate.parent->children;
+    Changed(*candidate.parent);
+  } else {
+    ++version_;  // a look-up that found nothing at all may find this
+  }
+  return added;
 }
 
 // Removes a block that holds no page and leads to none, and its ancestors likewise.
@@ -126,8 +127,8 @@ bool PrefixCache::Walk(const PrefixKey& key, const KnownTokens& tokens, int64_t 
     Block* parent = path.empty() ? nullptr : path.back();
     Block* block = Child(CandidateOf(key, tokens, parent, index));
     if (block == nullptr) break;
-    ++block->lookups;
     path.push_back(block);
+    ++block->lookups;
   }
   return true;
 }

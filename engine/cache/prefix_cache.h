@@ -26,7 +26,8 @@
 
 namespace swaa {
 
-// Not thread-safe: the engine thread's.
+// Not thread-safe: the engine thread's. What throws bad_alloc (Walk, Find, Register) has changed
+// nothing that a repeated call or Forget would not expect.
 class PrefixCache {
   struct Block;
 
@@ -86,8 +87,8 @@ class PrefixCache {
   // A registered page got its first holder or lost its last.
   void OnHeld(int32_t page, bool held);
 
-  // Called with every block of which a first page comes here, and with every one that has lost its
-  // last. For routers that send requests to where their prefix is.
+  // Called, and must not throw, with every block of which a first page comes here, and with every
+  // one that has lost its last. For routers that send requests to where their prefix is.
   void SetObserver(BlockObserver observer) { observer_ = std::move(observer); }
 
   // Of 64 tokens, that have pages here.

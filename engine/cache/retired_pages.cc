@@ -6,6 +6,11 @@
 
 namespace swaa {
 
+void RetiredPages::Reserve(size_t sequences) {
+  const size_t wanted = retired_.size() + sequences;
+  if (retired_.capacity() < wanted) retired_.reserve(2 * wanted);
+}
+
 void RetiredPages::Add(SequencePages pages, uint64_t last_step) {
   if (pages.held() == 0) {
     pages.ReleaseSome(pool_, 0);  // its holder's number

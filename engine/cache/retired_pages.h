@@ -4,7 +4,7 @@
 #define SWAA_ENGINE_CACHE_RETIRED_PAGES_H_
 
 #include <cstdint>
-#include <deque>
+#include <vector>
 
 #include "engine/cache/page_pool.h"
 #include "engine/cache/sequence_pages.h"
@@ -18,6 +18,8 @@ class RetiredPages {
  public:
   explicit RetiredPages(PagePool* pool) : pool_(pool) {}
 
+  // Makes room for `sequences` more, so that Add takes no memory for them.
+  void Reserve(size_t sequences);
   // Takes over `pages`, which steps up to `last_step` read.
   void Add(SequencePages pages, uint64_t last_step);
   // Every step up to `step` was collected.
@@ -36,7 +38,7 @@ class RetiredPages {
   };
 
   PagePool* const pool_;
-  std::deque<Retired> retired_;
+  std::vector<Retired> retired_;
   uint64_t settled_ = 0;
 };
 

@@ -14,6 +14,13 @@ namespace {
 
 using kernels::PageCount;
 
+// So that `count` more take no memory.
+template <typename T>
+void ReserveMore(int64_t count, std::vector<T>* values) {
+  const size_t wanted = values->size() + static_cast<size_t>(count);
+  if (values->capacity() < wanted) values->reserve(std::max(wanted, 2 * values->capacity()));
+}
+
 }  // namespace
 
 PagePool::Holder SequencePages::HolderIn(PagePool* pool) {
@@ -31,6 +38,8 @@ void SequencePages::Extend(int64_t positions, int32_t slot, PagePool* pool,
   const int64_t blocks = PageCount(positions);
   if (blocks <= blocks_) return;
   const PagePool::Holder holder = HolderIn(pool);
+  for (std::vector<int32_t>& pages : layers_) ReserveMore(blocks - blocks_, &pages);
+  ReserveMore(Missing(positions), updates);
   for (; blocks_ < blocks; ++blocks_) {
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
       const int32_t page = pool->Take(holder);
@@ -46,6 +55,7 @@ void SequencePages::Share(int32_t layer, const std::vector<int32_t>& shared, int
                           PagePool* pool, std::vector<PageTableUpdate>* updates) {
   SWAA_CHECK(layers_[layer].empty()) << "layer " << layer << " has pages already";
   const PagePool::Holder holder = HolderIn(pool);
+  ReserveMore(static_cast<int64_t>(shared.size()), updates);
   layers_[layer] = shared;
   blocks_ = static_cast<int64_t>(shared.size());
   for (int64_t block = 0; block < blocks_; ++block) {
@@ -71,10 +81,10 @@ void SequencePages::ReleaseInvisible(const Recipe& recipe, int64_t computed, int
     for (int64_t block = released_to_; block < end; ++block) {
       int32_t& page = layers_[index][block];
       if (page == kernels::kZeroPage || KeepsPage(kept, block)) continue;
+      updates->push_back({slot, layer, static_cast<int32_t>(block), kernels::kZeroPage});
       pool->Release(page, *holder_);
       page = kernels::kZeroPage;
       --held_;
-      updates->push_back({slot, layer, static_cast<int32_t>(block), kernels::kZeroPage});
     }
   }
   released_to_ = end;
@@ -84,6 +94,7 @@ int64_t SequencePages::ReleaseSome(PagePool* pool, int64_t most) {
   const int64_t held = held_;
   while (held_ > 0 && held - held_ < most) {
     for (std::vector<int32_t>& pages : layers_) {
+      if (static_cast<int64_t>(pages.size()) < blocks_) continue;  // Share did not come so far
       const int32_t page = pages.back();
       pages.pop_back();
       if (page == kernels::kZeroPage) continue;

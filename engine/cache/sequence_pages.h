@@ -14,11 +14,14 @@
 
 namespace swaa {
 
-// Not thread-safe: the engine thread's. What the device's page table must learn is written to
-// `updates`. Entries of pages that the recipe no longer sees become the zero page; those of a
-// request that ended are left as they are, as nothing reads beyond a sequence's length.
+// Not thread-safe: the engine thread's. A call that throws bad_alloc has changed nothing, but where
+// it says so. What the device's page table must learn is written to `updates`. Entries of pages
+// that the recipe no longer sees become the zero page; those of a request that ended are left as
+// they are, as nothing reads beyond a sequence's length.
 class SequencePages {
  public:
+  // Of no layers: takes no memory, and is only to be replaced.
+  SequencePages() = default;
   explicit SequencePages(int32_t num_layers) : layers_(num_layers) {}
 
   // Pages that Extend(positions) would take.
@@ -36,6 +39,7 @@ class SequencePages {
 
   // Gives back the pages that hold nothing `recipe` keeps once `computed` positions are computed.
   // No submitted step may have a query below `computed`. O(1) unless a block has left the window.
+  // Where it throws bad_alloc, the pages that are left go with a later call.
   void ReleaseInvisible(const Recipe& recipe, int64_t computed, int32_t slot, PagePool* pool,
                         std::vector<PageTableUpdate>* updates);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <new>
 #include <span>
 #include <utility>
 
@@ -106,7 +107,13 @@ void Scheduler::CommitRows(SubmittedStep step, std::vector<ScoredToken> tokens, 
     next += logits;
     RequestState* request = rows.request.get();
     if (request->ended) continue;  // what was computed past a stop counts nowhere
-    Append(request->Commit(rows.first, rows.count, rows.uses, results), &progress);
+    try {
+      Append(request->Commit(rows.first, rows.count, rows.uses, results), &progress);
+    } catch (const std::bad_alloc&) {
+      progress = {};
+      Fail(rows.request, out_of_memory_, now);
+      continue;
+    }
     // Of an earlier life its tokens count, and its pages are gone.
     if (rows.life == request->life) {
       SWAA_CHECK_EQ(rows.first, request->computed) << "request " << request->request.id;
@@ -115,17 +122,30 @@ void Scheduler::CommitRows(SubmittedStep step, std::vector<ScoredToken> tokens, 
     // A request that has rows of both phases is told once.
     if (i + 1 < step.rows.size() && step.rows[i + 1].request.get() == request) continue;
     // Before anything is released: a page that goes back then stays evictable.
-    if (UsesPrefixCache(*request) && rows.life == request->life) {
-      cache_.Register(request->prefix_key, request->known_tokens(), request->computed,
-                      request->pages, &request->cursor);
-    }
+    if (UsesPrefixCache(*request) && rows.life == request->life) Register(request);
     Tell(rows.request, std::exchange(progress, {}), now);
   }
+  ReleaseInvisible(step);
+}
+
+void Scheduler::Register(RequestState* request) {
+  try {
+    cache_.Register(request->prefix_key, request->known_tokens(), request->computed, request->pages,
+                    &request->cursor);
+  } catch (const std::bad_alloc&) {
+    request->cursor.closed = true;  // what follows is computed and not cached
+  }
+}
+
+void Scheduler::ReleaseInvisible(const SubmittedStep& step) {
   for (const SubmittedRows& rows : step.rows) {
     RequestState* request = rows.request.get();
     if (request->slot < 0 || rows.life != request->life) continue;
-    request->pages.ReleaseInvisible(request->request.recipe, request->computed, request->slot,
-                                    &pool_, &updates_);
+    try {
+      request->pages.ReleaseInvisible(request->request.recipe, request->computed, request->slot,
+                                      &pool_, &updates_);
+    } catch (const std::bad_alloc&) {  // they go with a later step
+    }
     UpdateLoad(request);
   }
 }

@@ -1,4 +1,4 @@
-// Marks what is refused or ended because the device works no more.
+// Marks what is refused or ended because the device, or the engine, works no more.
 
 #ifndef SWAA_ENGINE_SCHEDULE_DEVICE_LOST_H_
 #define SWAA_ENGINE_SCHEDULE_DEVICE_LOST_H_

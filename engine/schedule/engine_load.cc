@@ -2,6 +2,8 @@
 
 #include "engine/schedule/engine_load.h"
 
+#include <utility>
+
 #include "base/check.h"
 
 namespace swaa {
@@ -9,8 +11,9 @@ namespace swaa {
 RecipeLoad* RecipeLoads::Use(std::string_view label) {
   auto it = entries_.find(label);
   if (it == entries_.end()) {
+    auto shared = std::make_shared<const std::string>(label);  // first: it may lack the memory
     it = entries_.try_emplace(std::string(label)).first;
-    it->second.labelled.label = std::make_shared<const std::string>(label);
+    it->second.labelled.label = std::move(shared);
   }
   ++it->second.users;
   return &it->second.labelled.load;

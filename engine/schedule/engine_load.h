@@ -37,7 +37,8 @@ struct EngineLoad {
 // thread's; what Snapshot returns is a value.
 class RecipeLoads {
  public:
-  // The load of a label; it stays where it is until Release. Each Use needs its Release.
+  // The load of a label; it stays where it is until Release. Each Use needs its Release, but one
+  // that throws bad_alloc.
   RecipeLoad* Use(std::string_view label);
   void Release(std::string_view label);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <new>
 #include <utility>
 
 #include "base/check.h"
@@ -121,52 +122,104 @@ StepPlan Scheduler::Plan() {
 std::optional<Step> Scheduler::NextStep(SteadyTime now) {
   SWAA_CHECK_LT(steps_in_flight(), device_.max_steps_in_flight);
   if (idle()) return std::nullopt;
-  // Nobody waits for a step that has nothing else to compute.
-  const bool alone = submitted_.empty() && (running_.empty() || running_.front()->shadow());
-  lookup_blocks_ = alone ? std::numeric_limits<int64_t>::max() : options_.lookup_blocks;
-  StepPlan plan = Plan();
-  while (plan.rows.empty()) {
-    // What preempting frees was not known before, and a newcomer may wait for pages that are on
-    // their way back: plan again.
-    if (!plan.preempted.empty()) {
-      Preempt(plan.preempted);
-    } else if (retired_.Release(std::numeric_limits<int64_t>::max()) == 0 &&
-               !PreemptShadowInTheWay()) {
-      break;
-    }
-    plan = Plan();
-  }
-  if (!plan.rows.empty()) return CarryOut(plan, now);
-  if (!submitted_.empty()) return std::nullopt;
+  do {
+    const std::optional<StepPlan> plan = PlanRows();
+    if (!plan.has_value()) continue;
+    if (plan->rows.empty()) break;
+    std::optional<Step> step = TryCarryOut(*plan, now);
+    if (step.has_value()) return step;
+  } while (MakeRoom(now));
+  if (!submitted_.empty() || idle()) return std::nullopt;
   // Only what cannot run at all stays behind while nothing runs: fail it, never stall in silence.
   SWAA_CHECK(running_.empty()) << running_.size() << " requests run and none moves";
-  Fail(queued_.front(),
-       absl::ResourceExhaustedError("the request cannot be admitted although nothing runs"), now);
+  Fail(queued_.front(), cannot_be_admitted_, now);
   return std::nullopt;
 }
 
-Step Scheduler::CarryOut(const StepPlan& plan, SteadyTime now) {
+// A plan whose rows are none only if there is none with any. No plan: memory was short.
+std::optional<StepPlan> Scheduler::PlanRows() {
+  // Nobody waits for a step that has nothing else to compute.
+  const bool alone = submitted_.empty() && (running_.empty() || running_.front()->shadow());
+  lookup_blocks_ = alone ? std::numeric_limits<int64_t>::max() : options_.lookup_blocks;
+  try {
+    StepPlan plan = Plan();
+    while (plan.rows.empty()) {
+      // What preempting frees was not known before, and a newcomer may wait for pages that are on
+      // their way back: plan again.
+      if (!plan.preempted.empty()) {
+        Preempt(plan.preempted);
+      } else if (retired_.Release(std::numeric_limits<int64_t>::max()) == 0 &&
+                 !PreemptShadowInTheWay()) {
+        break;
+      }
+      plan = Plan();
+    }
+    return plan;
+  } catch (const std::bad_alloc&) {
+    return std::nullopt;
+  }
+}
+
+// For what memory was short for. Whether there is something left to plan.
+bool Scheduler::MakeRoom(SteadyTime now) {
+  if (!submitted_.empty()) return false;  // what they hold comes back
+  Fail(queued_.empty() ? running_.back() : queued_.back(), out_of_memory_, now);
+  return !idle();
+}
+
+// None: memory was short, and all is as if there had been no plan, but for those that it preempted.
+std::optional<Step> Scheduler::TryCarryOut(const StepPlan& plan, SteadyTime now) {
+  std::vector<Request> admitted;
+  const uint64_t id = next_step_;
+  try {
+    Step step;
+    CarryOut(plan, &admitted, &step, now);
+    return step;
+  } catch (const std::bad_alloc&) {
+    if (next_step_ != id) TakeBack(admitted);
+    return std::nullopt;
+  }
+}
+
+// The step under construction: undoes AddRows, but for the pages, and Admit.
+void Scheduler::TakeBack(const std::vector<Request>& admitted) {
+  std::vector<SubmittedRows>& all = submitted_.back().rows;
+  for (auto rows = all.rbegin(); rows != all.rend(); ++rows) {
+    RequestState& request = *rows->request;
+    request.submitted = rows->first;
+    request.most_submitted = rows->most_submitted;
+    request.draws_in_flight -= rows->uses.draws;
+    --request.rows_in_flight;
+    request.last_step = rows->last_step;
+  }
+  submitted_.pop_back();
+  --next_step_;
+  for (const Request& request : admitted) {
+    if (request->slot >= 0) Requeue(request);
+  }
+}
+
+void Scheduler::CarryOut(const StepPlan& plan, std::vector<Request>* admitted, Step* step,
+                         SteadyTime now) {
   // Owners first: preemption and admission move requests between the lists.
   std::vector<Request> rows;
   rows.reserve(plan.rows.size());
   for (const PlannedRows& planned : plan.rows) {
     rows.push_back((planned.queued ? queued_ : running_)[planned.request]);
   }
-  std::vector<Request> admitted;
-  for (size_t index : plan.admitted) admitted.push_back(queued_[index]);
+  for (size_t index : plan.admitted) admitted->push_back(queued_[index]);
   Preempt(plan.preempted);
 
-  Step step;
-  step.id = next_step_++;
-  submitted_.push_back({.id = step.id});
-  submitted_.back().rows.reserve(rows.size());
-  for (const Request& request : admitted) Admit(request, &step, now);
+  SubmittedStep submitted{.id = next_step_};
+  submitted.rows.reserve(rows.size());
+  submitted_.push_back(std::move(submitted));
+  step->id = next_step_++;
+  for (const Request& request : *admitted) Admit(request, step, now);
   columns_.clear();
-  for (size_t i = 0; i < rows.size(); ++i) AddRows(rows[i], plan.rows[i], &step);
-  classes_.Fill(columns_, &step);
-  if (step.adapters.empty()) step.sequence_adapters.clear();
-  step.page_table_updates = std::exchange(updates_, {});
-  return step;
+  for (size_t i = 0; i < rows.size(); ++i) AddRows(rows[i], plan.rows[i], step);
+  classes_.Fill(columns_, step);
+  if (step->adapters.empty()) step->sequence_adapters.clear();
+  step->page_table_updates = std::exchange(updates_, {});
 }
 
 // A lone request of any size is admitted; beside a shadow it is not alone.
@@ -184,18 +237,25 @@ void Scheduler::Preempt(const std::vector<size_t>& running) {
   victims.reserve(running.size());
   for (size_t index : running) victims.push_back(running_[index]);
   for (Request& victim : victims) {
-    Vacate(victim.get());
-    victim->computed = victim->submitted = 0;
-    ++victim->life;
     ++victim->preemptions;
     if (!victim->shadow()) ++preemptions_;
-    victim->CountRunning(-1);
-    std::erase(running_, victim);
-    Enqueue(std::move(victim));
+    Requeue(std::move(victim));
   }
 }
 
+// Of a request that runs: it is computed again.
+void Scheduler::Requeue(Request request) {
+  Vacate(request.get());
+  request->computed = request->submitted = 0;
+  ++request->life;
+  request->CountRunning(-1);
+  std::erase(running_, request);
+  Enqueue(std::move(request));
+}
+
 void Scheduler::Admit(const Request& request, Step* step, SteadyTime now) {
+  request->pages = SequencePages(device_.num_layers);
+  retired_.Reserve(running_.size() + 1);
   request->slot = free_slots_.back();
   free_slots_.pop_back();
   std::erase(queued_, request);
@@ -262,7 +322,9 @@ void Scheduler::AddRows(const Request& request, const PlannedRows& planned, Step
                             classes_.AttendedKeys(request->recipe, phase, first, new_from)),
        .full_attention =
            WorkOf(phase, end - new_from,
-                  SumVisibleKeys(kernels::KeySpan{}, new_from, end) * device_.num_layers)});
+                  SumVisibleKeys(kernels::KeySpan{}, new_from, end) * device_.num_layers),
+       .last_step = request->last_step,
+       .most_submitted = request->most_submitted});
   request->submitted = end;
   request->most_submitted = std::max(request->most_submitted, end);
   request->draws_in_flight += uses.draws;

@@ -17,8 +17,7 @@ bool Contains(const std::vector<int32_t>& values, int32_t value) {
 }  // namespace
 
 RequestState::RequestState(GenerationRequest request_in, std::shared_ptr<GenerationSink> sink_in,
-                           Rank rank_in, int32_t max_output_in, int32_t num_layers,
-                           const Tokenizer* tokenizer)
+                           Rank rank_in, int32_t max_output_in, const Tokenizer* tokenizer)
     : request(std::move(request_in)),
       sink(std::move(sink_in)),
       rank(rank_in),
@@ -28,7 +27,6 @@ RequestState::RequestState(GenerationRequest request_in, std::shared_ptr<Generat
                                         request.adapter == nullptr ? 0 : request.adapter->load),
                         request.recipe)),
       output(std::exchange(request.forced_output, {})),
-      pages(num_layers),
       tokenizer_(tokenizer),
       sampling_(std::make_shared<const SamplingParams>(std::exchange(request.sampling, {}))) {
   request.cache_salt = {};  // the key has what is needed of it

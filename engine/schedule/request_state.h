@@ -54,7 +54,7 @@ class RequestState {
  public:
   // `max_output` is the request's max_tokens, cut to what context and pool allow.
   RequestState(GenerationRequest request, std::shared_ptr<GenerationSink> sink, Rank rank,
-               int32_t max_output, int32_t num_layers, const Tokenizer* tokenizer);
+               int32_t max_output, const Tokenizer* tokenizer);
 
   bool shadow() const { return rank.shadow; }
 
@@ -121,9 +121,9 @@ class RequestState {
   uint64_t last_step = 0;  // the last that reads its pages or its slot
   bool ended = false;
 
-  int32_t slot = -1;    // -1: queued
-  int32_t recipe = -1;  // its number in SpanClasses, while it runs
-  SequencePages pages;
+  int32_t slot = -1;            // -1: queued
+  int32_t recipe = -1;          // its number in SpanClasses, while it runs
+  SequencePages pages;          // of no layers while queued
   PrefixCache::Lookup lookup;   // while queued
   PrefixCache::Cursor cursor;   // while running: how far its blocks are registered
   int32_t cached_tokens = 0;    // that the first admission found

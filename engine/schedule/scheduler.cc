@@ -3,10 +3,11 @@
 #include "engine/schedule/scheduler.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "engine/schedule/out_of_memory.h"
 #include "engine/schedule/request_stats.h"
 
 namespace swaa {
@@ -21,9 +22,17 @@ Scheduler::Scheduler(const SchedulerOptions& options, const DeviceInfo& device,
           [this](int32_t page, bool held) { cache_.OnHeld(page, held); }),
       cache_(device.num_layers, &pool_),
       retired_(&pool_),
-      classes_(device.num_layers) {
+      classes_(device.num_layers),
+      aborted_(absl::CancelledError("the request was aborted")),
+      deadline_passed_(absl::DeadlineExceededError("the request's deadline has passed")),
+      cannot_be_admitted_(
+          absl::ResourceExhaustedError("the request cannot be admitted although nothing runs")),
+      out_of_memory_(WithOutOfMemory(absl::ResourceExhaustedError(
+          "the server has not the memory for the request now; try again later"))) {
   const int32_t slots = std::min(options.max_running_requests, device.num_slots);
   for (int32_t slot = slots - 1; slot >= 0; --slot) free_slots_.push_back(slot);
+  settling_slots_.reserve(slots);
+  running_.reserve(slots);
 }
 
 void Scheduler::Add(GenerationRequest request, std::shared_ptr<GenerationSink> sink,
@@ -33,12 +42,24 @@ void Scheduler::Add(GenerationRequest request, std::shared_ptr<GenerationSink> s
                         ? Rank::OfShadow(now, next_order_++)
                         : Rank::Of(now, request.priority, options_.priority_aging, next_order_++);
   auto state = std::make_shared<RequestState>(std::move(request), std::move(sink), rank, max_output,
-                                              device_.num_layers, tokenizer_);
-  state->load = shadow ? &shadow_load_ : loads_.Use(state->request.recipe_label);
+                                              tokenizer_);
+  ReserveQueue();
   const AdapterHandle& adapter = state->request.adapter;
   if (!shadow && adapter != nullptr) state->adapter_load = adapter_loads_.Use(adapter->name);
+  try {
+    state->load = shadow ? &shadow_load_ : loads_.Use(state->request.recipe_label);
+  } catch (const std::bad_alloc&) {
+    if (state->adapter_load != nullptr) adapter_loads_.Release(adapter->name);
+    throw;
+  }
   earliest_deadline_ = std::min(earliest_deadline_, state->request.deadline);
   Enqueue(std::move(state));
+}
+
+// For one more request, and for those that run, which may come back.
+void Scheduler::ReserveQueue() {
+  const size_t wanted = queued_.size() + running_.size() + 1;
+  if (queued_.capacity() < wanted) queued_.reserve(2 * wanted);
 }
 
 void Scheduler::Enqueue(Request request) {
@@ -48,43 +69,51 @@ void Scheduler::Enqueue(Request request) {
   queued_.insert(place, std::move(request));
 }
 
-std::vector<Scheduler::Request> Scheduler::All() const {
-  std::vector<Request> all = running_;
-  all.insert(all.end(), queued_.begin(), queued_.end());
-  return all;
+// Null: none has it.
+Scheduler::Request Scheduler::FindById(const std::string& id) const {
+  for (const std::vector<Request>* list : {&running_, &queued_}) {
+    for (const Request& request : *list) {
+      if (request->request.id == id) return request;
+    }
+  }
+  return nullptr;
+}
+
+// From the lowest rank up: those that stay keep their places.
+void Scheduler::FailWhere(absl::FunctionRef<bool(const RequestState&)> ends,
+                          const absl::Status& status, SteadyTime now) {
+  for (std::vector<Request>* list : {&queued_, &running_}) {
+    for (size_t i = list->size(); i-- > 0;) {
+      if (ends(*(*list)[i])) Fail((*list)[i], status, now);
+    }
+  }
 }
 
 void Scheduler::Cancel(const std::string& id, const GenerationSink* sink,
                        const absl::Status& status) {
-  for (const Request& request : All()) {
-    if (request->request.id == id && request->sink.get() == sink) {
-      Fail(request, status, SteadyClock::now());
-    }
-  }
+  const Request request = FindById(id);
+  if (request == nullptr || request->sink.get() != sink) return;
+  Fail(request, status, SteadyClock::now());
 }
 
 void Scheduler::Abort(const std::string& id) {
-  for (const Request& request : All()) {
-    if (request->request.id != id) continue;
-    if (request->accepted) {
-      Finish(request, FinishReason::kCancelled, {}, SteadyClock::now());
-    } else {
-      Fail(request, absl::CancelledError(absl::StrCat("request ", id, " was aborted")),
-           SteadyClock::now());
-    }
+  const Request request = FindById(id);
+  if (request == nullptr) return;
+  if (request->accepted) {
+    Finish(request, FinishReason::kCancelled, {}, SteadyClock::now());
+  } else {
+    Fail(request, aborted_, SteadyClock::now());
   }
 }
 
 void Scheduler::RefuseQueued(const absl::Status& status) {
-  for (const Request& request : All()) {
-    if (!request->accepted) Fail(request, status, SteadyClock::now());
-  }
+  FailWhere([](const RequestState& request) { return !request.accepted; }, status,
+            SteadyClock::now());
 }
 
 void Scheduler::DropShadows(const absl::Status& status) {
-  for (const Request& request : All()) {
-    if (request->shadow()) Fail(request, status, SteadyClock::now());
-  }
+  FailWhere([](const RequestState& request) { return request.shadow(); }, status,
+            SteadyClock::now());
 }
 
 bool Scheduler::UsesPrefixCache(const RequestState& request) const {
@@ -102,17 +131,16 @@ bool Scheduler::ShadowsMayRun() const {
 void Scheduler::ExpireDeadlines(SteadyTime now) {
   if (now < earliest_deadline_) return;
   earliest_deadline_ = SteadyTime::max();
-  for (const Request& request : All()) {
-    if (request->request.deadline <= now) {
-      Fail(request, absl::DeadlineExceededError("the request's deadline has passed"), now);
-    } else {
-      earliest_deadline_ = std::min(earliest_deadline_, request->request.deadline);
-    }
-  }
+  const auto expired = [&](const RequestState& request) {
+    if (request.request.deadline <= now) return true;
+    earliest_deadline_ = std::min(earliest_deadline_, request.request.deadline);
+    return false;
+  };
+  FailWhere(expired, deadline_passed_, now);
 }
 
 void Scheduler::FailAll(const absl::Status& status) {
-  for (const Request& request : All()) Fail(request, status, SteadyClock::now());
+  FailWhere([](const RequestState&) { return true; }, status, SteadyClock::now());
   submitted_.clear();
   Settle(next_step_ - 1);
 }
@@ -148,7 +176,7 @@ void Scheduler::Remove(const Request& ending) {
   std::erase(list, request);
   if (!request->shadow()) loads_.Release(request->request.recipe_label);
   if (request->adapter_load != nullptr) adapter_loads_.Release(request->request.adapter->name);
-  ended_.push_back(request->request.id);
+  ++ended_;
 }
 
 // Takes pages and slot from a request that runs; they are free once the submitted steps that read
@@ -157,8 +185,7 @@ void Scheduler::Vacate(RequestState* request) {
   if (request->slot < 0) return;
   cache_.Forget(&request->cursor);
   request->peak_pages = std::max(request->peak_pages, request->pages.peak_held());
-  retired_.Add(std::exchange(request->pages, SequencePages(device_.num_layers)),
-               request->last_step);
+  retired_.Add(std::exchange(request->pages, {}), request->last_step);
   UpdateLoad(request);
   const int32_t slot = std::exchange(request->slot, -1);
   if (request->last_step <= settled_) {
@@ -166,7 +193,8 @@ void Scheduler::Vacate(RequestState* request) {
   } else {
     settling_slots_.emplace_back(request->last_step, slot);
   }
-  classes_.Remove(std::exchange(request->recipe, -1));
+  const int32_t recipe = std::exchange(request->recipe, -1);
+  if (recipe >= 0) classes_.Remove(recipe);  // none, if memory ran out in its admission
 }
 
 void Scheduler::UpdateLoad(RequestState* request) {
@@ -178,9 +206,8 @@ void Scheduler::UpdateLoad(RequestState* request) {
   request->loaded_full_pages = full;
 }
 
-LoadSnapshot Scheduler::Snapshot() const {
-  LoadSnapshot snapshot;
-  EngineLoad& totals = snapshot.totals;
+EngineLoad Scheduler::Totals() const {
+  EngineLoad totals;
   totals.running = static_cast<int32_t>(running_.size()) - shadow_load_.running;
   totals.queued = static_cast<int32_t>(queued_.size()) - shadow_load_.queued;
   totals.used_pages =
@@ -189,6 +216,11 @@ LoadSnapshot Scheduler::Snapshot() const {
   totals.evictable_pages = pool_.evictable_pages();
   totals.preemptions = preemptions_;
   totals.cached_blocks = cache_.blocks();
+  return totals;
+}
+
+LoadSnapshot Scheduler::Snapshot() const {
+  LoadSnapshot snapshot{.totals = Totals()};
   snapshot.recipes = loads_.Snapshot();
   snapshot.adapters = adapter_loads_.Snapshot();
   return snapshot;

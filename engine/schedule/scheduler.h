@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "engine/cache/page_pool.h"
 #include "engine/cache/prefix_cache.h"
@@ -37,9 +38,11 @@ class Scheduler {
   Scheduler(const SchedulerOptions& options, const DeviceInfo& device, const Tokenizer* tokenizer);
 
   // Queues a request that has arrived now; `max_output` as MaxOutputTokens gave it. `now` is never
-  // less than that of an earlier call.
+  // less than that of an earlier call. Where it throws bad_alloc, it has not taken the request.
   void Add(GenerationRequest request, std::shared_ptr<GenerationSink> sink, int32_t max_output,
            SteadyTime now);
+
+  // What ends requests takes no memory, and so never fails.
 
   // Ends the request that has both this id and this sink with `status`; ignored if none has.
   void Cancel(const std::string& id, const GenerationSink* sink, const absl::Status& status);
@@ -54,13 +57,14 @@ class Scheduler {
   void FailAll(const absl::Status& status);
 
   // The next step, to be submitted at once; none if nothing is to be computed before another step
-  // is committed. CHECKs that one more may be in flight.
+  // is committed. CHECKs that one more may be in flight. Where memory is short, it waits for the
+  // steps in flight; without any, the lowest-ranked request fails to make room.
   std::optional<Step> NextStep(SteadyTime now);
   // While a step is computed: compares more tokens of those that wait with the prefix cache, so
   // that the next steps need not. Takes a millisecond at most.
   void LookAhead();
   // Takes the oldest submitted step's result: tells the clients, releases pages. A failed step
-  // fails its requests. Returns what the step was.
+  // fails its requests; a lack of memory fails the request that it hits. Returns what the step was.
   struct CommittedStep {
     StepWork work;
     bool shadow = false;            // computed for a shadow alone
@@ -72,6 +76,7 @@ class Scheduler {
   // No request is live; steps may still be in flight.
   bool idle() const { return running_.empty() && queued_.empty(); }
   LoadSnapshot Snapshot() const;
+  EngineLoad Totals() const;  // of the snapshot; takes no memory
   EngineLoad Load() const { return Snapshot().ToLoad(); }
   // Called before a request's client is told of its end, which may come again at once.
   void set_on_ending(std::function<void(const std::string& id, bool runs)> on_ending) {
@@ -79,9 +84,9 @@ class Scheduler {
   }
   // Told of the prefix cache's blocks.
   void set_block_observer(BlockObserver observer) { cache_.SetObserver(std::move(observer)); }
-  // Ids of the requests that ended since the last call.
-  std::vector<std::string> TakeEnded() { return std::exchange(ended_, {}); }
-  bool any_ended() const { return !ended_.empty(); }
+  // How many requests ended since the last call.
+  int64_t TakeEnded() { return std::exchange(ended_, 0); }
+  bool any_ended() const { return ended_ > 0; }
   StepTimeModel::Quality model_quality() const { return step_time_model_.quality(); }
 
   const PagePool& pool() const { return pool_; }
@@ -98,6 +103,9 @@ class Scheduler {
     StepWork work;            // for the first time
     StepWork recomputed;      // again, after a preemption
     StepWork full_attention;  // `work`, had every layer seen everything
+    // The request's, before.
+    uint64_t last_step;
+    int32_t most_submitted;
   };
   struct SubmittedStep {
     uint64_t id = 0;
@@ -108,8 +116,11 @@ class Scheduler {
   class Queue;
 
   // scheduler.cc: requests from their arrival to their end.
+  void ReserveQueue();
   void Enqueue(Request request);
-  std::vector<Request> All() const;
+  Request FindById(const std::string& id) const;
+  void FailWhere(absl::FunctionRef<bool(const RequestState&)> ends, const absl::Status& status,
+                 SteadyTime now);
   bool UsesPrefixCache(const RequestState& request) const;
   // No serving request is here, and no step is in flight.
   bool ShadowsMayRun() const;
@@ -124,7 +135,12 @@ class Scheduler {
   RequestView ViewOfQueued(RequestState* request);
   bool WalkCache(RequestState* request, int64_t* blocks);
   StepPlan Plan();
-  Step CarryOut(const StepPlan& plan, SteadyTime now);
+  std::optional<StepPlan> PlanRows();
+  std::optional<Step> TryCarryOut(const StepPlan& plan, SteadyTime now);
+  void TakeBack(const std::vector<Request>& admitted);
+  void Requeue(Request request);
+  bool MakeRoom(SteadyTime now);
+  void CarryOut(const StepPlan& plan, std::vector<Request>* admitted, Step* step, SteadyTime now);
   void Preempt(const std::vector<size_t>& running);
   bool PreemptShadowInTheWay();
   void Admit(const Request& request, Step* step, SteadyTime now);
@@ -135,6 +151,8 @@ class Scheduler {
   double BookTime(const SubmittedStep& step, double seconds);
   void FailStep(const SubmittedStep& step, const absl::Status& status, SteadyTime now);
   void CommitRows(SubmittedStep step, std::vector<ScoredToken> tokens, SteadyTime now);
+  void Register(RequestState* request);
+  void ReleaseInvisible(const SubmittedStep& step);
   void Tell(const Request& request, RequestProgress progress, SteadyTime now);
 
   const SchedulerOptions options_;
@@ -161,7 +179,12 @@ class Scheduler {
   uint64_t next_order_ = 0;
   uint64_t next_step_ = 1;
   int64_t preemptions_ = 0;
-  std::vector<std::string> ended_;
+  int64_t ended_ = 0;
+  // Made before they are needed, when there may be no memory.
+  const absl::Status aborted_;
+  const absl::Status deadline_passed_;
+  const absl::Status cannot_be_admitted_;
+  const absl::Status out_of_memory_;
   std::function<void(const std::string&, bool)> on_ending_ = [](const std::string&, bool) {};
 };
 

@@ -69,10 +69,10 @@ std::vector<SpanClasses::Column> SpanClasses::Distinct(const std::vector<Column>
 }
 
 // Divides the layers by one distinct column after the other.
-void SpanClasses::Divide() {
+void SpanClasses::Divide(const std::vector<Column>& distinct) {
   layer_class_.assign(num_layers_, 0);
   representative_.assign(1, 0);
-  for (const Column& column : distinct_) {
+  for (const Column& column : distinct) {
     const std::vector<uint8_t>& slides = LayersOf(column).slides;
     std::map<std::pair<uint8_t, uint8_t>, uint8_t> divided;
     representative_.clear();
@@ -89,8 +89,9 @@ void SpanClasses::Divide() {
 void SpanClasses::Fill(const std::vector<Column>& columns, Step* step) {
   std::vector<Column> distinct = Distinct(columns);
   if (distinct != distinct_ || layer_class_.empty()) {
+    distinct_.clear();  // none, if memory runs out while they divide
+    Divide(distinct);
     distinct_ = std::move(distinct);
-    Divide();
   }
   step->layer_class = layer_class_;
   step->spans.reserve(representative_.size() * columns.size());

@@ -54,7 +54,7 @@ class SpanClasses {
     return entries_[column.recipe].layers[static_cast<int>(column.phase)];
   }
   std::vector<Column> Distinct(const std::vector<Column>& columns) const;
-  void Divide();
+  void Divide(const std::vector<Column>& distinct);
 
   const int32_t num_layers_;
   std::vector<Entry> entries_;  // [recipe]

@@ -197,7 +197,7 @@ TEST_P(SchedulerTest, NothingIsLostOrLeftBehind) {
     }
   }
   EXPECT_GT(whole, 20u);
-  EXPECT_EQ(bench.scheduler.TakeEnded().size(), cases.size());
+  EXPECT_EQ(bench.scheduler.TakeEnded(), static_cast<int64_t>(cases.size()));
 }
 
 TEST_P(SchedulerTest, AFailedStepFailsItsRequestsAndFreesThem) {
