@@ -17,6 +17,7 @@
 #include "engine/schedule/device_lost.h"
 #include "engine/schedule/engine_load.h"
 #include "engine/schedule/never_fits.h"
+#include "engine/schedule/out_of_memory.h"
 #include "engine/schedule/step_time_model.h"
 #include "engine/tokenizer/tokenizer.h"
 
@@ -47,7 +48,8 @@ struct StepRecord {
 struct EngineCallbacks {
   std::function<void(const StepRecord&)> on_step = {};
   // The device failed for good, or memory ran out in the middle of a step, with this status: every
-  // request was ended with INTERNAL and new ones are refused. Called once; the process can only end.
+  // request was ended with INTERNAL and new ones are refused. Called once; the process can only
+  // end.
   std::function<void(const absl::Status&)> on_device_lost = {};
   // The prefix cache's blocks, as they come and go.
   BlockObserver on_block = {};

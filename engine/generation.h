@@ -110,9 +110,9 @@ struct OutputToken {
   uint64_t visible_bytes = 0;
 };
 
-// Receives the events of one request, in order, on the engine thread; must not block, must not throw
-// and must not call the engine. OnAccepted at most once; then tokens; then exactly one of OnFinished and
-// OnFailed, last. OnFailed without OnAccepted is a refusal.
+// Receives the events of one request, in order, on the engine thread; must not block, must not
+// throw and must not call the engine. OnAccepted at most once; then tokens; then exactly one of
+// OnFinished and OnFailed, last. OnFailed without OnAccepted is a refusal.
 class GenerationSink {
  public:
   virtual ~GenerationSink() = default;

@@ -9,7 +9,6 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "engine/jinja/operators.h"
 #include "engine/jinja/print.h"
 #include "engine/jinja/unicode.h"
@@ -127,10 +126,11 @@ void AppendJsonCharacter(char32_t character, bool ensure_ascii, std::string& out
       break;
   }
   if (character < 0x20 || (ensure_ascii && character > 0x7E && character < 0x10000)) {
-    absl::StrAppendFormat(&out, "\\u%04x", static_cast<uint32_t>(character));
+    absl::StrAppend(&out, "\\u", absl::Hex(static_cast<uint32_t>(character), absl::kZeroPad4));
   } else if (ensure_ascii && character >= 0x10000) {
     const uint32_t rest = static_cast<uint32_t>(character) - 0x10000;
-    absl::StrAppendFormat(&out, "\\u%04x\\u%04x", 0xD800 + (rest >> 10), 0xDC00 + (rest & 0x3FF));
+    absl::StrAppend(&out, "\\u", absl::Hex(0xD800 + (rest >> 10), absl::kZeroPad4), "\\u",
+                    absl::Hex(0xDC00 + (rest & 0x3FF), absl::kZeroPad4));
   } else {
     AppendCharacter(character, out);
   }

@@ -25,11 +25,11 @@ void AppendEscaped(char32_t character, char quote, std::string& out) {
   } else if (IsPrintable(character)) {
     AppendCharacter(character, out);
   } else if (character < 0x100) {
-    absl::StrAppendFormat(&out, "\\x%02x", static_cast<uint32_t>(character));
+    absl::StrAppend(&out, "\\x", absl::Hex(static_cast<uint32_t>(character), absl::kZeroPad2));
   } else if (character < 0x10000) {
-    absl::StrAppendFormat(&out, "\\u%04x", static_cast<uint32_t>(character));
+    absl::StrAppend(&out, "\\u", absl::Hex(static_cast<uint32_t>(character), absl::kZeroPad4));
   } else {
-    absl::StrAppendFormat(&out, "\\U%08x", static_cast<uint32_t>(character));
+    absl::StrAppend(&out, "\\U", absl::Hex(static_cast<uint32_t>(character), absl::kZeroPad8));
   }
 }
 

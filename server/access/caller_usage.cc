@@ -59,36 +59,33 @@ absl::Status CallerUsage::Arrive(const Caller& caller, absl::Time now) {
   return absl::OkStatus();
 }
 
-std::vector<std::shared_ptr<CallerUsage::Waiter>> CallerUsage::NextTurns(const Caller& caller,
-                                                                         Usage* usage) {
-  std::vector<std::shared_ptr<Waiter>> next;
-  while (!usage->turns.empty() &&
-         (caller.max_running_requests == 0 || usage->places < caller.max_running_requests)) {
-    next.push_back(std::move(usage->turns.front()));
-    usage->turns.pop_front();
-    ++usage->places;
-  }
+std::shared_ptr<CallerUsage::Waiter> CallerUsage::NextTurn(const Caller& caller) {
+  const auto found = usage_.find(caller.name);
+  if (found == usage_.end()) return nullptr;
+  Usage& usage = found->second;
+  const uint32_t most = caller.max_running_requests;
+  if (usage.turns.empty() || (most > 0 && usage.places >= most)) return nullptr;
+  std::shared_ptr<Waiter> next = std::move(usage.turns.front());
+  usage.turns.pop_front();
+  ++usage.places;
   return next;
 }
 
 bool CallerUsage::TakePlace(const Caller& caller, const std::shared_ptr<Waiter>& waiter) {
-  std::vector<std::shared_ptr<Waiter>> next;
-  {
-    std::lock_guard lock(mutex_);
-    Usage& usage = usage_[caller.name];
-    // Behind those that came before it, though a reload may have made room for them all.
-    usage.turns.push_back(waiter);
-    next = NextTurns(caller, &usage);
-  }
-  bool has_place = false;
-  for (const auto& one : next) {
-    if (one == waiter) {
-      has_place = true;
-    } else {
-      one->OnTurn();
+  bool queued = false;
+  for (;;) {
+    std::shared_ptr<Waiter> next;
+    {
+      std::lock_guard lock(mutex_);
+      // Behind those that came before it, though a reload may have made room for them all.
+      if (!queued) usage_[caller.name].turns.push_back(waiter);
+      queued = true;
+      next = NextTurn(caller);
     }
+    if (next == waiter) return true;
+    if (next == nullptr) return false;
+    next->OnTurn();
   }
-  return has_place;
 }
 
 bool CallerUsage::LeaveTurn(const Caller& caller, const Waiter* waiter) {
@@ -112,16 +109,22 @@ void CallerUsage::StopWaiting(const Caller& caller) {
 }
 
 void CallerUsage::LeavePlace(const Caller& caller) {
-  std::vector<std::shared_ptr<Waiter>> next;
-  {
-    std::lock_guard lock(mutex_);
-    Usage& usage = usage_[caller.name];
-    SWAA_CHECK(usage.places > 0) << caller.name << " has no request in the engine";
-    --usage.places;
-    next = NextTurns(caller, &usage);
-    ForgetIfIdle(caller);
+  bool left = false;
+  for (;;) {
+    std::shared_ptr<Waiter> next;
+    {
+      std::lock_guard lock(mutex_);
+      if (!left) {
+        Usage& usage = usage_[caller.name];
+        SWAA_CHECK(usage.places > 0) << caller.name << " has no request in the engine";
+        --usage.places;
+      }
+      left = true;
+      next = NextTurn(caller);
+      if (next == nullptr) return ForgetIfIdle(caller);
+    }
+    next->OnTurn();
   }
-  for (const auto& waiter : next) waiter->OnTurn();
 }
 
 void CallerUsage::Spend(const Caller& caller, int64_t tokens, absl::Time now) {
@@ -133,22 +136,26 @@ void CallerUsage::Spend(const Caller& caller, int64_t tokens, absl::Time now) {
 }
 
 void CallerUsage::EndTurns() {
-  std::vector<std::shared_ptr<Waiter>> all;
-  {
-    std::lock_guard lock(mutex_);
-    for (auto& [name, usage] : usage_) {
-      usage.places += static_cast<uint32_t>(usage.turns.size());
-      for (auto& waiter : usage.turns) all.push_back(std::move(waiter));
-      usage.turns.clear();
+  for (;;) {
+    std::shared_ptr<Waiter> next;
+    {
+      std::lock_guard lock(mutex_);
+      const auto waits = std::find_if(usage_.begin(), usage_.end(),
+                                      [](const auto& one) { return !one.second.turns.empty(); });
+      if (waits == usage_.end()) return;
+      Usage& usage = waits->second;
+      next = std::move(usage.turns.front());
+      usage.turns.pop_front();
+      ++usage.places;
     }
+    next->OnTurn();
   }
-  for (const auto& waiter : all) waiter->OnTurn();
 }
 
 void CallerUsage::ForgetIfIdle(const Caller& caller) {
   const auto found = usage_.find(caller.name);
   // What a bucket lacks is remembered.
-  if (found->second.waiting == 0 && found->second.places == 0 &&
+  if (found != usage_.end() && found->second.waiting == 0 && found->second.places == 0 &&
       caller.max_tokens_per_minute == 0) {
     usage_.erase(found);
   }

@@ -9,7 +9,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -43,7 +42,7 @@ class CallerUsage {
   bool LeaveTurn(const Caller& caller, const Waiter* waiter);
   // It waits no longer, as the engine has accepted it or its stream ends.
   void StopWaiting(const Caller& caller);
-  // Gives its place back.
+  // Gives its place back. Neither takes memory.
   void LeavePlace(const Caller& caller);
   // Takes tokens out of the bucket.
   void Spend(const Caller& caller, int64_t tokens, absl::Time now);
@@ -61,8 +60,8 @@ class CallerUsage {
 
   // Brings the bucket up to now.
   static void Refill(const Caller& caller, absl::Time now, Usage* usage);
-  // Takes those whose turn it is out of the queue, and gives them places.
-  static std::vector<std::shared_ptr<Waiter>> NextTurns(const Caller& caller, Usage* usage);
+  // Takes the first whose turn it is out of the queue, and gives it a place; null: it is nobody's.
+  std::shared_ptr<Waiter> NextTurn(const Caller& caller) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetIfIdle(const Caller& caller) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   std::mutex mutex_;

@@ -13,6 +13,7 @@
 #include "server/experiments/metric_names.h"
 #include "server/experiments/outcome_token.h"
 #include "server/experiments/statistics/sample_ratio.h"
+#include "server/observation/memory_guard.h"
 #include "server/observation/metrics.h"
 
 namespace swaa::server {
@@ -318,7 +319,7 @@ void Experiments::Watch() {
   const auto interval = absl::ToChronoMilliseconds(options_.check_interval);
   while (!wake_.wait_for(lock, interval, [&] { return stopping_; })) {
     lock.unlock();
-    CheckNow();
+    GuardMemory("a check of experiments", [this] { CheckNow(); });
     lock.lock();
   }
 }

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "server/observation/memory_guard.h"
 
 namespace swaa::server {
 namespace {
@@ -19,10 +20,15 @@ class ReplaySink final : public GenerationSink {
   void OnAccepted() override {}
   void OnPromptLogprobs(int32_t, std::vector<ScoredToken>) override {}
   void OnTokens(std::vector<OutputToken> tokens) override {
-    std::move(tokens.begin(), tokens.end(), std::back_inserter(tokens_));
+    try {
+      std::move(tokens.begin(), tokens.end(), std::back_inserter(tokens_));
+    } catch (const std::bad_alloc&) {
+      tokens_lost_ = true;
+    }
   }
   void OnFinished(const GenerationResult& result) override {
     stats_ = result.stats;
+    if (tokens_lost_) status_ = out_of_memory_;
     if (result.reason == FinishReason::kCancelled) status_ = absl::CancelledError("aborted");
     done_.Notify();
   }
@@ -40,6 +46,8 @@ class ReplaySink final : public GenerationSink {
   absl::Status status_;
   GenerationStats stats_;
   std::vector<OutputToken> tokens_;
+  bool tokens_lost_ = false;
+  const absl::Status out_of_memory_ = absl::ResourceExhaustedError("out of memory");
   absl::Notification done_;
 };
 
@@ -109,7 +117,7 @@ void Shadows::Run() {
     const ShadowJob job = std::move(jobs_.front());
     jobs_.pop_front();
     lock.unlock();
-    Compare(job);
+    GuardMemory("a shadow", [&] { Compare(job); });
     lock.lock();
   }
 }

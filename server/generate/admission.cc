@@ -9,7 +9,6 @@
 
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "engine/tokenizer/thinking.h"
@@ -19,9 +18,11 @@
 namespace swaa::server {
 namespace {
 
+// Not by StrFormat, here and wherever a request is served: it ends the process where it lacks
+// memory.
 std::string MakeRequestId() {
   thread_local absl::BitGen generator;
-  return absl::StrFormat("swaa-%016x", absl::Uniform<uint64_t>(generator));
+  return absl::StrCat("swaa-", absl::Hex(absl::Uniform<uint64_t>(generator), absl::kZeroPad16));
 }
 
 std::optional<bool> ThinkingSwitch(ThinkingMode mode) {

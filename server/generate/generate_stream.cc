@@ -4,9 +4,12 @@
 
 #include "server/generate/generate_stream.h"
 
+#include <new>
 #include <utility>
 
 #include <grpc/support/time.h>
+
+#include "server/observation/memory_guard.h"
 
 namespace swaa::server {
 namespace {
@@ -38,17 +41,22 @@ std::string MetadataOf(const grpc::CallbackServerContext& call, const char* key)
 GenerateStream* GenerateStream::Start(ServingContext* serving, grpc::CallbackServerContext* call,
                                       const grpc::ByteBuffer& request) {
   std::shared_ptr<GenerateStream> stream(new GenerateStream(serving, call, request));
-  stream->self_ = stream;
-  serving->live_streams.Add();
   serving->slow_readers->Add(stream);
-  if (stream->has_message_) {
-    if (serving->connections != nullptr) {
-      serving->connections->OnMessage(call->peer(), static_cast<int64_t>(request.Length()));
+  serving->live_streams.Add();
+  stream->self_ = stream;
+  // From here on it ends as streams end.
+  try {
+    if (stream->has_message_) {
+      if (serving->connections != nullptr) {
+        serving->connections->OnMessage(call->peer(), static_cast<int64_t>(request.Length()));
+      }
+      stream->Begin();
+    } else {
+      if (serving->connections != nullptr) serving->connections->OnAbandoned(call->peer());
+      stream->RefuseWithoutMessage();
     }
-    stream->Begin();
-  } else {
-    if (serving->connections != nullptr) serving->connections->OnAbandoned(call->peer());
-    stream->RefuseWithoutMessage();
+  } catch (const std::bad_alloc&) {
+    stream->Fail(serving->out_of_memory);
   }
   return stream.get();
 }
@@ -83,32 +91,54 @@ void GenerateStream::OnTokens(std::vector<OutputToken> tokens) {
   Push(TokensEvent{std::move(tokens), SteadyNow()}, bytes);
 }
 
-void GenerateStream::OnFinished(const GenerationResult& result) { Push(result, kEventBytes); }
+void GenerateStream::OnFinished(const GenerationResult& result) {
+  try {
+    PushEnd(result);
+  } catch (const std::bad_alloc&) {
+    PushEnd(FailedEvent{serving_->out_of_memory, result.stats});
+  }
+}
 
 void GenerateStream::OnFailed(const absl::Status& status, const GenerationStats& stats) {
-  Push(FailedEvent{NameEngineError(status, "device_out_of_memory"), stats}, kEventBytes);
+  PushEnd(FailedEvent{status, stats, /*by_engine=*/true});
 }
 
 void GenerateStream::Push(Event event, size_t bytes) {
   std::lock_guard lock(mutex_);
-  const bool last =
-      std::holds_alternative<GenerationResult>(event) || std::holds_alternative<FailedEvent>(event);
-  if (!last && !overflowed_ && event_bytes_ + bytes > serving_->stream_buffer_bytes) {
-    overflowed_ = true;
-    events_.clear();
+  if (!dropped_ && event_bytes_ + bytes > serving_->stream_buffer_bytes) DropEvents();
+  if (!dropped_) {
+    try {
+      events_.push_back(std::move(event));
+      event_bytes_ += bytes;
+    } catch (const std::bad_alloc&) {
+      DropForMemory();
+    }
   }
-  if (last || !overflowed_) {
-    events_.push_back(std::move(event));
-    event_bytes_ += bytes;
-  }
-  // With a write under way its end wakes the pump; an overflow does not wait for it.
-  if (!write_under_way_ || overflowed_) SchedulePump();
+  // With a write under way its end wakes the pump; what was dropped does not wait for it.
+  if (!write_under_way_ || dropped_) SchedulePump();
+}
+
+void GenerateStream::PushEnd(Event event) {
+  std::lock_guard lock(mutex_);
+  if (!end_event_.has_value()) end_event_ = std::move(event);
+  if (!write_under_way_ || dropped_) SchedulePump();
+}
+
+void GenerateStream::DropEvents() {
+  dropped_ = true;
+  events_.clear();
+}
+
+void GenerateStream::DropForMemory() {
+  out_of_memory_ = true;
+  DropEvents();
+  SchedulePump();
 }
 
 void GenerateStream::SchedulePump() {
   if (pump_scheduled_) return;
   pump_scheduled_ = true;
-  serving_->workers->PostStreaming([stream = shared_from_this()] { stream->Pump(); });
+  serving_->workers->PostStreaming(shared_from_this());
 }
 
 void GenerateStream::OnWriteDone(bool ok) {
@@ -128,8 +158,13 @@ void GenerateStream::OnCancel() {
     client_gone_ = true;
     gone_at_ = SteadyNow();
   }
-  if (!cancel) LeaveQueue(absl::CancelledError("the client has gone"));
-  if (cancel) serving_->engine->Cancel(admission_.accepted.request_id(), this);
+  if (cancel) {
+    serving_->engine->Cancel(admission_.accepted.request_id(), this);
+    return;
+  }
+  // Where that is not done, the worker that comes to it sees that the client has gone.
+  GuardMemory("leaving the queue at once",
+              [this] { LeaveQueue(absl::CancelledError("the client has gone")); });
 }
 
 absl::Time GenerateStream::WaitingSince() const {
@@ -155,8 +190,10 @@ void GenerateStream::CutOff() {
 void GenerateStream::OnDone() {
   // Only now it is known whether the client left, or ended the call without a message.
   if (!has_message_ && record_.has_value()) {
-    if (call_->IsCancelled()) record_->status = WhyCancelled(absl::CancelledError("gone"));
-    Record(*record_);
+    GuardMemory("the record of a call without a message", [this] {
+      if (call_->IsCancelled()) record_->status = WhyCancelled(absl::CancelledError("gone"));
+      Record(*record_);
+    });
   }
   LeaveCaller();
   serving_->slow_readers->Remove(this);

@@ -38,9 +38,11 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                              public WatchedStream,
                              public PendingAdmission,
                              public CallerUsage::Waiter,
+                             public WorkerPool::StreamingTask,
                              public std::enable_shared_from_this<GenerateStream> {
  public:
-  // `serving` outlives every stream; `call` lives until OnDone, as gRPC has it.
+  // `serving` outlives every stream; `call` lives until OnDone, as gRPC has it. Throws bad_alloc
+  // where there is not the memory for a stream, and then nothing is left of it.
   static GenerateStream* Start(ServingContext* serving, grpc::CallbackServerContext* call,
                                const grpc::ByteBuffer& request);
 
@@ -66,6 +68,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // CallerUsage::Waiter.
   void OnTurn() override;
 
+  // WorkerPool::StreamingTask: what was noted by other threads is done.
+  void RunOnWorker() override;
+
  private:
   struct AcceptedEvent {};
   struct PromptLogprobsEvent {
@@ -79,6 +84,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   struct FailedEvent {
     absl::Status status;
     GenerationStats stats;
+    bool by_engine = false;  // and yet without a reason
   };
   using Event =
       std::variant<AcceptedEvent, PromptLogprobsEvent, TokensEvent, GenerationResult, FailedEvent>;
@@ -112,18 +118,24 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void Fail(absl::Status status);
 
   void Push(Event event, size_t bytes);
+  // The last event, of which the first counts. Takes no memory.
+  void PushEnd(Event event);
+  // Events are lost by this, and what is left is the end.
+  void DropEvents() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropForMemory() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SchedulePump() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // On a worker.
-  void Pump();
   void PumpEvents();
   // Memory ran out in the pump: nothing more is sent but the status.
   void GiveUp();
   bool TakeEvents(std::deque<Event>* events);
+  std::optional<Event> TakeEnd();
   void Handle(Event event);
   void HandleTokens(const TokensEvent& event);
   void CountTokens(const TokensEvent& event);
   void HandleResult(const GenerationResult& result, std::vector<v1::GenerateResponse>* messages);
+  void HandleFailure(const FailedEvent& event);
   void HandleEnd(absl::Status status, const GenerationStats& stats,
                  std::optional<FinishReason> reason);
   void StopWaiting();
@@ -131,6 +143,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void LeaveCaller();
   // The reader will not get what is still to come.
   bool EventsWereDropped() const;
+  void RecordEnd();
   void Record(const RequestRecord& record);
   void OfferShadow(const GenerationResult& result);
   // What the client is told when the engine says CANCELLED.
@@ -156,6 +169,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   std::deque<grpc::ByteBuffer> outgoing_;
   grpc::ByteBuffer writing_;
   bool accepted_ = false;
+  bool in_drain_rate_ = false;
   LiveCounts counted_;
   std::vector<int32_t> shadow_answer_;  // all output, if it is to be computed again
   absl::Time last_tokens_ = absl::InfinitePast();
@@ -168,6 +182,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   WorkerPool::Ticket ticket_ ABSL_GUARDED_BY(mutex_);
   bool aborted_ ABSL_GUARDED_BY(mutex_) = false;
   std::deque<Event> events_ ABSL_GUARDED_BY(mutex_);
+  std::optional<Event> end_event_ ABSL_GUARDED_BY(mutex_);  // comes behind them
   size_t event_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool pump_scheduled_ ABSL_GUARDED_BY(mutex_) = false;
   bool write_under_way_ ABSL_GUARDED_BY(mutex_) = false;
@@ -176,13 +191,15 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool cut_off_ ABSL_GUARDED_BY(mutex_) = false;
   bool cutting_off_ ABSL_GUARDED_BY(mutex_) = false;  // the call must not be finished meanwhile
   std::optional<GenerationRequest> in_turn_ ABSL_GUARDED_BY(mutex_);  // ready for the engine
+  bool turn_came_ ABSL_GUARDED_BY(mutex_) = false;                    // and it is to be submitted
   bool waits_ ABSL_GUARDED_BY(mutex_) = false;                        // as CallerUsage has it
   bool has_place_ ABSL_GUARDED_BY(mutex_) = false;                    // likewise
   bool submitted_ ABSL_GUARDED_BY(mutex_) = false;
   bool client_gone_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time gone_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
-  bool overflowed_ ABSL_GUARDED_BY(mutex_) = false;
-  bool overflow_cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  bool dropped_ ABSL_GUARDED_BY(mutex_) = false;  // events were: they overflowed, or
+  bool out_of_memory_ ABSL_GUARDED_BY(mutex_) = false;
+  bool drop_cancelled_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::shared_ptr<GenerateStream> self_;  // until OnDone
 };

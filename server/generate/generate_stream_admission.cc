@@ -7,10 +7,12 @@
 #include "server/generate/errors.h"
 #include "server/generate/generate_stream.h"
 #include "server/generate/request_bytes.h"
+#include "server/observation/memory_guard.h"
 
 namespace swaa::server {
 
 absl::Status GenerateStream::NameEngineError(const absl::Status& status, const char* exhausted) {
+  if (IsOutOfMemory(status)) return WithReason(status, "out_of_memory");
   if (IsDeviceLost(status)) return WithReason(status, "device_lost");
   switch (status.code()) {
     case absl::StatusCode::kResourceExhausted:
@@ -64,7 +66,7 @@ void GenerateStream::Fail(absl::Status status) {
   serving_->pending.Remove(this);
   GenerationStats stats;
   stats.prompt_tokens = static_cast<int32_t>(admission_.accepted.prompt_tokens());
-  Push(FailedEvent{std::move(status), stats}, kEventBytes);
+  PushEnd(FailedEvent{std::move(status), stats});
 }
 
 void GenerateStream::Admit() {
@@ -76,9 +78,7 @@ void GenerateStream::RunAdmission(absl::FunctionRef<absl::Status()> part) {
   try {
     status = part();
   } catch (const std::bad_alloc&) {
-    status = MakeError(absl::StatusCode::kResourceExhausted, "out_of_memory",
-                       "request: the server has not the memory to read it now; try again later or "
-                       "send less text");
+    status = serving_->out_of_memory;
   }
   if (!status.ok()) Fail(std::move(status));
 }
@@ -117,13 +117,17 @@ absl::Status GenerateStream::SubmitToEngine() {
   const auto prompt_tokens = static_cast<int64_t>(request.prompt->size());
   SWAA_RETURN_IF_ERROR(NameEngineError(
       serving_->engine->Submit(std::move(request), shared_from_this()), "queue_full"));
-  serving_->usage.Spend(**caller_, prompt_tokens, SteadyNow());
-  serving_->owners.Take(this, id);
+  // The engine has it: it ends through the engine.
+  const bool noted = GuardMemory("taking a request", [&] {
+    serving_->usage.Spend(**caller_, prompt_tokens, SteadyNow());
+    serving_->owners.Take(this, id);
+  });
   bool cancel = false;
   bool abort = false;
   {
     std::lock_guard lock(mutex_);
     submitted_ = true;
+    if (!noted) DropForMemory();
     cancel = client_gone_;
     abort = aborted_;
   }

@@ -11,6 +11,7 @@
 #include "engine/recipe/visibility.h"
 #include "server/generate/errors.h"
 #include "server/generate/generate_stream.h"
+#include "server/observation/memory_guard.h"
 
 namespace swaa::server {
 namespace {
@@ -32,7 +33,13 @@ bool GenerateStream::TakeEvents(std::deque<Event>* events) {
   return !events->empty();
 }
 
-void GenerateStream::Pump() {
+std::optional<GenerateStream::Event> GenerateStream::TakeEnd() {
+  std::lock_guard lock(mutex_);
+  if (write_under_way_ || !outgoing_.empty() || !events_.empty()) return std::nullopt;
+  return std::exchange(end_event_, std::nullopt);
+}
+
+void GenerateStream::RunOnWorker() {
   try {
     PumpEvents();
   } catch (const std::bad_alloc&) {
@@ -45,36 +52,47 @@ void GenerateStream::GiveUp() {
   outgoing_.clear();
   {
     std::lock_guard lock(mutex_);
-    events_.clear();
+    DropEvents();
     pump_scheduled_ = false;
   }
-  if (end_.has_value()) return;
+  if (end_.has_value()) {
+    if (!end_->ok()) return;
+    end_ = serving_->out_of_memory;  // what told of the good end got lost
+    record_->status = *end_;
+    record_->finish_reason.reset();
+    return;
+  }
   serving_->engine->Cancel(admission_.accepted.request_id(), this);
-  HandleEnd(MakeError(absl::StatusCode::kResourceExhausted, "out_of_memory",
-                      "the server has not the memory to send the answer; try again later"),
-            {}, std::nullopt);
+  GuardMemory("the record of a request",
+              [this] { HandleEnd(serving_->out_of_memory, {}, std::nullopt); });
+  if (!end_.has_value()) end_ = serving_->out_of_memory;
 }
 
 void GenerateStream::PumpEvents() {
   for (;;) {
+    bool turn_came = false;
     bool cancel = false;
     {
       std::lock_guard lock(mutex_);
-      cancel = overflowed_ && !overflow_cancelled_;
-      overflow_cancelled_ = overflowed_;
+      turn_came = std::exchange(turn_came_, false);
+      cancel = dropped_ && !drop_cancelled_;
+      drop_cancelled_ = dropped_;
     }
+    if (turn_came) RunAdmission([this] { return SubmitToEngine(); });
     if (cancel) serving_->engine->Cancel(admission_.accepted.request_id(), this);
     std::deque<Event> events;
     while (TakeEvents(&events)) {
       for (Event& event : events) Handle(std::move(event));
     }
+    if (std::optional<Event> end = TakeEnd()) Handle(*std::move(end));
     std::lock_guard lock(mutex_);
-    if (client_gone_ || overflowed_) {  // nobody reads it
+    if (client_gone_ || dropped_) {  // nobody reads it
       undelivered_ |= !outgoing_.empty();
       outgoing_.clear();
     }
     const bool idle = !write_under_way_ && outgoing_.empty();
-    if ((overflowed_ && !overflow_cancelled_) || (idle && !events_.empty())) continue;
+    const bool more = !events_.empty() || end_event_.has_value();
+    if (turn_came_ || (dropped_ && !drop_cancelled_) || (idle && more)) continue;
     pump_scheduled_ = false;
     break;
   }
@@ -103,29 +121,37 @@ void GenerateStream::WriteOrFinish() {
 void GenerateStream::FinishCall() {
   // Before the client can see the end, and come again.
   LeaveCaller();
-  // An answer that is complete and did not reach it has not ended well.
-  if (has_message_) {
-    bool undelivered = false;
-    {
-      std::lock_guard lock(mutex_);
-      undelivered = undelivered_;
-    }
-    if (record_->status.ok() && undelivered) {
-      record_->finish_reason.reset();
-      record_->status =
-          WhyCancelled(absl::CancelledError("the client left before it had the whole answer"));
-    }
-    Record(*record_);
+  if (has_message_ && record_.has_value()) {
+    GuardMemory("the record of a request", [this] { RecordEnd(); });
   }
-  AddErrorTrailers(*end_, call_);
-  Finish(ToGrpcStatus(*end_));
+  grpc::Status status(static_cast<grpc::StatusCode>(end_->code()), "");
+  GuardMemory("what a status says", [&] {
+    AddErrorTrailers(*end_, call_);
+    status = ToGrpcStatus(*end_);
+  });
+  Finish(status);
+}
+
+// An answer that is complete and did not reach its client has not ended well.
+void GenerateStream::RecordEnd() {
+  bool undelivered = false;
+  {
+    std::lock_guard lock(mutex_);
+    undelivered = undelivered_;
+  }
+  if (record_->status.ok() && undelivered) {
+    record_->finish_reason.reset();
+    record_->status =
+        WhyCancelled(absl::CancelledError("the client left before it had the whole answer"));
+  }
+  Record(*record_);
 }
 
 void GenerateStream::Handle(Event event) {
   if (end_.has_value()) return;  // given up
   std::vector<v1::GenerateResponse> messages;
   if (std::holds_alternative<AcceptedEvent>(event)) {
-    accepted_ = true;
+    accepted_ = in_drain_rate_ = true;
     serving_->drain_rate.OnRequestBegin(SteadyNow());
     *messages.emplace_back().mutable_accepted() = admission_.accepted;
   } else if (auto* prompt = std::get_if<PromptLogprobsEvent>(&event)) {
@@ -135,7 +161,7 @@ void GenerateStream::Handle(Event event) {
   } else if (auto* result = std::get_if<GenerationResult>(&event)) {
     HandleResult(*result, &messages);
   } else if (auto* failed = std::get_if<FailedEvent>(&event)) {
-    HandleEnd(failed->status, failed->stats, std::nullopt);
+    HandleFailure(*failed);
   }
   Serialize(&messages);
 }
@@ -205,13 +231,14 @@ void GenerateStream::CountTokens(const TokensEvent& event) {
 
 bool GenerateStream::EventsWereDropped() const {
   std::lock_guard lock(mutex_);
-  return overflowed_ || cut_off_;
+  return dropped_ || cut_off_;
 }
 
 absl::Status GenerateStream::WhyCancelled(const absl::Status& status) const {
   if (status.code() != absl::StatusCode::kCancelled) return status;
   std::lock_guard lock(mutex_);
-  if (overflowed_) {
+  if (out_of_memory_) return serving_->out_of_memory;
+  if (dropped_) {
     return MakeError(
         absl::StatusCode::kResourceExhausted, "slow_reader",
         absl::StrCat("the stream was not read and more than ", serving_->stream_buffer_bytes,
@@ -230,15 +257,20 @@ absl::Status GenerateStream::WhyCancelled(const absl::Status& status) const {
   return status;
 }
 
+void GenerateStream::HandleFailure(const FailedEvent& event) {
+  HandleEnd(event.by_engine ? NameEngineError(event.status, "device_out_of_memory") : event.status,
+            event.stats, std::nullopt);
+}
+
 void GenerateStream::HandleEnd(absl::Status status, const GenerationStats& stats,
                                std::optional<FinishReason> reason) {
-  status = WhyCancelled(status);
   const absl::Time now = SteadyNow();
+  if (std::exchange(in_drain_rate_, false)) serving_->drain_rate.OnRequestEnd(now);
+  status = WhyCancelled(status);
   if (status.code() == absl::StatusCode::kResourceExhausted && !RetryPushbackMs(status)) {
     status =
         WithRetryPushback(status, absl::ToInt64Milliseconds(serving_->drain_rate.NextWait(now)));
   }
-  if (accepted_) serving_->drain_rate.OnRequestEnd(now);
   RequestRecord record;
   record.id = admission_.accepted.request_id();
   if (caller_.ok()) record.caller = (*caller_)->name;

@@ -43,13 +43,9 @@ absl::Status GenerateStream::SubmitInTurn(GenerationRequest request) {
 }
 
 void GenerateStream::OnTurn() {
-  {
-    std::lock_guard lock(mutex_);
-    has_place_ = true;
-  }
-  serving_->workers->PostStreaming([stream = shared_from_this()] {
-    stream->RunAdmission([&stream] { return stream->SubmitToEngine(); });
-  });
+  std::lock_guard lock(mutex_);
+  has_place_ = turn_came_ = true;
+  SchedulePump();
 }
 
 bool GenerateStream::LeaveQueue(absl::Status status) {

@@ -17,6 +17,7 @@
 #include "server/experiments/experiments.h"
 #include "server/experiments/shadows.h"
 #include "server/generate/drain_rate.h"
+#include "server/generate/errors.h"
 #include "server/generate/live_count.h"
 #include "server/generate/pending_admissions.h"
 #include "server/generate/serving_model.h"
@@ -54,6 +55,12 @@ struct ServingContext {
   Shadows* shadows = nullptr;
   SlowReaderWatch* slow_readers = nullptr;
   ConnectionGuard* connections = nullptr;  // null: nobody watches them
+
+  // Made before it is needed, when there may be no memory.
+  const absl::Status out_of_memory =
+      MakeError(absl::StatusCode::kResourceExhausted, "out_of_memory",
+                "the server has not the memory for the request now; try again later or send less "
+                "text");
 
   DrainRate drain_rate;
   LiveCount live_streams;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "server/generate/steady_time.h"
+#include "server/observation/memory_guard.h"
 
 namespace swaa::server {
 
@@ -38,19 +39,27 @@ void SlowReaderWatch::Remove(const WatchedStream* stream) {
 void SlowReaderWatch::Watch() {
   const auto pause = absl::ToChronoNanoseconds(std::min(timeout_ / 4, absl::Seconds(5)));
   for (;;) {
-    std::vector<std::shared_ptr<WatchedStream>> streams;
     {
       std::unique_lock lock(mutex_);
       changed_.wait(lock, [this] { return stopping_ || !streams_.empty(); });
       if (changed_.wait_for(lock, pause, [this] { return stopping_; })) return;
-      for (const auto& [key, weak] : streams_) {
-        if (auto stream = weak.lock()) streams.push_back(std::move(stream));
-      }
     }
-    const absl::Time latest = SteadyNow() - timeout_;
-    for (const auto& stream : streams) {
-      if (stream->WaitingSince() <= latest) stream->CutOff();
+    GuardMemory("a look at slow readers", [this] { Look(); });
+  }
+}
+
+void SlowReaderWatch::Look() {
+  std::vector<std::shared_ptr<WatchedStream>> streams;
+  {
+    std::lock_guard lock(mutex_);
+    streams.reserve(streams_.size());
+    for (const auto& [key, weak] : streams_) {
+      if (auto stream = weak.lock()) streams.push_back(std::move(stream));
     }
+  }
+  const absl::Time latest = SteadyNow() - timeout_;
+  for (const auto& stream : streams) {
+    if (stream->WaitingSince() <= latest) stream->CutOff();
   }
 }
 

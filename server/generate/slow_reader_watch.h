@@ -39,6 +39,7 @@ class SlowReaderWatch {
 
  private:
   void Watch();
+  void Look();
 
   const absl::Duration timeout_;
   std::mutex mutex_;

@@ -2,13 +2,13 @@
 
 #include "server/generate/worker_pool.h"
 
-#include <new>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "server/generate/errors.h"
-#include "server/observation/request_log.h"
+#include "server/observation/memory_guard.h"
 
 namespace swaa::server {
 namespace {
@@ -17,13 +17,16 @@ namespace {
 // spaces took 5.4 s.
 constexpr int64_t kNanosecondsPerByte = 350;
 
-void RunGuarded(const std::function<void()>& task) {
-  try {
-    task();
-  } catch (const std::bad_alloc&) {
-    LogWarning("out of memory in a worker; what it did is left undone");
-  }
-}
+class FunctionTask final : public WorkerPool::StreamingTask {
+ public:
+  explicit FunctionTask(std::function<void()> function) : function_(std::move(function)) {}
+  void RunOnWorker() override { function_(); }
+
+ private:
+  const std::function<void()> function_;
+};
+
+constexpr char kWork[] = "what a worker did";
 
 }  // namespace
 
@@ -42,12 +45,18 @@ WorkerPool::~WorkerPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void WorkerPool::PostStreaming(std::function<void()> task) {
+void WorkerPool::PostStreaming(std::shared_ptr<StreamingTask> task) {
   {
     std::lock_guard lock(mutex_);
-    streaming_.push_back(std::move(task));
+    StreamingTask* const added = task.get();
+    (first_streaming_ == nullptr ? first_streaming_ : last_streaming_->next_) = std::move(task);
+    last_streaming_ = added;
   }
   changed_.notify_one();
+}
+
+void WorkerPool::PostStreaming(std::function<void()> task) {
+  PostStreaming(std::make_shared<FunctionTask>(std::move(task)));
 }
 
 absl::StatusOr<WorkerPool::Ticket> WorkerPool::PostAdmission(int64_t bytes,
@@ -109,18 +118,18 @@ const std::map<WorkerPool::Ticket, WorkerPool::Admission>* WorkerPool::NextQueue
 }
 
 bool WorkerPool::HasWork() const {
-  return !streaming_.empty() || stopping_ || NextQueue() != nullptr;
+  return first_streaming_ != nullptr || stopping_ || NextQueue() != nullptr;
 }
 
 void WorkerPool::Work() {
   std::unique_lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [this] { return HasWork(); });
-    if (!streaming_.empty()) {
-      std::function<void()> task = std::move(streaming_.front());
-      streaming_.pop_front();
+    if (first_streaming_ != nullptr) {
+      std::shared_ptr<StreamingTask> task = std::move(first_streaming_);
+      first_streaming_ = std::move(task->next_);
       lock.unlock();
-      RunGuarded(task);
+      GuardMemory(kWork, [&] { task->RunOnWorker(); });
       task = nullptr;  // what it held goes before the lock is taken again
       lock.lock();
       continue;
@@ -135,7 +144,7 @@ void WorkerPool::Work() {
     ++admissions_running_;
     if (large) ++large_running_;
     lock.unlock();
-    RunGuarded(admission.task);
+    GuardMemory(kWork, admission.task);
     admission.task = nullptr;
     lock.lock();
     --admissions_running_;

@@ -6,9 +6,9 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -49,8 +49,22 @@ class WorkerPool {
   // Runs what is queued, then joins.
   ~WorkerPool();
 
-  // Queues a streaming task. Never refuses, never blocks. A task throws nothing but std::bad_alloc,
-  // which is logged: whoever needs to hear of it catches it.
+  // What a stream wants of a worker. It throws nothing but std::bad_alloc, which is logged: whoever
+  // needs to hear of it catches it.
+  class StreamingTask {
+   public:
+    virtual ~StreamingTask() = default;
+    virtual void RunOnWorker() = 0;
+
+   private:
+    friend class WorkerPool;
+    std::shared_ptr<StreamingTask> next_;  // in the queue
+  };
+
+  // Queues a streaming task that is not queued. Never refuses, never blocks, takes no memory: it
+  // may be a stream's last word.
+  void PostStreaming(std::shared_ptr<StreamingTask> task);
+  // The same of a function, which takes memory.
   void PostStreaming(std::function<void()> task);
   // Queues an admission of a message of this size. RESOURCE_EXHAUSTED says which bound is reached.
   absl::StatusOr<Ticket> PostAdmission(int64_t bytes, std::function<void()> task);
@@ -74,7 +88,8 @@ class WorkerPool {
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::function<void()>> streaming_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<StreamingTask> first_streaming_ ABSL_GUARDED_BY(mutex_);
+  StreamingTask* last_streaming_ ABSL_GUARDED_BY(mutex_) = nullptr;
   // In the order in which they begin: by when they came plus what they take.
   std::map<Ticket, Admission> small_ ABSL_GUARDED_BY(mutex_);
   std::map<Ticket, Admission> large_ ABSL_GUARDED_BY(mutex_);

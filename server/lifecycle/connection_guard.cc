@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "server/observation/memory_guard.h"
 #include "server/observation/request_log.h"
 
 namespace swaa::server {
@@ -117,7 +118,8 @@ void ConnectionGuard::OnAbandoned(const std::string& peer) {
   connection.abandoned += 1;
   Answer(&connection);
   if (connection.abandoned > options_.max_abandoned) {
-    CutOff(found->first, &connection, "it leaves its calls before their messages");
+    CutOff(found->first, &connection, static_cast<int64_t>(connection.abandoned),
+           " calls were left before their messages");
   }
 }
 
@@ -131,8 +133,8 @@ int64_t ConnectionGuard::cut_off() const {
   return cut_off_;
 }
 
-void ConnectionGuard::CutOff(const std::string& peer, Connection* connection,
-                             const std::string& why) {
+void ConnectionGuard::CutOff(const std::string& peer, Connection* connection, int64_t count,
+                             const char* why) {
   if (connection->cut) return;
   connection->cut = true;
   ++cut_off_;
@@ -141,7 +143,8 @@ void ConnectionGuard::CutOff(const std::string& peer, Connection* connection,
   // What the kernel still has for it would cost as much as what came before.
   while (recv(connection->fd, nullptr, kDiscardBytes, MSG_DONTWAIT | MSG_TRUNC) > 0) {
   }
-  LogWarning(absl::StrCat("connection of ", peer, " cut off: ", why));
+  GuardMemory("a line of the log",
+              [&] { LogWarning(absl::StrCat("connection of ", peer, " cut off: ", count, why)); });
 }
 
 void ConnectionGuard::RemoveClosed() {
@@ -204,7 +207,7 @@ void ConnectionGuard::CutOffBeyond(int64_t most, double Connection::*owed, const
                          [&](const auto& a, const auto& b) { return owes(a) < owes(b); });
     const double bytes = owes(*largest);
     sum -= bytes;
-    CutOff(largest->first, &largest->second, absl::StrCat(static_cast<int64_t>(bytes), why));
+    CutOff(largest->first, &largest->second, static_cast<int64_t>(bytes), why);
   }
 }
 

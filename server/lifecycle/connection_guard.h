@@ -78,7 +78,7 @@ class ConnectionGuard {
   // what follows the number of bytes.
   void CutOffBeyond(int64_t most, double Connection::*owed, const char* why)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CutOff(const std::string& peer, Connection* connection, const std::string& why)
+  void CutOff(const std::string& peer, Connection* connection, int64_t count, const char* why)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;

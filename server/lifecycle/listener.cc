@@ -22,6 +22,7 @@
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "server/generate/errors.h"
+#include "server/observation/memory_guard.h"
 #include "server/observation/request_log.h"
 
 namespace swaa::server {
@@ -207,7 +208,8 @@ void Listener::AcceptAll(int socket) {
     if (fd >= 0) {
       const int on = 1;
       setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-      const bool taken = on_connection_(fd);
+      bool taken = false;
+      GuardMemory("taking a connection", [&] { taken = on_connection_(fd); });
       (taken ? accepted_ : refused_).fetch_add(1, std::memory_order_relaxed);
       if (!taken) close(fd);
       continue;

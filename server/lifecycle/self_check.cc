@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/generate/steady_time.h"
+#include "server/observation/memory_guard.h"
 #include "server/observation/request_log.h"
 
 namespace swaa::server {
@@ -38,7 +39,9 @@ void SelfCheck::Run() {
   bool dead = false;
   absl::Time last_reached = SteadyNow();
   while (Pause()) {
-    const absl::Status status = probe_();
+    absl::Status status;
+    // Without memory nothing is known.
+    if (!GuardMemory("a self-check", [&] { status = probe_(); })) continue;
     if (status.ok() || absl::IsResourceExhausted(status)) {
       last_reached = SteadyNow();
       if (failures >= 2) {
@@ -48,8 +51,10 @@ void SelfCheck::Run() {
       failures = 0;
       continue;
     }
-    LogWarning(absl::StrCat("self-check: a new client would not reach the server: ",
-                            std::string(status.message())));
+    GuardMemory("a line of the log", [&] {
+      LogWarning(absl::StrCat("self-check: a new client would not reach the server: ",
+                              std::string(status.message())));
+    });
     if (++failures == 2) on_change_(false);
     if (!dead && SteadyNow() - last_reached >= options_.dead_after) {
       dead = true;

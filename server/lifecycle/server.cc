@@ -22,6 +22,7 @@
 #include "server/lifecycle/listen_check.h"
 #include "server/lifecycle/shutdown_signals.h"
 #include "server/lifecycle/warm_up.h"
+#include "server/observation/memory_guard.h"
 #include "server/settings/config.h"
 
 namespace swaa::server {
@@ -277,7 +278,10 @@ absl::Status Server::StartEngine() {
              experiments_->SetStepModelError(step.model.error_ratio);
            },
        .on_device_lost =
-           [this](const absl::Status& status) { Fail(std::string(status.message())); },
+           [this](const absl::Status& status) {
+             const absl::string_view why = status.message();
+             Fail({why.data(), why.size()});
+           },
        .on_block = [this](const BlockChange& change) { kv_events_.OnBlock(change); }});
   serving_.engine = engine_.get();
   shadows_ =
@@ -341,8 +345,8 @@ absl::Status Server::StartMetrics() {
   return absl::OkStatus();
 }
 
-void Server::Fail(const std::string& why) {
-  LogError(why);
+void Server::Fail(std::string_view why) {
+  GuardMemory("a line of the log", [&] { LogError(std::string(why)); });
   std::lock_guard lock(failure_mutex_);
   failed_ = true;
   if (on_failure_) on_failure_();

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <grpcpp/grpcpp.h>
@@ -95,8 +96,8 @@ class Server {
   absl::Status StartEngine();
   absl::Status StartMetrics();
   absl::Status Listen();
-  // Says why, in the log, and calls OnFailure's handler.
-  void Fail(const std::string& why);
+  // Says why, in the log, and calls OnFailure's handler. Throws nothing.
+  void Fail(std::string_view why);
   void MakeServices();
   bool IsReady() const { return reached_.load() && !serving_.draining.load(); }
   // Tells health checks whether new requests are welcome.

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "server/generate/steady_time.h"
+#include "server/observation/memory_guard.h"
 #include "server/observation/request_log.h"
 
 namespace swaa::server {
@@ -74,7 +75,7 @@ void ShutdownSignals::Watch() {
     if (fds[1].revents != 0) return;
     signalfd_siginfo info;
     if (read(signal_fd_, &info, sizeof(info)) == sizeof(info)) {
-      OnSignal(static_cast<int>(info.ssi_signo));
+      GuardMemory("what a signal asks for", [&] { OnSignal(static_cast<int>(info.ssi_signo)); });
     }
   }
 }
@@ -96,8 +97,10 @@ void ShutdownSignals::OnSignal(int signal) {
   }
   if (first_.has_value() && SteadyNow() - first_at_ < kSameSignal) return;
   if (!awaited_ || first_.has_value()) {
-    LogWarning(absl::StrCat("signal ", signal, awaited_ ? " again" : " while starting",
-                            ": ending at once"));
+    GuardMemory("a line of the log", [&] {
+      LogWarning(absl::StrCat("signal ", signal, awaited_ ? " again" : " while starting",
+                              ": ending at once"));
+    });
     std::_Exit(128 + signal);
   }
   first_ = signal;

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include <grpc/support/log.h>
 #include <nlohmann/json.hpp>
@@ -13,7 +14,7 @@
 #include <spdlog/spdlog.h>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
 #include "server/generate/errors.h"
 #include "server/observation/log_throttle.h"
 #include "server/observation/printable.h"
@@ -22,7 +23,7 @@ namespace swaa::server {
 namespace {
 
 // Everything beyond ASCII as \u: no character of a client's can end or turn a line.
-std::string Dump(const nlohmann::ordered_json& json) {
+std::string Dump(const nlohmann::json& json) {
   return json.dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
 }
 
@@ -95,9 +96,20 @@ void TakeGrpcLine(gpr_log_func_args* line) {
 
 int64_t Milliseconds(absl::Duration duration) { return absl::ToInt64Milliseconds(duration); }
 
-nlohmann::ordered_json Fields(const RequestRecord& record) {
+// Scalars in their order, and no JSON object: to destroy one takes memory.
+class LineFields {
+ public:
+  nlohmann::json& operator[](const char* key) { return fields_.emplace_back(key, nullptr).second; }
+  auto begin() const { return fields_.begin(); }
+  auto end() const { return fields_.end(); }
+
+ private:
+  std::vector<std::pair<absl::string_view, nlohmann::json>> fields_;
+};
+
+LineFields Fields(const RequestRecord& record) {
   const GenerationStats& stats = record.stats;
-  nlohmann::ordered_json fields;
+  LineFields fields;
   fields["event"] = "request";
   fields["id"] = record.id;
   if (!record.caller.empty()) fields["caller"] = record.caller;
@@ -122,8 +134,8 @@ nlohmann::ordered_json Fields(const RequestRecord& record) {
   return fields;
 }
 
-nlohmann::ordered_json Fields(const AuditRecord& record) {
-  nlohmann::ordered_json fields;
+LineFields Fields(const AuditRecord& record) {
+  LineFields fields;
   fields["event"] = "audit";
   fields["action"] = record.action;
   if (!record.caller.empty()) fields["caller"] = record.caller;
@@ -135,13 +147,15 @@ nlohmann::ordered_json Fields(const AuditRecord& record) {
 }
 
 // One line: `key=value` pairs, or a JSON object without its braces.
-std::string FormatFields(const nlohmann::ordered_json& fields, LogFormat format) {
-  if (format == LogFormat::kJson) {
-    const std::string object = Dump(fields);
-    return object.substr(1, object.size() - 2);
-  }
+std::string FormatFields(const LineFields& fields, LogFormat format) {
   std::string line;
-  for (const auto& [key, value] : fields.items()) {
+  if (format == LogFormat::kJson) {
+    for (const auto& [key, value] : fields) {
+      absl::StrAppend(&line, line.empty() ? "" : ",", "\"", key, "\":", Dump(value));
+    }
+    return line;
+  }
+  for (const auto& [key, value] : fields) {
     if (key == "event") {
       absl::StrAppend(&line, value.get<std::string>());
       continue;

@@ -17,6 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "server/observation/memory_guard.h"
 
 namespace swaa::server {
 namespace {
@@ -118,16 +119,22 @@ void FileWatcher::Watch() {
     uint64_t woken = 0;
     if (fds[0].revents != 0 && read(wake_fd_, &woken, sizeof(woken)) != sizeof(woken)) continue;
     if (woken >= kStop) return;
-    bool complete = fds[1].revents != 0 && TakeEvents();
-    const std::string now = Signature();
-    if (Clock::now() >= next_poll) {
-      next_poll = Clock::now() + patience;
-      complete = Settled(now) || complete;
-    }
-    const bool changed = complete && !now.empty() && now != last_;
-    if (changed || (woken > 0 && !now.empty())) last_ = now;
-    if (changed || woken > 0) on_change_(woken > 0);
+    const bool poll_is_due = Clock::now() >= next_poll;
+    if (poll_is_due) next_poll = Clock::now() + patience;
+    const bool noted = GuardMemory("reading a changed file", [&] {
+      Look(/*events=*/fds[1].revents != 0, poll_is_due, /*triggered=*/woken > 0);
+    });
+    if (!noted) last_.clear();  // a later poll finds it changed
   }
+}
+
+void FileWatcher::Look(bool events, bool poll_is_due, bool triggered) {
+  bool complete = events && TakeEvents();
+  const std::string now = Signature();
+  if (poll_is_due) complete = Settled(now) || complete;
+  const bool changed = complete && !now.empty() && now != last_;
+  if (changed || (triggered && !now.empty())) last_ = now;
+  if (changed || triggered) on_change_(triggered);
 }
 
 }  // namespace swaa::server

@@ -41,6 +41,7 @@ class FileWatcher {
   // Whether nobody writes to it and it is as it was when last polled, but not as it was read.
   bool Settled(const std::string& now);
   void Watch();
+  void Look(bool events, bool poll_is_due, bool triggered);
 
   const std::string path_;
   const std::function<void(bool)> on_change_;

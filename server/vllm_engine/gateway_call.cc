@@ -2,8 +2,6 @@
 
 #include "server/vllm_engine/gateway_call.h"
 
-#include <new>
-
 #include <grpcpp/impl/codegen/proto_utils.h>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +9,7 @@
 #include "base/status_macros.h"
 #include "server/generate/errors.h"
 #include "server/generate/request_bytes.h"
+#include "server/observation/memory_guard.h"
 #include "server/vllm_engine/call_authority.h"
 #include "server/vllm_engine/gateway_status.h"
 
@@ -61,6 +60,11 @@ class GatewayCall::Sample final : public grpc::ClientReadReactor<v1::GenerateRes
   }
   void OnReadDone(bool ok) override {
     if (!ok) return;  // OnDone says why
+    if (!GuardMemory("an answer of a gateway's call", [this] { TakeEvent(); })) {
+      call_->FailForMemory();
+    }
+  }
+  void TakeEvent() {
     if (event_.has_accepted()) call_->OnAccepted();
     const auto message = answer_.Take(event_);
     if (message.has_value()) {
@@ -84,22 +88,30 @@ GatewayCall* GatewayCall::Start(GatewayContext* gateway, grpc::CallbackServerCon
   started->self_ = started;
   ServingContext* serving = gateway->serving;
   serving->live_streams.Add();
-  serving->slow_readers->Add(started);
+  // From here on it ends as calls end.
+  if (!GuardMemory("a gateway's call", [&] { started->Queue(request); })) {
+    started->Refuse(serving->out_of_memory);
+  }
+  return started.get();
+}
+
+void GatewayCall::Queue(const grpc::ByteBuffer& request) {
+  ServingContext* const serving = gateway_->serving;
+  serving->slow_readers->Add(shared_from_this());
   if (serving->connections != nullptr) {
     if (request.Valid()) {
-      serving->connections->OnMessage(call->peer(), static_cast<int64_t>(request.Length()));
+      serving->connections->OnMessage(call_->peer(), static_cast<int64_t>(request.Length()));
     } else {
-      serving->connections->OnAbandoned(call->peer());
+      serving->connections->OnAbandoned(call_->peer());
     }
   }
   if (!request.Valid()) {
-    started->Refuse(MalformedRequest(vllm_pb::GenerateRequest::descriptor()->full_name()));
-    return started.get();
+    Refuse(MalformedRequest(vllm_pb::GenerateRequest::descriptor()->full_name()));
+    return;
   }
   const absl::StatusOr<WorkerPool::Ticket> ticket = serving->workers->PostAdmission(
-      static_cast<int64_t>(request.Length()), [started] { started->Begin(); });
-  if (!ticket.ok()) started->Refuse(ticket.status());
-  return started.get();
+      static_cast<int64_t>(request.Length()), [call = shared_from_this()] { call->Begin(); });
+  if (!ticket.ok()) Refuse(ticket.status());
 }
 
 GatewayCall::GatewayCall(GatewayContext* gateway, grpc::CallbackServerContext* call,
@@ -113,18 +125,17 @@ GatewayCall::GatewayCall(GatewayContext* gateway, grpc::CallbackServerContext* c
 // ---- from bytes to samples, on a worker ----
 
 void GatewayCall::Begin() {
-  absl::StatusOr<GatewayRequest> request;
-  try {
-    request = Read();
-  } catch (const std::bad_alloc&) {
-    request = MakeError(absl::StatusCode::kResourceExhausted, "out_of_memory",
-                        "request: the server has not the memory to read it now; try again later "
-                        "or send less text");
-  }
-  if (request.ok()) {
-    BeginSamples(*std::move(request));
+  absl::Status status;
+  const bool done = GuardMemory("reading a gateway's call", [&] {
+    absl::StatusOr<GatewayRequest> request = Read();
+    status = request.status();
+    if (status.ok()) MakeSamples(*std::move(request));
+  });
+  if (!done) status = gateway_->serving->out_of_memory;
+  if (status.ok()) {
+    BeginSamples();
   } else {
-    Refuse(request.status());
+    Refuse(std::move(status));
   }
 }
 
@@ -148,7 +159,7 @@ absl::StatusOr<GatewayRequest> GatewayCall::Read() {
   return read;
 }
 
-void GatewayCall::BeginSamples(GatewayRequest request) {
+void GatewayCall::MakeSamples(GatewayRequest request) {
   std::vector<std::string> ids;
   for (uint32_t index = 0; index < request.samples.size(); ++index) {
     samples_.push_back(
@@ -160,6 +171,9 @@ void GatewayCall::BeginSamples(GatewayRequest request) {
     ids.push_back(samples_.back()->id());
   }
   gateway_->calls.Add(this, request.id, std::move(ids));
+}
+
+void GatewayCall::BeginSamples() {
   bool cancelled = false;
   {
     std::lock_guard lock(mutex_);
@@ -174,6 +188,18 @@ void GatewayCall::BeginSamples(GatewayRequest request) {
 }
 
 void GatewayCall::Refuse(absl::Status status) {
+  grpc::Status failure(static_cast<grpc::StatusCode>(status.code()), "");
+  GuardMemory("what a refusal says", [&] { failure = TellRefusal(std::move(status)); });
+  {
+    std::lock_guard lock(mutex_);
+    request_bytes_.Clear();
+    failure_ = std::move(failure);
+    may_finish_ = true;
+  }
+  WriteOrFinish();
+}
+
+grpc::Status GatewayCall::TellRefusal(absl::Status status) {
   ServingContext& serving = *gateway_->serving;
   if (status.code() == absl::StatusCode::kResourceExhausted) {
     status = WithRetryPushback(status,
@@ -187,13 +213,7 @@ void GatewayCall::Refuse(absl::Status status) {
   LogRequest(record, serving.log_format);
   status = ForGateway(status);
   AddErrorTrailers(status, call_);
-  {
-    std::lock_guard lock(mutex_);
-    request_bytes_.Clear();
-    failure_ = ToGrpcStatus(status);
-    may_finish_ = true;
-  }
-  WriteOrFinish();
+  return ToGrpcStatus(status);
 }
 
 // ---- what samples tell ----
@@ -217,8 +237,8 @@ void GatewayCall::OnMessage(Sample* sample, const vllm_pb::GenerateResponse& mes
     std::lock_guard lock(mutex_);
     if (failure_.has_value() || cancelled_) return;  // the sample is being cancelled
     // It may end meanwhile, and must still be there to be read on.
-    sample->AddHold();
     outgoing_.push_back({std::move(bytes), sample});
+    sample->AddHold();
   }
   WriteOrFinish();
 }
@@ -226,19 +246,46 @@ void GatewayCall::OnMessage(Sample* sample, const vllm_pb::GenerateResponse& mes
 void GatewayCall::OnSampleDone(const Sample& sample, const grpc::Status& status) {
   const std::shared_ptr<GatewayCall> alive = shared_from_this();
   bool failed = false;
-  std::deque<Outgoing> dropped;
   {
     std::lock_guard lock(mutex_);
     failed = !status.ok() && !failure_.has_value();
     if (failed) {
-      failure_ = ForGateway(status, sample.context().GetServerTrailingMetadata(), call_);
-      dropped.swap(outgoing_);
+      failure_.emplace(status.error_code(), "");
+      GuardMemory("what a failure says", [&] {
+        failure_ = ForGateway(status, sample.context().GetServerTrailingMetadata(), call_);
+      });
     }
     may_finish_ = --live_samples_ == 0;
   }
-  if (failed) CancelSamples();
-  for (const Outgoing& one : dropped) one.sample->RemoveHold();
+  if (failed) {
+    CancelSamples();
+    DropOutgoing();
+  }
   WriteOrFinish();
+}
+
+// Of a call that has failed, or whose client has left: no more comes.
+void GatewayCall::DropOutgoing() {
+  for (;;) {
+    Sample* sample = nullptr;
+    {
+      std::lock_guard lock(mutex_);
+      if (outgoing_.empty()) return;
+      sample = outgoing_.front().sample;
+      outgoing_.pop_front();
+    }
+    sample->RemoveHold();
+  }
+}
+
+void GatewayCall::FailForMemory() {
+  {
+    std::lock_guard lock(mutex_);
+    if (failure_.has_value()) return;
+    failure_.emplace(grpc::StatusCode::RESOURCE_EXHAUSTED, "");
+  }
+  CancelSamples();
+  DropOutgoing();
 }
 
 void GatewayCall::CancelSamples() {
@@ -272,15 +319,13 @@ void GatewayCall::OnWriteDone(bool ok) {
 }
 
 void GatewayCall::OnCancel() {
-  std::deque<Outgoing> dropped;
   {
     std::lock_guard lock(mutex_);
     if (std::exchange(cancelled_, true)) return;
-    dropped.swap(outgoing_);
     if (!begun_) return;  // the worker will see
   }
   CancelSamples();
-  for (const Outgoing& one : dropped) one.sample->RemoveHold();
+  DropOutgoing();
 }
 
 absl::Time GatewayCall::WaitingSince() const {

@@ -60,19 +60,26 @@ class GatewayCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   GatewayCall(GatewayContext* gateway, grpc::CallbackServerContext* call,
               const grpc::ByteBuffer& request);
 
+  // To a worker, or refuses.
+  void Queue(const grpc::ByteBuffer& request);
   // On a worker.
   void Begin();
   absl::StatusOr<GatewayRequest> Read();
-  void BeginSamples(GatewayRequest request);
+  void MakeSamples(GatewayRequest request);
+  void BeginSamples();
   // Before any sample began.
   void Refuse(absl::Status status);
+  grpc::Status TellRefusal(absl::Status status);
 
   // What samples tell.
   void OnAccepted();
   void OnMessage(Sample* sample, const vllm_pb::GenerateResponse& message);
   void OnSampleDone(const Sample& sample, const grpc::Status& status);
 
+  // Memory ran out: what came is lost, and so the answer.
+  void FailForMemory();
   void CancelSamples();
+  void DropOutgoing();
   void WriteOrFinish();
   void FinishCall();
 

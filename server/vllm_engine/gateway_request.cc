@@ -8,7 +8,6 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
@@ -114,8 +113,8 @@ std::string SampleId(const std::string& id, uint32_t index, uint32_t samples) {
   if (id.size() + suffix.size() <= kMaxRequestIdBytes) return absl::StrCat(id, suffix);
   ContentHasher hasher({});
   hasher.AddBytes(id);
-  return absl::StrCat(id.substr(0, kKeptIdBytes), absl::StrFormat("~%016x", hasher.Finish().low),
-                      suffix);
+  return absl::StrCat(id.substr(0, kKeptIdBytes), "~",
+                      absl::Hex(hasher.Finish().low, absl::kZeroPad16), suffix);
 }
 
 // As swaa.v1 has it for chat input, which this is, though it comes as tokens.

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "absl/time/clock.h"
+#include "server/observation/memory_guard.h"
 
 namespace swaa::server {
 namespace {
@@ -21,6 +22,10 @@ KvEventLog::KvEventLog(size_t kept_events, size_t batch_events)
       sequence_(static_cast<uint64_t>(absl::ToUnixMicros(absl::Now()))) {}
 
 void KvEventLog::OnBlock(const BlockChange& change) {
+  GuardMemory("telling of a cached block", [&] { Note(change); });
+}
+
+void KvEventLog::Note(const BlockChange& change) {
   static const PrefixScope kUnsalted = MakePrefixScope("", 0);
   if (!(change.scope == kUnsalted)) return;
   const int64_t name = NameOf(change.hash);
@@ -52,11 +57,13 @@ void KvEventLog::OnBlock(const BlockChange& change) {
 
 void KvEventLog::Seal() {
   if (pending_.events().empty()) return;
-  pending_.set_sequence_number(++sequence_);
+  const auto events = static_cast<size_t>(pending_.events_size());
+  pending_.set_sequence_number(sequence_ + 1);
   pending_.set_timestamp(Now());
-  history_events_ += static_cast<size_t>(pending_.events_size());
   history_.push_back(std::move(pending_));
   pending_.Clear();
+  ++sequence_;
+  history_events_ += events;
   while (history_events_ > kept_events_ + batch_events_) {
     history_events_ -= static_cast<size_t>(history_.front().events_size());
     history_.pop_front();
@@ -98,7 +105,11 @@ std::optional<KvEventLog::Batch> KvEventLog::Next(Cursor* cursor) {
     Seal();
     if (cursor->next > sequence_) return std::nullopt;
     const uint64_t oldest = sequence_ + 1 - history_.size();
-    if (cursor->next >= oldest) return history_[cursor->next++ - oldest];
+    if (cursor->next >= oldest) {
+      Batch batch = history_[cursor->next - oldest];
+      ++cursor->next;
+      return batch;
+    }
     *cursor = Snapshot();
   }
   Batch batch = std::move(cursor->snapshot.front());

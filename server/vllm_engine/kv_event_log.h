@@ -31,7 +31,7 @@ class KvEventLog {
   // batch, and blocks of a snapshot's part.
   explicit KvEventLog(size_t kept_events = 1 << 15, size_t batch_events = 256);
 
-  // On the engine thread.
+  // On the engine thread. Where memory is short, nobody is told of the block.
   void OnBlock(const BlockChange& change);
 
   // Where a subscriber has got to.
@@ -52,6 +52,7 @@ class KvEventLog {
  private:
   using Event = ::smg::grpc::common::KvCacheEvent;
 
+  void Note(const BlockChange& change);
   Cursor Snapshot() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Makes a batch of what is pending.
   void Seal() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "server/control/raw_call.h"
 #include "server/generate/errors.h"
+#include "server/observation/memory_guard.h"
 
 namespace swaa::server {
 namespace {
@@ -27,15 +28,18 @@ KvEventStream* KvEventStream::Start(GatewayContext* gateway, grpc::CallbackServe
   std::shared_ptr<KvEventStream> stream(new KvEventStream(gateway));
   stream->self_ = stream;
   const auto request = ParseControlRequest<::smg::grpc::common::SubscribeKvEventsRequest>(bytes);
-  if (request.ok()) {
-    stream->Begin(request->start_sequence_number());
-  } else {
-    AddErrorTrailers(request.status(), call);
+  absl::Status status = request.status();
+  if (request.ok() && !GuardMemory("beginning a subscription",
+                                   [&] { stream->Begin(request->start_sequence_number()); })) {
+    status = gateway->serving->out_of_memory;
+  }
+  if (!status.ok()) {
+    AddErrorTrailers(status, call);
     {
       std::lock_guard lock(stream->mutex_);
       stream->cancelled_ = stream->finished_ = true;
     }
-    stream->Finish(ToGrpcStatus(request.status()));
+    stream->Finish(ToGrpcStatus(status));
   }
   return stream.get();
 }
@@ -75,7 +79,13 @@ void KvEventStream::Wake() {
     if (pumping_ || write_under_way_ || finished_) return;
     pumping_ = true;
   }
-  gateway_->serving->workers->PostStreaming([stream = shared_from_this()] { stream->Pump(); });
+  gateway_->serving->workers->PostStreaming(shared_from_this());
+}
+
+void KvEventStream::RunOnWorker() {
+  if (GuardMemory("telling a subscriber", [this] { Pump(); })) return;
+  std::lock_guard lock(mutex_);
+  pumping_ = false;  // the next heartbeat tries again
 }
 
 void KvEventStream::Pump() {

@@ -12,6 +12,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "absl/base/thread_annotations.h"
+#include "server/generate/worker_pool.h"
 #include "server/vllm_engine/gateway_context.h"
 #include "server/vllm_engine/kv_event_log.h"
 
@@ -20,6 +21,7 @@ namespace swaa::server {
 // Owns itself from Start until gRPC is done with it. Threads: the log and the clock wake the pump,
 // which runs on a worker.
 class KvEventStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
+                            public WorkerPool::StreamingTask,
                             public std::enable_shared_from_this<KvEventStream> {
  public:
   // `gateway` outlives every call.
@@ -29,6 +31,7 @@ class KvEventStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
   void OnDone() override;
+  void RunOnWorker() override;
 
  private:
   explicit KvEventStream(GatewayContext* gateway) : gateway_(gateway) {}

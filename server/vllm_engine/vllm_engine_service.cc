@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <new>
 
 #include <nlohmann/json.hpp>
 
@@ -12,6 +13,7 @@
 #include "kernels/types.h"
 #include "server/control/raw_call.h"
 #include "server/generate/abort_request.h"
+#include "server/generate/inference_service.h"
 #include "server/vllm_engine/call_authority.h"
 #include "server/vllm_engine/gateway_call.h"
 #include "server/vllm_engine/kv_event_stream.h"
@@ -38,7 +40,12 @@ std::string DefaultSampling(const GenerationDefaults& defaults) {
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* VllmEngineService::Generate(
     grpc::CallbackServerContext* call, const grpc::ByteBuffer* request) {
-  return GatewayCall::Start(gateway_, call, *request);
+  try {
+    return GatewayCall::Start(gateway_, call, *request);
+  } catch (const std::bad_alloc&) {
+    AddErrorTrailers(gateway_->serving->out_of_memory, call);
+    return new RefusedStream(ToGrpcStatus(gateway_->serving->out_of_memory));
+  }
 }
 
 grpc::ServerUnaryReactor* VllmEngineService::HealthCheck(grpc::CallbackServerContext* call,

@@ -15,7 +15,6 @@
 #include <gtest/gtest.h>
 
 #include "engine/engine.h"
-#include "engine/schedule/out_of_memory.h"
 #include "tests/unit/testing/fake_device.h"
 
 namespace {

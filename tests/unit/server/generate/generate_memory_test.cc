@@ -1,0 +1,150 @@
+// Memory that runs out in the server costs the request that it hits: on the workers, on gRPC's
+// callback threads and on the engine's. This program's own allocation functions refuse one
+// allocation of the server's code: in turn the first, the second and so on, until the whole life of
+// two streams needs no more. What gRPC itself asks for is not refused, as it would end the process;
+// what the device does is another test's.
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdlib>
+#include <dlfcn.h>
+#include <execinfo.h>
+#include <initializer_list>
+#include <new>
+#include <string_view>
+#include <vector>
+
+#include "server/generate/errors.h"
+#include "tests/unit/server/generate/generate_stream_fixture.h"
+
+namespace {
+
+thread_local bool is_client = false;  // the test's own thread
+thread_local bool is_looking = false;
+std::atomic<int64_t> allocations = 0;
+std::atomic<int64_t> refused = 0;  // which is refused; 0: none
+std::atomic<bool> was_refused = false;
+void* program = nullptr;  // where it lies
+
+bool BeginsWithAny(std::string_view text, std::initializer_list<std::string_view> prefixes) {
+  return std::any_of(prefixes.begin(), prefixes.end(), [&](std::string_view prefix) {
+    return text.substr(0, prefix.size()) == prefix;
+  });
+}
+
+// Whether the server's code wants memory, if through a library: the innermost frame decides that is
+// neither the standard library's nor another's that knows nothing of gRPC. This program exports its
+// symbols, but for those of unnamed namespaces.
+bool IsOurs() {
+  constexpr int kOwnFrames = 3;  // this, Refuses, operator new
+  void* frames[24];
+  const int count = backtrace(frames, 24);
+  for (int i = kOwnFrames; i < count; ++i) {
+    Dl_info info;
+    if (dladdr(frames[i], &info) == 0) continue;
+    const std::string_view file = info.dli_fname;
+    if (file.find("grpc") != file.npos || file.find("libgpr") != file.npos) return false;
+    if (info.dli_fbase != program) continue;
+    const std::string_view name = info.dli_sname == nullptr ? "" : info.dli_sname;
+    if (BeginsWithAny(name, {"_ZN4grpc", "_ZNK4grpc", "_ZN4swaa7testing"})) return false;
+    if (!BeginsWithAny(name, {"_Zn", "_ZSt", "_ZNSt", "_ZNKSt", "_ZN9__gnu_cxx",
+                              "_ZN6google8protobuf", "_ZN4absl", "_ZNK4absl"})) {
+      return true;
+    }
+  }
+  return false;
+}
+
+[[gnu::noinline]] bool Refuses() {
+  if (refused == 0 || is_client || is_looking) return false;
+  is_looking = true;
+  const bool refuses = IsOurs() && ++allocations == refused;
+  is_looking = false;
+  if (refuses) {
+    was_refused = true;
+    refused = 0;
+  }
+  return refuses;
+}
+
+}  // namespace
+
+// Not inlined: the compiler would see that what new returns goes to free.
+[[gnu::noinline]] void* operator new(size_t bytes) {
+  if (Refuses()) throw std::bad_alloc();
+  if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
+  throw std::bad_alloc();
+}
+void* operator new[](size_t bytes) { return operator new(bytes); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { operator delete(memory); }
+void operator delete[](void* memory) noexcept { operator delete(memory); }
+void operator delete[](void* memory, size_t) noexcept { operator delete(memory); }
+
+namespace swaa::server {
+namespace {
+
+using GenerateMemoryTest = GenerateStreamTest;
+
+constexpr int kTokens = 5;
+
+struct Call {
+  grpc::ClientContext context;
+  std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>> reader;
+};
+
+TEST_F(GenerateMemoryTest, OneAllocationCostsOneRequestAtMost) {
+  is_client = true;
+  Dl_info info;
+  ASSERT_NE(dladdr(reinterpret_cast<void*>(&Refuses), &info), 0);
+  program = info.dli_fbase;
+  void* frame = nullptr;
+  backtrace(&frame, 1);  // what it loads, it loads now
+  Start(/*stream_buffer_bytes=*/1 << 20);
+  int failed_lives = 0;
+  int untouched_lives = 0;
+  for (int64_t n = 1;; ++n) {
+    allocations = 0;
+    was_refused = false;
+    refused = n;
+    int failed = 0;
+    std::array<Call, 2> calls;
+    for (Call& call : calls) {
+      call.context.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(2));
+      call.reader = stub_->Generate(&call.context, Request(kTokens));
+    }
+    for (Call& call : calls) {
+      v1::GenerateResponse response;
+      int tokens = 0;
+      while (call.reader->Read(&response)) tokens += response.token_delta().tokens_size();
+      const grpc::Status status = call.reader->Finish();
+      if (status.ok()) {
+        EXPECT_TRUE(response.has_finished());
+        EXPECT_EQ(tokens, kTokens);
+        continue;
+      }
+      ++failed;
+      EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED)
+          << status.error_message();
+    }
+    ASSERT_TRUE(engine_->AwaitIdle(absl::Minutes(2)));
+    ASSERT_TRUE(serving_.live_streams.AwaitNone(absl::Minutes(2)));
+    refused = 0;
+    if (!was_refused) break;  // a whole life needs fewer
+    EXPECT_LE(failed, 1);
+    ++(failed > 0 ? failed_lives : untouched_lives);
+    EXPECT_EQ(engine_->Load().used_pages, 0);
+    EXPECT_EQ(engine_->Load().running + engine_->Load().queued, 0);
+    ASSERT_TRUE(AwaitWorkersIdle());
+    EXPECT_EQ(serving_.pending.AbortAll(), 0);
+    ASSERT_FALSE(HasFailure()) << "allocation " << n;
+  }
+  RecordProperty("one failed", failed_lives);
+  RecordProperty("none failed", untouched_lives);
+  EXPECT_GT(failed_lives, 50);
+  EXPECT_GT(untouched_lives, 10);
+}
+
+}  // namespace
+}  // namespace swaa::server
