@@ -133,7 +133,7 @@ absl::Status TakeRecipes(const Checker& check, ServerOptions* out) {
   return check.Bad(kDefaultRecipeKey, Quoted(config.default_recipe()),
                    absl::StrCat("is no recipe; ",
                                 nearest.empty() ? "" : absl::StrCat("did you mean ", nearest, "? "),
-                                "There are ", list));
+                                nearest.empty() ? "there are " : "There are ", list));
 }
 
 }  // namespace

@@ -93,10 +93,11 @@ class Reader {
                        const Descriptor& type) const {
     const std::vector<std::string> names = FieldNames(type);
     const std::string nearest = NearestWord(key, names);
-    return Wrong(node, path,
-                 absl::StrCat("no such key; ",
-                              nearest.empty() ? "" : absl::StrCat("did you mean ", nearest, "? "),
-                              "There are ", absl::StrJoin(names, ", ")));
+    return Wrong(
+        node, path,
+        absl::StrCat("no such key; ",
+                     nearest.empty() ? "" : absl::StrCat("did you mean ", nearest, "? "),
+                     nearest.empty() ? "there are " : "There are ", absl::StrJoin(names, ", ")));
   }
 
   absl::Status Expected(const YAML::Node& node, const std::string& path,

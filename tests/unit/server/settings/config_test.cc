@@ -273,7 +273,7 @@ TEST(ConfigTest, BadFilesAreRefusedWithPathValueAndWayOut) {
       {"schedulling: {}", {"f.yaml:1: schedulling: no such key", "did you mean scheduling?"}},
       {"device:\n  threads: 2\n  kv_cache_byte: 3\n",
        {"f.yaml:3: device.kv_cache_byte: no such key", "did you mean kv_cache_bytes?"}},
-      {"zzz: 1", {"f.yaml:1: zzz: no such key; There are model, device"}},
+      {"zzz: 1", {"f.yaml:1: zzz: no such key; there are model, device"}},
       {"recipes:\n- name: a\n  recipe:\n    sink_tokns: 3",
        {"f.yaml:4: recipes[0].recipe.sink_tokns: no such key", "did you mean sink_tokens?"}},
       {"device: 5", {"f.yaml:1: device: expected keys (kv_cache_bytes, ", "got \"5\""}},
