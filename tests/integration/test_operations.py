@@ -65,7 +65,7 @@ def test_reflection(server):
     call = server.channel.stream_stream(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
     # ServerReflectionRequest.list_services = "*"; the names come back as plain strings.
-    answer = next(iter(call(iter([b"\x3a\x01*"]), timeout=10)))
+    answer = next(iter(call(iter([b"\x3a\x01*"]), timeout=60)))
     for service in (b"swaa.v1.InferenceService", b"swaa.v1.ControlService", b"grpc.health.v1.Health"):
         assert service in answer
 
@@ -112,7 +112,7 @@ def test_generates_by_reflection_alone(server):
 
     def ask(field, name):
         text = name.encode()
-        answer = next(iter(call(iter([field + bytes([len(text)]) + text]), timeout=10)))
+        answer = next(iter(call(iter([field + bytes([len(text)]) + text]), timeout=60)))
         found = [value for number, value in wire_fields(answer) if number == 4]
         assert found, f"{name} is not described: {answer}"
         files = [value for _, value in wire_fields(found[0])]
@@ -131,7 +131,7 @@ def test_generates_by_reflection_alone(server):
         f"/{method.containing_service.full_name}/{method.name}",
         request_serializer=lambda request: request.SerializeToString(),
         response_deserializer=make(method.output_type).FromString)
-    last = list(generate(message, timeout=30))[-1]
+    last = list(generate(message, timeout=60))[-1]
     assert last.finished.usage.completion_tokens == 3
 
 
@@ -248,6 +248,25 @@ def test_gauges_while_a_request_runs(server):
     assert sample(page, "swaa_kv_cache_usage_ratio") > 0
     call.cancel()
     server.await_idle()
+
+
+def test_the_load_counts_what_waits_to_be_read(server):
+    channel = server.new_channel()
+    stub = harness.inference_grpc.InferenceServiceStub(channel)
+    message = request("word " * 6000, max_tokens=1)
+    until = time.monotonic() + 120
+    load = server.load()
+    while load.unread_requests == 0:
+        assert time.monotonic() < until, "nobody ever waited to be read"
+        calls = [stub.Generate(message) for _ in range(48)]
+        load = server.load()
+        for call in calls:
+            call.cancel()
+    assert load.unread_bytes >= load.unread_requests * 5 * 6000
+    server.await_load(lambda load: (load.unread_requests, load.unread_bytes) == (0, 0),
+                      "nobody who waits to be read", 60)
+    server.await_idle()
+    channel.close()
 
 
 def run(*arguments, stdin=None):
