@@ -61,8 +61,7 @@ void WorkerPool::PostStreaming(std::function<void()> task) {
 
 absl::StatusOr<WorkerPool::Ticket> WorkerPool::PostAdmission(int64_t bytes,
                                                              std::function<void()> task) {
-  const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(
-      std::chrono::steady_clock::now() - start_);
+  const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(options_.now() - start_);
   Ticket ticket;
   {
     std::lock_guard lock(mutex_);

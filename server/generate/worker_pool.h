@@ -39,6 +39,7 @@ class WorkerPool {
     size_t max_queued_admissions = 1024;
     // Waiting and in work. One admission alone may exceed it.
     int64_t max_admission_bytes = int64_t{64} << 20;
+    std::function<std::chrono::steady_clock::time_point()> now = &std::chrono::steady_clock::now;
   };
   static constexpr int64_t kLargeAdmissionBytes = int64_t{64} << 10;
 
@@ -85,7 +86,7 @@ class WorkerPool {
   const std::map<Ticket, Admission>* NextQueue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
-  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  const std::chrono::steady_clock::time_point start_ = options_.now();
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::shared_ptr<StreamingTask> first_streaming_ ABSL_GUARDED_BY(mutex_);

@@ -74,7 +74,7 @@ class Server:
     def load(self):
         return self.control.GetLoad(control.GetLoadRequest())
 
-    def await_load(self, condition, what, seconds=20):
+    def await_load(self, condition, what, seconds=60):
         until = time.monotonic() + seconds
         while True:
             load = self.load()
@@ -179,7 +179,7 @@ def collect(stub, message, timeout=120):
     return answer
 
 
-def refused(stub, message, timeout=30):
+def refused(stub, message, timeout=60):
     """The error that a request ends with before any event."""
     call = stub.Generate(message, timeout=timeout)
     try:

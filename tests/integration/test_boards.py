@@ -56,7 +56,7 @@ class Prometheus:
         query = urllib.parse.urlencode(parameters)
         try:
             with urllib.request.urlopen(f"http://{self.address}/api/v1/{path}?{query}",
-                                        timeout=20) as page:
+                                        timeout=60) as page:
                 return json.load(page)["data"]
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{parameters}: {error.read().decode()}") from None

@@ -57,7 +57,7 @@ def reloads(server, result):
 
 
 def await_reload(server, result, before):
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while reloads(server, result) == before:
         assert time.monotonic() < until, server.log()
         time.sleep(0.05)

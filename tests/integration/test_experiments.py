@@ -57,7 +57,7 @@ class ExperimentServer(harness.Server):
         """Waits until the configuration was read again, well or not."""
         before = self.log().count("SIGHUP")
         self.process.send_signal(signal.SIGHUP)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while True:
             log = self.log()
             said = log.split("SIGHUP")[-1]
@@ -82,7 +82,7 @@ class ExperimentServer(harness.Server):
         return self.experiments.RecordOutcome(experiments.RecordOutcomeRequest(
             request_id=request_id, outcome_token=token,
             outcomes=[experiments.Outcome(metric=name, value=value)
-                      for name, value in outcomes.items()]), timeout=20).recorded_outcomes
+                      for name, value in outcomes.items()]), timeout=60).recorded_outcomes
 
     def report(self):
         return self.experiments.GetReport(experiments.GetReportRequest(experiment_id="chat"))

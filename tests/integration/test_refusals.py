@@ -229,7 +229,7 @@ def test_refusal(stub, message, code, reason, words):
 def test_bytes_that_do_not_parse(server, payload):
     call = server.channel.unary_stream("/swaa.v1.InferenceService/Generate")
     with pytest.raises(grpc.RpcError) as caught:
-        next(iter(call(payload, timeout=20)))
+        next(iter(call(payload, timeout=60)))
     assert caught.value.code() == INVALID, caught.value.details()
     assert trailer(caught.value, "swaa-error-reason") == "malformed_request"
     assert "GenerateRequest" in caught.value.details()
@@ -274,7 +274,7 @@ def text(number, size):
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_control_refusals(server, method, payload, code, reason, words):
     with pytest.raises(grpc.RpcError) as caught:
-        server.channel.unary_unary(CONTROL + method)(payload, timeout=20)
+        server.channel.unary_unary(CONTROL + method)(payload, timeout=60)
     error = caught.value
     assert error.code() == code, error.details()
     assert trailer(error, "swaa-error-reason") == reason
@@ -301,7 +301,7 @@ def test_control_refusals(server, method, payload, code, reason, words):
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_experiment_refusals(server, method, payload, code, reason, words):
     with pytest.raises(grpc.RpcError) as caught:
-        server.channel.unary_unary("/swaa.v1.ExperimentService/" + method)(payload, timeout=20)
+        server.channel.unary_unary("/swaa.v1.ExperimentService/" + method)(payload, timeout=60)
     error = caught.value
     assert error.code() == code, error.details()
     assert trailer(error, "swaa-error-reason") == reason
@@ -312,7 +312,7 @@ def test_experiment_refusals(server, method, payload, code, reason, words):
 @pytest.mark.parametrize("method", [
     "GetServerInfo", "GetModelInfo", "GetLoad", "ListLoras", "ListRecipes"])
 def test_control_ignores_fields_of_later_versions(server, method):
-    server.channel.unary_unary(CONTROL + method)(text(15, 3), timeout=20)
+    server.channel.unary_unary(CONTROL + method)(text(15, 3), timeout=60)
 
 
 @pytest.mark.parametrize("payload,code", [
@@ -320,7 +320,7 @@ def test_control_ignores_fields_of_later_versions(server, method):
 ], ids=["a long name", "garbage", "an unknown service"])
 def test_health_refuses(server, payload, code):
     with pytest.raises(grpc.RpcError) as caught:
-        server.channel.unary_unary("/grpc.health.v1.Health/Check")(payload, timeout=20)
+        server.channel.unary_unary("/grpc.health.v1.Health/Check")(payload, timeout=60)
     assert caught.value.code() == code, caught.value
 
 
@@ -328,7 +328,7 @@ def test_reflection_answers_nonsense(server):
     path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
     def ask(payload):
-        return list(server.channel.stream_stream(path)(iter([payload]), timeout=20))
+        return list(server.channel.stream_stream(path)(iter([payload]), timeout=60))
 
     assert not ask(GARBAGE), "it ends the stream"
     answers = ask(text(4, 1 << 20))  # a symbol of a megabyte

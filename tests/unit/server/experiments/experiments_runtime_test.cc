@@ -282,7 +282,7 @@ TEST_F(ExperimentsTest, AGuardrailStopsAnArmByItself) {
   }
   EXPECT_GT(requests, 200) << "before there is enough to judge by";
   // It is counted a moment after it stopped.
-  for (int i = 0; i < 200 && !stopped(); ++i)
+  for (int i = 0; i < 2000 && !stopped(); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   ASSERT_TRUE(stopped()) << "after " << requests;
   const v1::ListExperimentsResponse listed = experiments->List();

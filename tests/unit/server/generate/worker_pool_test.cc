@@ -70,8 +70,9 @@ TEST(WorkerPoolTest, SmallOnesOvertakeALargeOneButNotForEver) {
   std::latch runs(1);
   std::mutex mutex;
   std::vector<int64_t> order;
+  std::chrono::steady_clock::time_point now;
   {
-    WorkerPool pool({.threads = 3});
+    WorkerPool pool({.threads = 3, .now = [&now] { return now; }});
     auto post = [&](int64_t bytes) {
       return pool.PostAdmission(bytes, [&, bytes] {
         std::lock_guard lock(mutex);
@@ -88,7 +89,7 @@ TEST(WorkerPoolTest, SmallOnesOvertakeALargeOneButNotForEver) {
     runs.wait();
     ASSERT_TRUE(post(16 * kLarge).ok());
     ASSERT_TRUE(post(kLarge).ok());
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    now += std::chrono::milliseconds(500);
     // 16 large ones' bytes take less than this one came later.
     ASSERT_TRUE(post(2 * kLarge).ok());
     release.count_down();
