@@ -3,7 +3,6 @@
 #include "engine/model/model_device.h"
 
 #include <condition_variable>
-#include <deque>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -28,17 +27,33 @@
 namespace swaa {
 namespace {
 
+// What an exception says, where there is the memory to say it.
+absl::Status Failure(absl::StatusCode code, const char* what, const std::exception& error) {
+  try {
+    return absl::Status(code, absl::StrCat(what, error.what()));
+  } catch (const std::bad_alloc&) {
+    return absl::Status(code, "");
+  }
+}
+
 // No exception of a library or of an allocation leaves a thread.
 template <typename Function>
 absl::Status Guarded(const Function& function) {
   try {
     return function();
   } catch (const std::bad_alloc& error) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the device ran out of memory: ", error.what()));
+    return Failure(absl::StatusCode::kResourceExhausted, "the device ran out of memory: ", error);
   } catch (const std::exception& error) {
-    return absl::InternalError(absl::StrCat("the device failed: ", error.what()));
+    return Failure(absl::StatusCode::kInternal, "the device failed: ", error);
   }
+}
+
+// Takes the first; there are as few as steps in flight.
+template <typename T>
+T TakeFirst(std::vector<T>* values) {
+  T first = std::move(values->front());
+  values->erase(values->begin());
+  return first;
 }
 
 class ModelDevice : public Device {
@@ -65,6 +80,8 @@ class ModelDevice : public Device {
   absl::Status Start() {
     SWAA_RETURN_IF_ERROR(Agree(Guarded([this] { return sizes_.Check(); })));
     info_ = sizes_.info();
+    submitted_.reserve(info_.max_steps_in_flight);
+    launched_.reserve(info_.max_steps_in_flight);
     thread_ = std::thread([this] { Run(); });
     std::unique_lock lock(mutex_);
     launched_changed_.wait(lock, [this] { return loaded_; });
@@ -97,8 +114,7 @@ class ModelDevice : public Device {
       std::unique_lock lock(mutex_);
       SWAA_CHECK_GT(uncollected_, 0);
       launched_changed_.wait(lock, [this] { return !launched_.empty(); });
-      launched = std::move(launched_.front());
-      launched_.pop_front();
+      launched = TakeFirst(&launched_);
     }
     StepResult result{.id = launched.id, .status = std::move(launched.status)};
     if (launched.step != nullptr) {
@@ -156,8 +172,7 @@ class ModelDevice : public Device {
       std::unique_lock lock(mutex_);
       submitted_changed_.wait(lock, [this] { return stopping_ || !submitted_.empty(); });
       if (stopping_) break;
-      const Step step = std::move(submitted_.front());
-      submitted_.pop_front();
+      const Step step = TakeFirst(&submitted_);
       lock.unlock();
       Launched launched = Launch(step);
       lock.lock();
@@ -202,11 +217,11 @@ class ModelDevice : public Device {
     if (!launched.status.ok()) return launched;
     // Read until the step is submitted.
     std::vector<std::span<const kernels::LoraWeight* const>> adapters;
-    for (const auto& adapter : step.adapters) {
-      adapters.push_back(static_cast<const AdapterWeights&>(*adapter).weights());
-    }
     kernels::StagedStep* staged = nullptr;
     const absl::Status mine = Guarded([&] {
+      for (const auto& adapter : step.adapters) {
+        adapters.push_back(static_cast<const AdapterWeights&>(*adapter).weights());
+      }
       kernels::StepInput input = step.input();
       input.adapters = adapters;
       staged = operators_->Stage(input);
@@ -247,8 +262,8 @@ class ModelDevice : public Device {
   std::condition_variable submitted_changed_;
   std::condition_variable launched_changed_;
   // Guarded by mutex_:
-  std::deque<Step> submitted_;
-  std::deque<Launched> launched_;
+  std::vector<Step> submitted_;  // these two have room for all steps in flight
+  std::vector<Launched> launched_;
   int32_t uncollected_ = 0;
   bool stopping_ = false;
   bool loaded_ = false;

@@ -4,11 +4,11 @@
 
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -36,7 +36,10 @@ class SharedAdapter : public DeviceAdapter {
 // told, while somebody still waits for one of these.
 class Collector {
  public:
-  explicit Collector(Device* device) : device_(device), thread_([this] { Run(); }) {}
+  explicit Collector(Device* device) : device_(device) {
+    results_.reserve(device->info().max_steps_in_flight);
+    thread_ = std::thread([this] { Run(); });
+  }
 
   ~Collector() {
     {
@@ -59,7 +62,7 @@ class Collector {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return !results_.empty(); });
     StepResult result = std::move(results_.front());
-    results_.pop_front();
+    results_.erase(results_.begin());
     return result;
   }
 
@@ -84,7 +87,7 @@ class Collector {
   std::condition_variable changed_;
   // Guarded by mutex_:
   int32_t expected_ = 0;
-  std::deque<StepResult> results_;
+  std::vector<StepResult> results_;  // has room for all steps in flight
   bool stopping_ = false;
   std::thread thread_;
 };

@@ -1,11 +1,16 @@
-// Memory that runs out inside a parallel region costs the step, not the process. This program's own
-// allocation functions refuse threads of such regions when told to.
+// Memory that runs out inside a parallel region, or anywhere on the device's thread, costs the step
+// and not the process. This program's own allocation functions refuse threads of such regions when
+// told to, or one allocation of the device's thread; not those of libraries, which may not stand
+// it.
 
 #include <atomic>
 #include <cstdlib>
+#include <dlfcn.h>
+#include <execinfo.h>
 #include <memory>
 #include <new>
 #include <omp.h>
+#include <string_view>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -20,6 +25,33 @@ std::atomic<bool> refuse_new = false;      // operator new within parallel regio
 std::atomic<bool> refuse_aligned = false;  // aligned_alloc there
 std::atomic<int> refusals = 0;
 
+thread_local bool is_tests_thread = false;
+thread_local bool is_looking = false;
+std::atomic<int64_t> allocations = 0;   // of the device's thread
+std::atomic<int64_t> refused_one = -1;  // of them; none
+std::atomic<bool> counts = false;
+
+bool IsOfALibrary() {
+  void* frames[24];
+  const int count = backtrace(frames, 24);
+  for (int i = 0; i < count; ++i) {
+    Dl_info info;
+    if (dladdr(frames[i], &info) == 0) continue;
+    const std::string_view file = info.dli_fname;
+    if (file.find("libdnnl") != file.npos || file.find("libgomp") != file.npos) return true;
+  }
+  return false;
+}
+
+bool RefusesOne() {
+  if (!counts || is_tests_thread || is_looking || omp_in_parallel() != 0) return false;
+  is_looking = true;
+  const bool refuses = !IsOfALibrary() && allocations++ == refused_one;
+  is_looking = false;
+  if (refuses) ++refusals;
+  return refuses;
+}
+
 bool Refuses(const std::atomic<bool>& refuse) {
   if (!refuse.load() || omp_in_parallel() == 0) return false;
   ++refusals;
@@ -30,7 +62,7 @@ bool Refuses(const std::atomic<bool>& refuse) {
 
 // Not inlined: the compiler would see that what new returns goes to free.
 [[gnu::noinline]] void* operator new(size_t bytes) {
-  if (Refuses(refuse_new)) throw std::bad_alloc();
+  if (Refuses(refuse_new) || RefusesOne()) throw std::bad_alloc();
   if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
   throw std::bad_alloc();
 }
@@ -116,6 +148,35 @@ TEST_F(RegionMemoryTest, AttentionFailsItsStepAndTheDeviceGoesOn) {
   const StepResult next = Compute();
   ASSERT_TRUE(next.status.ok()) << next.status;
   EXPECT_EQ(next.tokens.size(), 4u);
+}
+
+TEST_F(RegionMemoryTest, AnyAllocationOfTheDevicesThreadFailsItsStepAtMost) {
+  is_tests_thread = true;
+  void* frame = nullptr;
+  backtrace(&frame, 1);  // what it loads, it loads now
+  const StepResult expected = Compute();
+  int failed = 0;
+  for (int64_t n = 0;; ++n) {
+    refusals = 0;
+    allocations = 0;
+    refused_one = n;
+    counts = true;
+    const StepResult result = Compute();
+    counts = false;
+    if (refusals == 0) break;  // a step needs fewer
+    ASSERT_FALSE(result.device_lost) << n << ": " << result.status;
+    if (!result.status.ok()) {
+      ++failed;
+      EXPECT_EQ(result.status.code(), absl::StatusCode::kResourceExhausted) << result.status;
+    }
+    const StepResult next = Compute();
+    ASSERT_TRUE(next.status.ok()) << n << ": " << next.status;
+    ASSERT_EQ(next.tokens.size(), expected.tokens.size());
+    for (size_t i = 0; i < next.tokens.size(); ++i) {
+      EXPECT_EQ(next.tokens[i].token, expected.tokens[i].token) << n;
+    }
+  }
+  EXPECT_GT(failed, 3);
 }
 
 TEST(RegionErrorsTest, SharedLoopsThrowWhatABodyThrows) {
