@@ -4,6 +4,9 @@
 #ifndef SWAA_SERVER_CONTROL_RAW_CALL_H_
 #define SWAA_SERVER_CONTROL_RAW_CALL_H_
 
+#include <new>
+#include <utility>
+
 #include <grpcpp/grpcpp.h>
 
 #include "absl/functional/function_ref.h"
@@ -12,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/generate/errors.h"
 #include "server/generate/request_bytes.h"
+#include "server/observation/memory_guard.h"
 
 namespace swaa::server {
 
@@ -31,16 +35,32 @@ absl::StatusOr<Request> ParseControlRequest(grpc::ByteBuffer bytes) {
   return MalformedRequest(Request::descriptor()->full_name());
 }
 
-// Ends the call with the status and its trailers, or with the response.
+// Runs what gives a status; where memory runs out in it, the status says so.
+template <typename Work>
+absl::Status WithinMemory(const Work& work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return MakeError(absl::StatusCode::kResourceExhausted, "out_of_memory",
+                     "the server has not the memory for the answer now; try again later");
+  }
+}
+
+// Ends the call with the status and its trailers, or with the response; where memory runs out in
+// that, with RESOURCE_EXHAUSTED and no word.
 template <typename Response>
 void EndCall(grpc::CallbackServerContext* call, grpc::ServerUnaryReactor* reactor,
              const absl::Status& status, const Response& response, grpc::ByteBuffer* answer) {
-  grpc::Status ended = ToGrpcStatus(status);
-  if (ended.ok()) {
-    bool own = false;
-    ended = grpc::SerializationTraits<Response>::Serialize(response, answer, &own);
-  }
-  AddErrorTrailers(status, call);
+  grpc::Status ended(grpc::StatusCode::RESOURCE_EXHAUSTED, "");
+  GuardMemory("what a call ends with", [&] {
+    grpc::Status said = ToGrpcStatus(status);
+    if (said.ok()) {
+      bool own = false;
+      said = grpc::SerializationTraits<Response>::Serialize(response, answer, &own);
+    }
+    AddErrorTrailers(status, call);
+    ended = std::move(said);
+  });
   reactor->Finish(ended);
 }
 
@@ -50,8 +70,10 @@ grpc::ServerUnaryReactor* AnswerCall(
     grpc::CallbackServerContext* call, const grpc::ByteBuffer& bytes, grpc::ByteBuffer* answer,
     absl::FunctionRef<absl::Status(const Request&, Response*)> handle) {
   Response response;
-  const absl::StatusOr<Request> request = ParseControlRequest<Request>(bytes);
-  const absl::Status status = request.ok() ? handle(*request, &response) : request.status();
+  const absl::Status status = WithinMemory([&] {
+    const absl::StatusOr<Request> request = ParseControlRequest<Request>(bytes);
+    return request.ok() ? handle(*request, &response) : request.status();
+  });
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
   EndCall(call, reactor, status, response, answer);
   return reactor;

@@ -24,9 +24,9 @@ grpc::ServerUnaryReactor* AnswerOnWorker(
     ServingContext* serving, grpc::CallbackServerContext* call, const grpc::ByteBuffer& bytes,
     grpc::ByteBuffer* answer, std::function<absl::Status(const Request&, Response*)> handle) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  absl::StatusOr<Request> request = ParseControlRequest<Request>(bytes);
-  absl::Status status = request.status();
-  if (status.ok()) {
+  const absl::Status status = WithinMemory([&] {
+    absl::StatusOr<Request> request = ParseControlRequest<Request>(bytes);
+    if (!request.ok()) return request.status();
     const auto posted = serving->control_workers->PostAdmission(
         0, [=, request = *std::move(request), handle = std::move(handle)] {
           Response response;
@@ -42,8 +42,8 @@ grpc::ServerUnaryReactor* AnswerOnWorker(
           }
           EndCall(call, reactor, handled, response, answer);
         });
-    status = posted.status();
-  }
+    return posted.status();
+  });
   if (!status.ok()) EndCall(call, reactor, status, Response(), answer);
   return reactor;
 }

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <dlfcn.h>
 #include <execinfo.h>
+#include <functional>
 #include <initializer_list>
 #include <new>
 #include <string_view>
@@ -85,7 +86,25 @@ void operator delete[](void* memory, size_t) noexcept { operator delete(memory);
 namespace swaa::server {
 namespace {
 
-using GenerateMemoryTest = GenerateStreamTest;
+class GenerateMemoryTest : public GenerateStreamTest {
+ protected:
+  void SetUp() override {
+    is_client = true;
+    Dl_info info;
+    ASSERT_NE(dladdr(reinterpret_cast<void*>(&Refuses), &info), 0);
+    program = info.dli_fbase;
+    void* frame = nullptr;
+    backtrace(&frame, 1);  // what it loads, it loads now
+    Start(/*stream_buffer_bytes=*/1 << 20);
+  }
+  void TearDown() override { refused = 0; }
+
+  static void Refuse(int64_t allocation) {
+    allocations = 0;
+    was_refused = false;
+    refused = allocation;
+  }
+};
 
 constexpr int kTokens = 5;
 
@@ -95,19 +114,10 @@ struct Call {
 };
 
 TEST_F(GenerateMemoryTest, OneAllocationCostsOneRequestAtMost) {
-  is_client = true;
-  Dl_info info;
-  ASSERT_NE(dladdr(reinterpret_cast<void*>(&Refuses), &info), 0);
-  program = info.dli_fbase;
-  void* frame = nullptr;
-  backtrace(&frame, 1);  // what it loads, it loads now
-  Start(/*stream_buffer_bytes=*/1 << 20);
   int failed_lives = 0;
   int untouched_lives = 0;
   for (int64_t n = 1;; ++n) {
-    allocations = 0;
-    was_refused = false;
-    refused = n;
+    Refuse(n);
     int failed = 0;
     std::array<Call, 2> calls;
     for (Call& call : calls) {
@@ -144,6 +154,45 @@ TEST_F(GenerateMemoryTest, OneAllocationCostsOneRequestAtMost) {
   RecordProperty("none failed", untouched_lives);
   EXPECT_GT(failed_lives, 50);
   EXPECT_GT(untouched_lives, 10);
+}
+
+TEST_F(GenerateMemoryTest, ACallOfTheControlPlaneFailsAlone) {
+  const auto call = [](const auto& method, auto response, grpc::StatusCode usual) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(2));
+    const grpc::Status status = method(&context, &response);
+    if (status.error_code() == usual) return 0;
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
+    return 1;
+  };
+  const auto calls = {
+      // On a callback thread.
+      std::function<int()>([&] {
+        return call([&](auto* c, auto* r) { return control_->ListRecipes(c, {}, r); },
+                    v1::ListRecipesResponse(), grpc::StatusCode::OK);
+      }),
+      std::function<int()>([&] {
+        return call([&](auto* c, auto* r) { return control_->GetServerInfo(c, {}, r); },
+                    v1::GetServerInfoResponse(), grpc::StatusCode::OK);
+      }),
+      // On a worker.
+      std::function<int()>([&] {
+        return call([&](auto* c, auto* r) { return control_->LoadLora(c, {}, r); },
+                    v1::LoadLoraResponse(), grpc::StatusCode::UNIMPLEMENTED);
+      })};
+  for (const auto& one : calls) {
+    int failed = 0;
+    for (int64_t n = 1;; ++n) {
+      Refuse(n);
+      const int fails = one();
+      refused = 0;
+      if (!was_refused) break;
+      failed += fails;
+      EXPECT_EQ(one(), 0) << "allocation " << n;
+      ASSERT_FALSE(HasFailure()) << "allocation " << n;
+    }
+    EXPECT_GT(failed, 0);
+  }
 }
 
 }  // namespace

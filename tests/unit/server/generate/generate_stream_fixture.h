@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "server/control/control_service.h"
 #include "server/generate/inference_service.h"
 #include "tests/unit/testing/fake_device.h"
 
@@ -54,18 +55,25 @@ class GenerateStreamTest : public ::testing::Test {
     serving_.workers = workers_.get();
     serving_.engine = engine_.get();
     serving_.stream_buffer_bytes = stream_buffer_bytes;
+    control_workers_ = std::make_unique<WorkerPool>(WorkerPool::Options{});
+    serving_.control_workers = control_workers_.get();
+    serving_.device_facts = [](int32_t) { return kernels::DeviceFacts(); };
     service_ = std::make_unique<InferenceService>(&serving_);
+    control_service_ = std::make_unique<ControlService>(&serving_);
     int port = 0;
     server_ = grpc::ServerBuilder()
                   .AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port)
                   .RegisterService(service_.get())
+                  .RegisterService(control_service_.get())
                   .BuildAndStart();
     ASSERT_NE(port, 0);
     grpc::ChannelArguments arguments;
     // Or gRPC widens the window that a reader leaves unread to megabytes.
     arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-    stub_ = v1::InferenceService::NewStub(grpc::CreateCustomChannel(
-        "127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials(), arguments));
+    const auto channel = grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(port),
+                                                   grpc::InsecureChannelCredentials(), arguments);
+    stub_ = v1::InferenceService::NewStub(channel);
+    control_ = v1::ControlService::NewStub(channel);
   }
 
   static v1::GenerateRequest Request(uint32_t max_tokens) {
@@ -109,12 +117,15 @@ class GenerateStreamTest : public ::testing::Test {
   std::unique_ptr<SlowReaderWatch> slow_readers_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<WorkerPool> workers_;
+  std::unique_ptr<WorkerPool> control_workers_;
   std::unique_ptr<Experiments> experiments_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Shadows> shadows_;
   std::unique_ptr<InferenceService> service_;
+  std::unique_ptr<ControlService> control_service_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<v1::InferenceService::Stub> stub_;
+  std::unique_ptr<v1::ControlService::Stub> control_;
 };
 
 }  // namespace swaa::server
