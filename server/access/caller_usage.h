@@ -42,7 +42,7 @@ class CallerUsage {
   bool LeaveTurn(const Caller& caller, const Waiter* waiter);
   // It waits no longer, as the engine has accepted it or its stream ends.
   void StopWaiting(const Caller& caller);
-  // Gives its place back. Neither takes memory.
+  // Gives its place back. Takes no memory, as a stream must always end.
   void LeavePlace(const Caller& caller);
   // Takes tokens out of the bucket.
   void Spend(const Caller& caller, int64_t tokens, absl::Time now);
