@@ -61,7 +61,7 @@ void EndCall(grpc::CallbackServerContext* call, grpc::ServerUnaryReactor* reacto
     AddErrorTrailers(status, call);
     ended = std::move(said);
   });
-  reactor->Finish(ended);
+  reactor->Finish(std::move(ended));  // a copy would take memory
 }
 
 // Parses the request, has it handled, and ends the call with what comes of it.

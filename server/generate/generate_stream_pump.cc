@@ -129,7 +129,7 @@ void GenerateStream::FinishCall() {
     AddErrorTrailers(*end_, call_);
     status = ToGrpcStatus(*end_);
   });
-  Finish(status);
+  Finish(std::move(status));
 }
 
 // An answer that is complete and did not reach its client has not ended well.

@@ -375,9 +375,9 @@ void GatewayCall::FinishCall() {
   grpc::Status status;
   {
     std::lock_guard lock(mutex_);
-    if (failure_.has_value()) status = *failure_;
+    if (failure_.has_value()) status = std::move(*failure_);
   }
-  Finish(status);
+  Finish(std::move(status));
 }
 
 void GatewayCall::OnDone() {
