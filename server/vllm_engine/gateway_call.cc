@@ -2,6 +2,8 @@
 
 #include "server/vllm_engine/gateway_call.h"
 
+#include <utility>
+
 #include <grpcpp/impl/codegen/proto_utils.h>
 
 #include "absl/strings/str_cat.h"

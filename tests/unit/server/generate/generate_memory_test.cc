@@ -85,6 +85,12 @@ void operator delete(void* memory, size_t) noexcept { operator delete(memory); }
 void operator delete[](void* memory) noexcept { operator delete(memory); }
 void operator delete[](void* memory, size_t) noexcept { operator delete(memory); }
 
+// A repeated field that cannot grow loses the element that it has made.
+extern "C" const char* __lsan_default_suppressions() {
+  return "leak:google::protobuf::internal::RepeatedPtrFieldBase\n"
+         "leak:google::protobuf::Arena\n";
+}
+
 namespace swaa::server {
 namespace {
 
