@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 VERSION = re.search(r"^smg==(\S+) ", (ROOT / "tools/gateway_wheels.txt").read_text(), re.M)[1]
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
 FOLDER = CACHE / "swaa" / f"smg-{VERSION}"
-SECONDS = 120
+SECONDS = 600
 
 
 def free_ports(count):

@@ -18,7 +18,7 @@ from swaa.v1 import inference_service_pb2_grpc as inference_grpc
 from swaa.v1 import recipe_pb2 as recipes
 
 BINARY = os.environ["SWAA_BINARY"]
-START_SECONDS = 120
+START_SECONDS = 600
 
 
 def model_path():
@@ -74,7 +74,7 @@ class Server:
     def load(self):
         return self.control.GetLoad(control.GetLoadRequest())
 
-    def await_load(self, condition, what, seconds=60):
+    def await_load(self, condition, what, seconds=300):
         until = time.monotonic() + seconds
         while True:
             load = self.load()
@@ -105,7 +105,7 @@ class Server:
             self.process.send_signal(with_signal)
         return self.await_exit()
 
-    def await_exit(self, seconds=60):
+    def await_exit(self, seconds=300):
         """Waits until it ends by itself; the exit code."""
         try:
             code = self.process.wait(seconds)
@@ -171,7 +171,7 @@ def request(prompt=None, *, ids=None, max_tokens=8, temperature=0.0, recipe=None
     return message
 
 
-def collect(stub, message, timeout=120):
+def collect(stub, message, timeout=600):
     answer = Answer()
     for response in stub.Generate(message, timeout=timeout):
         answer.take(response)

@@ -11,7 +11,7 @@ import harness
 def bench(port, *flags):
     return subprocess.run(
         [harness.BINARY, "bench", "--address", f"127.0.0.1:{port}", *flags],
-        capture_output=True, text=True, timeout=180)
+        capture_output=True, text=True, timeout=600)
 
 
 def test_a_closed_loop_measures_every_recipe(server, tmp_path):

@@ -259,7 +259,7 @@ def test_a_bad_file_at_the_start(tmp_path):
         result = subprocess.run(
             [BINARY, "serve", "--model", str(harness.model_path()), "--config", str(path),
              "--listen-address", "127.0.0.1:0", "--kv-cache-bytes", "64MiB"],
-            text=True, capture_output=True, timeout=120, check=False)
+            text=True, capture_output=True, timeout=600, check=False)
         assert result.returncode == code
         for word in words:
             assert word in result.stderr, result.stderr

@@ -70,7 +70,7 @@ class ExperimentServer(harness.Server):
         message = harness.request("The capital of France is", max_tokens=4,
                                   experiment_unit_id=unit, **fields)
         answer = harness.Answer()
-        for response in self.inference.Generate(message, timeout=120, metadata=metadata):
+        for response in self.inference.Generate(message, timeout=600, metadata=metadata):
             answer.take(response)
         return answer
 
@@ -271,7 +271,7 @@ def test_bench_plants_outcomes_and_the_report_finds_them(folder):
          "--experiment-units", "1000000", "--num-requests", "600", "--concurrency", "16",
          "--prompt-tokens", "2:8", "--output-tokens", "1",
          "--outcome", "liked:control=0.3,liked=0.8,alike=0.3"],
-        capture_output=True, text=True, timeout=120)
+        capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "outcomes recorded as liked: 600" in done.stdout
     report = server.report()

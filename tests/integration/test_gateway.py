@@ -69,7 +69,7 @@ def test_samples_come_in_one_stream_and_end_together(stub, server):
     for stream in (True, False):
         chunks, complete = {0: [], 1: []}, {}
         for response in engine(server).Generate(
-                asked(ids, n=2, temperature=0.8, seed=7, stream=stream, logprobs=1), timeout=120):
+                asked(ids, n=2, temperature=0.8, seed=7, stream=stream, logprobs=1), timeout=600):
             if response.HasField("chunk"):
                 chunks[response.chunk.index] += response.chunk.token_ids
                 assert len(response.chunk.output_logprobs.token_logprobs) == 1

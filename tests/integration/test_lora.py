@@ -163,7 +163,7 @@ def test_unloading_lets_requests_finish(adapted, folders):
     load(adapted, "going", "tuned")
     message = request(ids=PROMPT, max_tokens=300, recipe=recipes.Recipe(lora_name="going"))
     message.stopping_options.ignore_eos = True
-    stream = iter(adapted.inference.Generate(message, timeout=120))
+    stream = iter(adapted.inference.Generate(message, timeout=600))
     assert next(stream).WhichOneof("event") == "accepted"
     unloaded = adapted.control.UnloadLora.future(control.UnloadLoraRequest(lora_name="going"))
     last = [response for response in stream][-1]

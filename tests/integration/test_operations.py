@@ -271,7 +271,7 @@ def test_the_load_counts_what_waits_to_be_read(server):
 
 def run(*arguments, stdin=None):
     return subprocess.run([BINARY, *arguments], text=True, capture_output=True, input=stdin,
-                          timeout=120, check=False)
+                          timeout=600, check=False)
 
 
 def test_generate_command(server):

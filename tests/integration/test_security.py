@@ -45,7 +45,7 @@ tls:
   client_ca_file: %(folder)s/first/ca.crt
 access: {token_file: %(folder)s/tokens.yaml, metrics: token}
 """
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 600
 
 
 def openssl(folder, *arguments):

@@ -197,5 +197,5 @@ def test_a_terminal_shows_thoughts_dimmed(thinker):
     expected = b"\x1b[2meee\x1b[0m" if thinker.kind == "opened" else b"eee"
     assert shown.strip() == expected
     plain = subprocess.run(command, input=b"Hi\n", stdout=subprocess.PIPE,
-                           stderr=subprocess.DEVNULL, timeout=120, check=True)
+                           stderr=subprocess.DEVNULL, timeout=600, check=True)
     assert plain.stdout.strip() == b"eee"
