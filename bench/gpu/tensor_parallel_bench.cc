@@ -10,9 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "bench/gpu/driven_model.h"
 #include "bench/gpu/gpu_bench.h"
-#include "engine/checkpoint/tensor_weights.h"
-#include "engine/model/model_device.h"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/ranks/gpu_communicator.h"
 #include "kernels/cuda/ranks/sum_norm.h"
@@ -115,94 +114,6 @@ void BenchSums(int size) {
   }
 }
 
-ModelConfig Qwen3(int32_t layers, int32_t hidden, int32_t ffn, int32_t heads) {
-  ModelConfig config;
-  config.architecture = "qwen3";
-  config.num_layers = layers;
-  config.hidden = hidden;
-  config.ffn_width = ffn;
-  config.heads = heads;
-  config.kv_heads = 8;
-  config.head_dim = 128;
-  config.vocab_size = 151936;
-  config.max_context_tokens = 40960;
-  config.norm_epsilon = 1e-6f;
-  config.rope_theta = 1e6;
-  config.qk_norm = true;
-  return config;
-}
-
-// One request on a device, driven by hand.
-class Request {
- public:
-  Request(Device* device, const ModelConfig& config, bool balanced)
-      : device_(device), config_(config), balanced_(balanced) {}
-
-  // Seconds of the device; `deep` steps in flight.
-  double Prefill(int32_t tokens) {
-    double seconds = 0;
-    const int32_t most = device_->info().max_step_tokens;
-    for (int32_t first = 0; first < tokens; first += most) {
-      Submit(std::vector<int32_t>(std::min(most, tokens - first), 100), true,
-             first + most >= tokens);
-      seconds += Collect();
-    }
-    return seconds;
-  }
-
-  // The median of so many steps, two in flight.
-  double Decode(int32_t steps) {
-    std::vector<double> seconds;
-    Submit({kDrawnToken}, false, true);
-    for (int32_t i = 1; i < steps; ++i) {
-      Submit({kDrawnToken}, false, true);
-      seconds.push_back(Collect());
-    }
-    Collect();
-    std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
-    return seconds[seconds.size() / 2];
-  }
-
- private:
-  void Submit(std::vector<int32_t> tokens, bool prefill, bool draw) {
-    const auto count = static_cast<int32_t>(tokens.size());
-    Step step;
-    step.id = ++id_;
-    step.tokens = std::move(tokens);
-    step.sequences = {{.slot = 0, .first_row = 0, .query_count = count, .first_position = length_}};
-    step.layer_class.resize(config_.num_layers);
-    for (int32_t l = 0; l < config_.num_layers; ++l) step.layer_class[l] = l % 2;
-    step.spans.resize(2);  // F is the odd layers; D is all
-    if (balanced_ && prefill) step.spans[0] = {.window = 2048, .sinks = 100};
-    if (id_ == 1) {
-      const int32_t blocks = device_->info().max_pages_per_layer;
-      for (int32_t l = 0; l < config_.num_layers; ++l) {
-        for (int32_t b = 0; b < blocks; ++b) {
-          step.page_table_updates.push_back({0, l, b, 1 + l * blocks + b});
-        }
-      }
-      auto greedy = std::make_shared<kernels::SamplingParams>();
-      greedy->temperature = 0;
-      step.setups.push_back({.slot = 0, .sampling = greedy});
-    }
-    if (draw) step.logits.push_back({.row = count - 1, .slot = 0});
-    length_ += count;
-    device_->Submit(std::move(step));
-  }
-
-  double Collect() {
-    const StepResult result = device_->Collect();
-    if (!result.status.ok()) throw std::runtime_error(std::string(result.status.message()));
-    return result.seconds;
-  }
-
-  Device* const device_;
-  const ModelConfig config_;
-  const bool balanced_;
-  uint64_t id_ = 0;
-  int32_t length_ = 0;
-};
-
 // Of so many tokens on one GPU: products, and attention of every layer.
 double PrefillFloor(const ModelConfig& c, double tokens, bool balanced) {
   const double width = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
@@ -214,27 +125,19 @@ double PrefillFloor(const ModelConfig& c, double tokens, bool balanced) {
 }
 
 void BenchModel(const std::string& name, const ModelConfig& config, int32_t ranks) {
-  Checkpoint checkpoint;
-  checkpoint.config = config;
-  checkpoint.weights = MakeDummyWeights(config);
-  ModelDeviceOptions options;
-  options.operators.device = "cuda";
-  options.ranks = ranks;
-  options.num_slots = 1;
-  const auto device = CreateModelDevice(checkpoint, options);
-  if (!device.ok()) throw std::runtime_error(std::string(device.status().message()));
+  const std::unique_ptr<Device> device = MakeDrivenModel(config, ranks, /*requests=*/1);
   const std::string on = name + " on " + std::to_string(ranks) + ": ";
   for (const bool balanced : {false, true}) {
     const std::string recipe = balanced ? "balanced" : "full";
-    Request(device->get(), config, balanced).Prefill(8192);  // warms up
-    ReportRow("model", on + recipe + ", prefill of 32768",
-              Request(device->get(), config, balanced).Prefill(32768),
+    const auto request = [&] { return DrivenRequests(device.get(), config, 1, balanced); };
+    request().Prefill(8192);  // warms up
+    ReportRow("model", on + recipe + ", prefill of 32768", request().Prefill(32768),
               PrefillFloor(config, 32768, balanced) / ranks, "");
-    Request request(device->get(), config, balanced);
-    request.Prefill(2048);
-    const double bytes = static_cast<double>((*device)->info().weight_bytes) / ranks -
+    DrivenRequests decodes = request();
+    decodes.Prefill(2048);
+    const double bytes = static_cast<double>(device->info().weight_bytes) / ranks -
                          2.0 * config.vocab_size * config.hidden;  // the embedding is not read
-    ReportRow("model", on + recipe + ", step at 2048", request.Decode(200),
+    ReportRow("model", on + recipe + ", step at 2048", decodes.Decode(200),
               bytes / DeviceCeilings().read_bytes_per_second, "");
   }
 }
@@ -250,10 +153,10 @@ SWAA_GPU_BENCHMARK(ranks) {
 
 SWAA_GPU_BENCHMARK(tensor_parallel) {
   for (const int ranks : {1, 2, 4}) {
-    if (ranks <= Gpus()) BenchModel("Qwen3-4B", Qwen3(36, 2560, 9728, 32), ranks);
+    if (ranks <= Gpus()) BenchModel("Qwen3-4B", Qwen3Shape(36, 2560, 9728, 32), ranks);
   }
   for (const int ranks : {2, 4}) {  // one GPU of 80 GB has no room for it
-    if (ranks <= Gpus()) BenchModel("Qwen3-32B", Qwen3(64, 5120, 25600, 64), ranks);
+    if (ranks <= Gpus()) BenchModel("Qwen3-32B", Qwen3Shape(64, 5120, 25600, 64), ranks);
   }
   return true;
 }
