@@ -93,7 +93,8 @@ void ExperimentStore::CommitGroup(std::vector<WaitingOutcomes> group) {
       const std::lock_guard lock(mutex_);
       stats_.recorded_outcomes += *results[i];
     }
-    group[i].done(status.ok() ? results[i] : status);
+    // Handed over whole: a status of which this thread kept a share would be freed by either.
+    group[i].done(status.ok() ? std::move(results[i]) : status);
   }
 }
 

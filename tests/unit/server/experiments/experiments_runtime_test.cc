@@ -5,6 +5,7 @@
 #include <fstream>
 #include <future>
 #include <thread>
+#include <utility>
 
 #include <gmock/gmock.h>
 #include <google/protobuf/text_format.h>
@@ -106,7 +107,8 @@ class ExperimentsTest : public ::testing::Test {
     outcome.set_metric(metric);
     outcome.set_value(value);
     std::promise<absl::StatusOr<v1::RecordOutcomeResponse>> answered;
-    experiments->RecordOutcome(request, [&](auto answer) { answered.set_value(answer); });
+    experiments->RecordOutcome(request,
+                               [&](auto answer) { answered.set_value(std::move(answer)); });
     const auto answer = answered.get_future().get();
     if (!answer.ok()) return answer.status();
     return answer->recorded_outcomes();

@@ -43,8 +43,9 @@ inline std::unique_ptr<ExperimentStore> OpenStore(const ExperimentStore::Options
 // Waits for the outcome's end.
 inline absl::StatusOr<int32_t> Record(ExperimentStore* store, RequestOutcomes outcomes) {
   std::promise<absl::StatusOr<int32_t>> result;
-  store->RecordOutcomes(std::move(outcomes),
-                        [&](absl::StatusOr<int32_t> recorded) { result.set_value(recorded); });
+  store->RecordOutcomes(std::move(outcomes), [&](absl::StatusOr<int32_t> recorded) {
+    result.set_value(std::move(recorded));
+  });
   return result.get_future().get();
 }
 
