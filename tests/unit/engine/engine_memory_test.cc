@@ -16,6 +16,7 @@
 
 #include "engine/engine.h"
 #include "tests/unit/testing/fake_device.h"
+#include "tests/unit/testing/refusing_new.h"
 
 namespace {
 
@@ -26,27 +27,15 @@ std::atomic<int64_t> refused_from = 0;     // the first that is refused; 0: none
 std::atomic<int64_t> refused_to = 0;       // behind the last
 std::atomic<int64_t> refusals = 0;
 
-bool Refuses() {
+}  // namespace
+
+bool swaa::testing::RefusesAllocation() {
   if (is_test_thread || exempt > 0) return false;
   const int64_t number = ++allocations;
   if (number < refused_from || number >= refused_to) return false;
   ++refusals;
   return true;
 }
-
-}  // namespace
-
-// Not inlined: the compiler would see that what new returns goes to free.
-[[gnu::noinline]] void* operator new(size_t bytes) {
-  if (Refuses()) throw std::bad_alloc();
-  if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
-  throw std::bad_alloc();
-}
-void* operator new[](size_t bytes) { return operator new(bytes); }
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { operator delete(memory); }
-void operator delete[](void* memory) noexcept { operator delete(memory); }
-void operator delete[](void* memory, size_t) noexcept { operator delete(memory); }
 
 namespace swaa {
 namespace {

@@ -18,6 +18,7 @@
 #include "engine/model/model_device.h"
 #include "kernels/cpu/parallel_ranges.h"
 #include "tests/unit/model/tiny_model.h"
+#include "tests/unit/testing/refusing_new.h"
 
 namespace {
 
@@ -60,17 +61,7 @@ bool Refuses(const std::atomic<bool>& refuse) {
 
 }  // namespace
 
-// Not inlined: the compiler would see that what new returns goes to free.
-[[gnu::noinline]] void* operator new(size_t bytes) {
-  if (Refuses(refuse_new) || RefusesOne()) throw std::bad_alloc();
-  if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
-  throw std::bad_alloc();
-}
-void* operator new[](size_t bytes) { return operator new(bytes); }
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { operator delete(memory); }
-void operator delete[](void* memory) noexcept { operator delete(memory); }
-void operator delete[](void* memory, size_t) noexcept { operator delete(memory); }
+bool swaa::testing::RefusesAllocation() { return Refuses(refuse_new) || RefusesOne(); }
 
 extern "C" void* aligned_alloc(size_t alignment, size_t bytes) noexcept {
   void* memory = nullptr;

@@ -18,6 +18,7 @@
 
 #include "server/generate/errors.h"
 #include "tests/unit/server/generate/generate_stream_fixture.h"
+#include "tests/unit/testing/refusing_new.h"
 
 namespace {
 
@@ -38,7 +39,7 @@ bool BeginsWithAny(std::string_view text, std::initializer_list<std::string_view
 // neither the standard library's nor another's that knows nothing of gRPC. This program exports its
 // symbols, but for those of unnamed namespaces.
 bool IsOurs() {
-  constexpr int kOwnFrames = 3;  // this, Refuses, operator new
+  constexpr int kOwnFrames = 3;  // this, RefusesAllocation, operator new
   void* frames[24];
   const int count = backtrace(frames, 24);
   for (int i = kOwnFrames; i < count; ++i) {
@@ -57,7 +58,9 @@ bool IsOurs() {
   return false;
 }
 
-[[gnu::noinline]] bool Refuses() {
+}  // namespace
+
+[[gnu::noinline]] bool swaa::testing::RefusesAllocation() {
   if (refused == 0 || is_client || is_looking) return false;
   is_looking = true;
   const bool refuses = IsOurs() && ++allocations == refused;
@@ -69,21 +72,9 @@ bool IsOurs() {
   return refuses;
 }
 
-}  // namespace
-
-// Not inlined: the compiler would see that what new returns goes to free.
-[[gnu::noinline]] void* operator new(size_t bytes) {
-  if (Refuses()) throw std::bad_alloc();
-  if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
-  throw std::bad_alloc();
-}
-void* operator new[](size_t bytes) { return operator new(bytes); }
+// Not asked about: who calls these is prepared for nothing.
 void* operator new(size_t bytes, const std::nothrow_t&) noexcept { return std::malloc(bytes); }
 void* operator new[](size_t bytes, const std::nothrow_t&) noexcept { return std::malloc(bytes); }
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { operator delete(memory); }
-void operator delete[](void* memory) noexcept { operator delete(memory); }
-void operator delete[](void* memory, size_t) noexcept { operator delete(memory); }
 
 // A repeated field that cannot grow loses the element that it has made.
 extern "C" const char* __lsan_default_suppressions() {
@@ -99,7 +90,7 @@ class GenerateMemoryTest : public GenerateStreamTest {
   void SetUp() override {
     is_client = true;
     Dl_info info;
-    ASSERT_NE(dladdr(reinterpret_cast<void*>(&Refuses), &info), 0);
+    ASSERT_NE(dladdr(reinterpret_cast<void*>(&swaa::testing::RefusesAllocation), &info), 0);
     program = info.dli_fbase;
     void* frame = nullptr;
     backtrace(&frame, 1);  // what it loads, it loads now
