@@ -1,5 +1,5 @@
 // A decode step of 16 rows, each its own sequence, under 0, 1, 4 and 16 different adapters of rank
-// 16: of all seven modules of a layer, and of q_proj and v_proj alone.
+// 16: of all seven modules of a layer, and of q_proj, k_proj and v_proj alone.
 //
 //   build/bin/lora_bench MODEL [DEVICE [LOAD_FORMAT]] [--benchmark_filter=...]
 //
@@ -33,7 +33,8 @@ constexpr int32_t kBlocks = (kPosition + kernels::kPageTokens) / kernels::kPageT
 constexpr WeightRole kAll[] = {
     WeightRole::kQuery,   WeightRole::kKey,   WeightRole::kValue,  WeightRole::kAttentionOutput,
     WeightRole::kFfnGate, WeightRole::kFfnUp, WeightRole::kFfnDown};
-constexpr WeightRole kQueryValue[] = {WeightRole::kQuery, WeightRole::kValue};
+// What adapting a model to windows trains.
+constexpr WeightRole kQueryKeyValue[] = {WeightRole::kQuery, WeightRole::kKey, WeightRole::kValue};
 
 class Bench {
  public:
@@ -192,7 +193,7 @@ int main(int argc, char** argv) {
   benchmark::AddCustomContext("device", bench.name());
   for (const auto& [name, roles] :
        {std::pair<const char*, std::span<const swaa::WeightRole>>{"all", swaa::kAll},
-        {"query_value", swaa::kQueryValue}}) {
+        {"query_key_value", swaa::kQueryKeyValue}}) {
     auto* registered = benchmark::RegisterBenchmark(
         (std::string("Decode16/") + name).c_str(),
         [&bench, roles = roles](benchmark::State& state) { swaa::BM_Step(state, &bench, roles); });

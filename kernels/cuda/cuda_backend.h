@@ -34,6 +34,7 @@
 #include "kernels/cuda/linear/products.h"
 #include "kernels/cuda/lora/adapter_memory.h"
 #include "kernels/cuda/lora/lora_weight.h"
+#include "kernels/cuda/matrix_upload.h"
 #include "kernels/cuda/nvml.h"
 #include "kernels/cuda/ranks/gpu_communicator.h"
 #include "kernels/cuda/sampling/sampler.h"
@@ -194,6 +195,7 @@ class CudaOperators : public Operators {
                              .queries = DataType::kBf16,
                              .kv = DataType::kBf16};
   DeviceArena arena_;
+  std::unique_ptr<MatrixUpload> upload_;  // while weights are loaded
   AdapterMemory adapters_;
   cudaStream_t stream_ = nullptr;
 

@@ -141,10 +141,8 @@ absl::StatusOr<CudaOperators::Matrix> CudaOperators::UploadMatrix(std::span<cons
   SWAA_ASSIGN_OR_RETURN(std::byte * data, arena_.Allocate(2 * matrix.rows * columns, "weights",
                                                           MemoryKind::kWeights));
   matrix.data = reinterpret_cast<const Bf16*>(data);
-  for (const HostRows& part : parts) {
-    SWAA_RETURN_IF_ERROR(UploadAsBf16(part, columns, data));
-    data += 2 * part.count * columns;
-  }
+  if (upload_ == nullptr) upload_ = std::make_unique<MatrixUpload>(device_.ordinal);
+  SWAA_RETURN_IF_ERROR(upload_->Fill(data, columns, parts));
   return matrix;
 }
 
@@ -169,6 +167,7 @@ absl::StatusOr<std::unique_ptr<Embedding>> CudaOperators::MakeEmbedding(const We
 
 absl::Status CudaOperators::PrepareSteps(const StepCapacity& capacity) {
   MakeCurrent();
+  upload_.reset();
   capacity_ = capacity;
   filters_of_slot_.assign(capacity.num_slots, false);
   const ModelShape& model = capacity.model;

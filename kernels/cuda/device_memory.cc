@@ -1,13 +1,9 @@
-// Device memory, and how it is filled from the host.
+// Device memory and page-locked host memory.
 
 #include "kernels/cuda/device_memory.h"
 
 #include <algorithm>
-#include <atomic>
-#include <cstring>
 #include <cuda_runtime_api.h>
-#include <mutex>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -22,62 +18,8 @@ constexpr int64_t kBlockBytes = int64_t{256} << 20;
 // As much has a block to itself: what is left of a shared one where it does not fit any more is
 // lost, which was a third of the weights of a model whose matrices are a little over half a block.
 constexpr int64_t kOwnBlockBytes = int64_t{16} << 20;
-constexpr int64_t kUploadElements = int64_t{2} << 20;  // of a piece of a matrix
-constexpr unsigned kMaxUploadThreads = 16;
 
 int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-// One thread's way of bringing rows to the device: a piece is read and rounded while the one before
-// it is copied.
-class Uploader {
- public:
-  absl::Status Open() {
-    SWAA_RETURN_IF_ERROR(CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking),
-                                    "a stream for loading"));
-    for (int i = 0; i < 2; ++i) {
-      SWAA_ASSIGN_OR_RETURN(pinned_[i], PinnedMemory::Allocate(2 * kUploadElements));
-      SWAA_RETURN_IF_ERROR(CudaStatus(cudaEventCreateWithFlags(&copied_[i], cudaEventDisableTiming),
-                                      "an event for loading"));
-    }
-    return absl::OkStatus();
-  }
-  ~Uploader() {
-    if (stream_ != nullptr) cudaStreamSynchronize(stream_);
-    for (cudaEvent_t event : copied_) {
-      if (event != nullptr) cudaEventDestroy(event);
-    }
-    if (stream_ != nullptr) cudaStreamDestroy(stream_);
-  }
-
-  // Rows first_row .. first_row + count - 1 into the matrix that begins at `matrix`.
-  absl::Status Upload(const HostRows& rows, int64_t first_row, int64_t count, int64_t columns,
-                      std::byte* matrix) {
-    SWAA_RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(copied_[turn_]), "loading"));
-    std::byte* piece = pinned_[turn_].data();
-    const int64_t at = 2 * first_row * columns, bytes = 2 * count * columns;
-    if (rows.bf16 != nullptr) {
-      std::memcpy(piece, rows.bf16 + at, bytes);
-    } else {
-      values_.resize(count * columns);
-      rows.read(first_row, count, values_.data());
-      std::transform(values_.begin(), values_.end(), reinterpret_cast<Bf16*>(piece), ToBf16);
-    }
-    SWAA_RETURN_IF_ERROR(CudaStatus(
-        cudaMemcpyAsync(matrix + at, piece, bytes, cudaMemcpyHostToDevice, stream_), "loading"));
-    SWAA_RETURN_IF_ERROR(CudaStatus(cudaEventRecord(copied_[turn_], stream_), "loading"));
-    turn_ = 1 - turn_;
-    return absl::OkStatus();
-  }
-
-  absl::Status Finish() { return CudaStatus(cudaStreamSynchronize(stream_), "loading"); }
-
- private:
-  cudaStream_t stream_ = nullptr;
-  PinnedMemory pinned_[2];
-  cudaEvent_t copied_[2] = {};
-  std::vector<float> values_;
-  int turn_ = 0;
-};
 
 }  // namespace
 
@@ -140,36 +82,6 @@ PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
 
 PinnedMemory::~PinnedMemory() {
   if (data_ != nullptr) cudaFreeHost(data_);
-}
-
-absl::Status UploadAsBf16(const HostRows& rows, int64_t columns, std::byte* device) {
-  const int64_t piece_rows = std::max<int64_t>(1, kUploadElements / columns);
-  const int64_t pieces = (rows.count + piece_rows - 1) / piece_rows;
-  int ordinal = 0;
-  SWAA_RETURN_IF_ERROR(CudaStatus(cudaGetDevice(&ordinal), "loading"));
-  std::atomic<int64_t> next = 0;
-  std::mutex mutex;
-  absl::Status status;  // guarded by mutex
-  const auto upload = [&] {
-    absl::Status mine = CudaStatus(cudaSetDevice(ordinal), "loading");
-    Uploader uploader;
-    if (mine.ok()) mine = uploader.Open();
-    for (int64_t piece = next++; mine.ok() && piece < pieces; piece = next++) {
-      const int64_t first = piece * piece_rows;
-      mine =
-          uploader.Upload(rows, first, std::min(piece_rows, rows.count - first), columns, device);
-    }
-    if (mine.ok()) mine = uploader.Finish();
-    std::lock_guard lock(mutex);
-    status.Update(mine);
-  };
-  const auto threads = std::min<int64_t>(
-      pieces, std::clamp(std::thread::hardware_concurrency(), 1u, kMaxUploadThreads));
-  std::vector<std::jthread> others;
-  for (int64_t i = 1; i < threads; ++i) others.emplace_back(upload);
-  upload();
-  others.clear();  // joins
-  return status;
 }
 
 }  // namespace swaa::kernels::cuda

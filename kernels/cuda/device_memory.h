@@ -1,5 +1,4 @@
-// Device memory: one arena, taken from the driver in large pieces; and how it is filled from the
-// host.
+// Device memory: one arena, taken from the driver in large pieces; and page-locked host memory.
 
 #ifndef SWAA_KERNELS_CUDA_DEVICE_MEMORY_H_
 #define SWAA_KERNELS_CUDA_DEVICE_MEMORY_H_
@@ -72,11 +71,6 @@ class PinnedMemory {
   std::byte* data_ = nullptr;
   int64_t bytes_ = 0;
 };
-
-// Fills a bf16 matrix [rows.count, columns] of the device from the host by several threads: rows
-// that lie there as bf16 are copied as they are, others are read as f32 and rounded; a piece is
-// prepared while the one before it is copied. INTERNAL where a copy fails.
-absl::Status UploadAsBf16(const HostRows& rows, int64_t columns, std::byte* device);
 
 }  // namespace swaa::kernels::cuda
 

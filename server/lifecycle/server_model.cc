@@ -26,12 +26,16 @@ std::string NameOf(const v1::ModelConfig& model) {
   return model.served_name().empty() ? NameFromPath(model.path()) : model.served_name();
 }
 
-// Says how far the loading is, about once a second.
+// Says how far the loading is, about once a second, and how long it took.
 std::function<void(double)> ProgressLogger() {
-  return [last = SteadyNow()](double share) mutable {
-    if (SteadyNow() - last < absl::Seconds(1)) return;
-    last = SteadyNow();
-    LogInfo(absl::StrFormat("packing weights: %.0f %%", 100 * share));
+  return [begin = SteadyNow(), last = SteadyNow()](double share) mutable {
+    const auto now = SteadyNow();
+    if (share >= 1) {
+      LogInfo(absl::StrFormat("packed weights in %.1f s", absl::ToDoubleSeconds(now - begin)));
+    } else if (now - last >= absl::Seconds(1)) {
+      last = now;
+      LogInfo(absl::StrFormat("packing weights: %.0f %%", 100 * share));
+    }
   };
 }
 
