@@ -86,9 +86,9 @@ __device__ __forceinline__ uint4* Box(const RankBuffers& ranks, int to, int from
   return boxes + 2 * ((sum % 2 * kRanks + from) * (SumSignals::kMostSent / 8) + at);
 }
 
-// Sends this rank's vector `at` to all others.
+// Sends this rank's vector `at` to all others, and returns it.
 template <int kRanks>
-__device__ __forceinline__ void SendVector(const RankBuffers& ranks, uint32_t sum, int64_t at) {
+__device__ __forceinline__ Vector8 SendVector(const RankBuffers& ranks, uint32_t sum, int64_t at) {
   const uint4 mine = *reinterpret_cast<const uint4*>(ranks.buffers[ranks.rank] + at * 8);
 #pragma unroll
   for (int to = 0; to < kRanks; ++to) {
@@ -97,6 +97,7 @@ __device__ __forceinline__ void SendVector(const RankBuffers& ranks, uint32_t su
     Send(box, mine.x, mine.y, sum);
     Send(box + 1, mine.z, mine.w, sum);
   }
+  return Unpack8(mine);
 }
 
 // Waits for vector `at` of rank `from`; anything, once the ranks have been aborted.
@@ -128,14 +129,14 @@ __global__ void __launch_bounds__(kMaxThreads)
   ptx::WaitForPredecessor();
   const RankBuffers& ranks = p.deltas;
   uint32_t* const mine = ranks.signals[ranks.rank];
-  // The last block of the kernel changes it, when this one has ended.
   const uint32_t sum = *static_cast<volatile uint32_t*>(mine + SumSignals::kSums) + 1;
   const int64_t row = int64_t{blockIdx.x} * p.hidden;
+  Vector8 own[kVectors];
   if constexpr (kSends) {
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
       const int at = threadIdx.x + i * blockDim.x;
-      if (at < vectors) SendVector<kRanks>(ranks, sum, row / 8 + at);
+      if (at < vectors) own[i] = SendVector<kRanks>(ranks, sum, row / 8 + at);
     }
   } else {
     if (!MeetPeers(ranks, sum)) return;
@@ -150,10 +151,12 @@ __global__ void __launch_bounds__(kMaxThreads)
     Vector8 deltas[kRanks];
 #pragma unroll
     for (int r = 0; r < kRanks; ++r) {
-      if (kSends && r != ranks.rank) {
-        deltas[r] = ReceiveVector<kRanks>(ranks, r, sum, row / 8 + at);
-      } else {
+      if constexpr (!kSends) {
         deltas[r] = Load8OfPeer(ranks.buffers[r] + row + at * 8);
+      } else if (r == ranks.rank) {
+        deltas[r] = own[i];
+      } else {
+        deltas[r] = ReceiveVector<kRanks>(ranks, r, sum, row / 8 + at);
       }
     }
 #pragma unroll
@@ -167,6 +170,13 @@ __global__ void __launch_bounds__(kMaxThreads)
     Store8(p.residual + row + at * 8, x[i]);
   }
   const float inverse = rsqrtf(BlockSum(squares) / static_cast<float>(p.hidden) + p.epsilon);
+  // All of the block have read the number of the sum, which the last block raises.
+  if (threadIdx.x == 0) {
+    const uint32_t last = gridDim.x - 1;
+    if (last == 0 || ptx::CountArrival(mine + SumSignals::kBlocks, last) == last) {
+      mine[SumSignals::kSums] = sum;
+    }
+  }
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
     const int at = threadIdx.x + i * blockDim.x;
@@ -175,10 +185,6 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
     for (int j = 0; j < 8; ++j) out.v[j] = x[i].v[j] * inverse * weight[i].v[j];
     Store8(p.out + row + at * 8, out);
-  }
-  if (threadIdx.x == 0) {
-    const uint32_t last = gridDim.x - 1;
-    if (ptx::CountArrival(mine + SumSignals::kBlocks, last) == last) mine[SumSignals::kSums] = sum;
   }
 }
 
