@@ -48,7 +48,7 @@ std::vector<Tuning> Tunings() {
   return {
       {"default", {}},
       {"all_rows", {.max_rows = 64}},
-      {"shallow", {.max_rows = 64, .stages = 3, .l2_prefetch_tiles = 0, .max_cluster = 4}},
+      {"shallow", {.max_rows = 64, .stages = 3, .l2_prefetch_tiles = 0, .max_cluster = 2}},
       {"two_blocks",
        {.max_rows = 64, .blocks_per_multiprocessor = 2, .l2_prefetch_tiles = 9, .max_cluster = 1}},
       {"portable", {.max_rows = 64, .l2_prefetch_tiles = 0, .hopper = false}},
@@ -328,7 +328,8 @@ TEST(SkinnyHopperGridTest, BlocksCoverTheWeight) {
     for (const int64_t in : {8, 64, 72, 576, 2560, 9728}) {
       for (const int32_t max_cluster : {1, 2, 4}) {
         for (const bool silu_mul : {false, true}) {
-          const SkinnyHopperGrid grid = MakeSkinnyHopperGrid(rows, in, silu_mul, 132, max_cluster);
+          const SkinnyHopperGrid grid =
+              MakeSkinnyHopperGrid(rows, in, silu_mul, {132, 64, 31}, max_cluster);
           ASSERT_LE(grid.blocks(), 132);
           ASSERT_LE(grid.tile_rows, kSkinnyMaxTileRows);
           ASSERT_EQ(grid.tile_rows % (silu_mul ? 16 : 8), 0);

@@ -46,9 +46,33 @@ int32_t Stages(const SkinnyDevice& device, const SkinnyTuning& tuning, const Ski
   return stages;
 }
 
+// Multiprocessors that share a cluster lie together: fewer clusters than their number divides may
+// be resident, and which card has how many together differs.
+absl::StatusOr<SkinnyClusters> ResidentClusters(const SkinnyDevice& device) {
+  SkinnyClusters clusters = {};
+  for (size_t i = 0; i < clusters.size(); ++i) {
+    const uint32_t blocks = 1u << i;
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {blocks, 1, 1};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(device.multiprocessors / blocks * blocks);
+    config.blockDim = dim3(kSkinnyMaxTileRows * 2 + 32);
+    // All of a multiprocessor's: no two blocks on one.
+    config.dynamicSmemBytes = device.shared_bytes_per_block;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    SWAA_RETURN_IF_ERROR(CudaStatus(
+        cudaOccupancyMaxActiveClusters(&clusters[i], kInstances.front().kernel, &config),
+        "resident clusters of the skinny product"));
+    clusters[i] = std::min(clusters[i], device.multiprocessors / static_cast<int32_t>(blocks));
+  }
+  return clusters;
+}
+
 }  // namespace
 
-absl::Status InitializeSkinnyHopperProduct(const SkinnyDevice& device) {
+absl::StatusOr<SkinnyClusters> InitializeSkinnyHopperProduct(const SkinnyDevice& device) {
   for (const Instance& instance : kInstances) {
     const auto* kernel = reinterpret_cast<const void*>(instance.kernel);
     SWAA_RETURN_IF_ERROR(
@@ -62,7 +86,7 @@ absl::Status InitializeSkinnyHopperProduct(const SkinnyDevice& device) {
                                         cudaSharedmemCarveoutMaxShared),
                    "shared memory of the skinny product"));
   }
-  return absl::OkStatus();
+  return ResidentClusters(device);
 }
 
 bool UsesSkinnyHopperProduct(const SkinnyDevice& device, const SkinnyTuning& tuning) {
@@ -75,9 +99,11 @@ void LaunchSkinnyHopperProduct(const SkinnyDevice& device, const SkinnyTuning& t
   const auto* instance = std::find_if(kInstances.begin(), kInstances.end(),
                                       [&](const Instance& i) { return i.rows >= arguments.rows; });
   SWAA_CHECK(instance != kInstances.end()) << "rows " << arguments.rows;
-  const SkinnyHopperGrid grid = MakeSkinnyHopperGrid(
-      arguments.out_features, arguments.in_features, arguments.silu_mul,
-      device.multiprocessors * tuning.blocks_per_multiprocessor, tuning.max_cluster);
+  SkinnyClusters clusters = device.clusters;
+  for (int32_t& count : clusters) count *= tuning.blocks_per_multiprocessor;
+  const SkinnyHopperGrid grid =
+      MakeSkinnyHopperGrid(arguments.out_features, arguments.in_features, arguments.silu_mul,
+                           clusters, tuning.max_cluster);
   const SkinnyHopperParams params = {
       .out = OutputOf(arguments),
       .grid = grid,

@@ -5,13 +5,14 @@
 
 #include <cuda_runtime_api.h>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "kernels/cuda/linear/skinny_product.h"
 
 namespace swaa::kernels::cuda {
 
-// Lets the kernels use the device's shared memory.
-absl::Status InitializeSkinnyHopperProduct(const SkinnyDevice& device);
+// Lets the kernels use the current device's shared memory and says how many of their clusters are
+// resident.
+absl::StatusOr<SkinnyClusters> InitializeSkinnyHopperProduct(const SkinnyDevice& device);
 
 // Whether the kernels serve the device and tuning.
 bool UsesSkinnyHopperProduct(const SkinnyDevice& device, const SkinnyTuning& tuning);

@@ -78,7 +78,7 @@ absl::StatusOr<SkinnyDevice> InitializeSkinnyProduct() {
   SWAA_RETURN_IF_ERROR(CudaStatus(cudaGetDevice(&device), "current CUDA device"));
   SWAA_RETURN_IF_ERROR(
       CudaStatus(cudaGetDeviceProperties(&properties, device), "properties of the CUDA device"));
-  const SkinnyDevice result = {
+  SkinnyDevice result = {
       .multiprocessors = properties.multiProcessorCount,
       .shared_bytes_per_block = static_cast<int64_t>(properties.sharedMemPerBlockOptin),
       .shared_bytes_per_multiprocessor =
@@ -100,7 +100,9 @@ absl::StatusOr<SkinnyDevice> InitializeSkinnyProduct() {
                                         cudaSharedmemCarveoutMaxShared),
                    "shared memory of the skinny product"));
   }
-  if (result.hopper) SWAA_RETURN_IF_ERROR(InitializeSkinnyHopperProduct(result));
+  if (result.hopper) {
+    SWAA_ASSIGN_OR_RETURN(result.clusters, InitializeSkinnyHopperProduct(result));
+  }
   return result;
 }
 

@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/cuda/linear/linear_arguments.h"
+#include "kernels/cuda/linear/skinny_hopper_grid.h"
 
 namespace swaa::kernels::cuda {
 
@@ -26,7 +27,7 @@ struct SkinnyTuning {
   int32_t blocks_per_multiprocessor = 1;  // of one launch
   int32_t l2_prefetch_tiles = 4;          // more tiles asked into L2 before x is waited for
   int32_t min_tiles_per_block = 2;        // not of Hopper's kernel
-  int32_t max_cluster = 2;                // blocks that share a row of tiles, of Hopper's kernel
+  int32_t max_cluster = 4;                // blocks that share a row of tiles, of Hopper's kernel
   bool hopper = true;                     // Hopper's own kernel where there is one
 };
 
@@ -37,6 +38,7 @@ struct SkinnyDevice {
   int64_t shared_bytes_per_multiprocessor = 0;
   bool programmatic_launch = false;  // compute capability 9.0 and newer
   bool hopper = false;               // 9.0
+  SkinnyClusters clusters = {};      // of Hopper's kernel
 };
 
 // Describes the current CUDA device and lets it run the kernels with all their shared memory.
