@@ -68,8 +68,8 @@ class MatrixUpload::Worker {
     } else {
       values_.resize(piece.rows * columns);
       piece.part->read(piece.first_row, piece.rows, values_.data());
-      std::transform(values_.begin(), values_.end(),
-                     reinterpret_cast<Bf16*>(staging.memory.data()), ToBf16);
+      std::transform(values_.begin(), values_.end(), reinterpret_cast<Bf16*>(staging.memory.data()),
+                     ToBf16);
     }
     SWAA_RETURN_IF_ERROR(CudaStatus(cudaMemcpyAsync(piece.target, staging.memory.data(), bytes,
                                                     cudaMemcpyHostToDevice, stream_),

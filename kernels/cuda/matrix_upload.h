@@ -14,9 +14,9 @@
 
 namespace swaa::kernels::cuda {
 
-// Several threads that each prepare a piece of a matrix while their piece before it is copied. Their
-// page-locked memory is taken with the first matrix and kept until the end: taking it takes longer
-// than copying what it holds. One caller at a time.
+// Several threads that each prepare a piece of a matrix while their piece before it is copied.
+// Their page-locked memory is taken with the first matrix and kept until the end: taking it takes
+// longer than copying what it holds. One caller at a time.
 class MatrixUpload {
  public:
   // Into the memory of the GPU of this ordinal.
@@ -25,9 +25,9 @@ class MatrixUpload {
   MatrixUpload(const MatrixUpload&) = delete;
   MatrixUpload& operator=(const MatrixUpload&) = delete;
 
-  // Fills a bf16 matrix [rows of all parts, columns] of the device with the parts under one another:
-  // rows that lie there as bf16 are copied as they are, others are read as f32 and rounded.
-  // RESOURCE_EXHAUSTED where page-locked memory is short, INTERNAL where a copy fails.
+  // Fills a bf16 matrix [rows of all parts, columns] of the device with the parts under one
+  // another: rows that lie there as bf16 are copied as they are, others are read as f32 and
+  // rounded. RESOURCE_EXHAUSTED where page-locked memory is short, INTERNAL where a copy fails.
   absl::Status Fill(std::byte* matrix, int64_t columns, std::span<const HostRows> parts);
 
  private:

@@ -62,9 +62,9 @@ absl::StatusOr<SkinnyClusters> ResidentClusters(const SkinnyDevice& device) {
     config.dynamicSmemBytes = device.shared_bytes_per_block;
     config.attrs = &attribute;
     config.numAttrs = 1;
-    SWAA_RETURN_IF_ERROR(CudaStatus(
-        cudaOccupancyMaxActiveClusters(&clusters[i], kInstances.front().kernel, &config),
-        "resident clusters of the skinny product"));
+    SWAA_RETURN_IF_ERROR(
+        CudaStatus(cudaOccupancyMaxActiveClusters(&clusters[i], kInstances.front().kernel, &config),
+                   "resident clusters of the skinny product"));
     clusters[i] = std::min(clusters[i], device.multiprocessors / static_cast<int32_t>(blocks));
   }
   return clusters;
