@@ -120,34 +120,33 @@ __device__ __forceinline__ void MergeParts(F&& part, int parts, int row, Bf16* o
 
 // What a block must know of its piece to find the other holders of an item's parts.
 struct DecodePiece {
-  int low, high, total, blocks;
+  int tiles, total, blocks;
 
-  // Block b holds [total * b / blocks, total * (b + 1) / blocks): the one that holds `tile`.
-  __device__ __forceinline__ int Holder(int tile) const {
+  // The line is cut at total * b / blocks: the block after the last cut at or before `at`.
+  __device__ __forceinline__ int Holder(int at) const {
     if (total < (1 << 23))  // no division of 64 bits where 32 do: it would stand before every merge
-      return ((tile + 1u) * blocks - 1u) / static_cast<uint32_t>(total);
-    return static_cast<int>(((tile + 1ull) * blocks - 1ull) / static_cast<uint64_t>(total));
+      return ((at + 1u) * blocks - 1u) / static_cast<uint32_t>(total);
+    return static_cast<int>(((at + 1ull) * blocks - 1ull) / static_cast<uint64_t>(total));
   }
 };
 
-// Ends the item under the cursor: the block's tiles of it, which begin at position `at` of the
-// line, are in the warps' states. Called by all kDecodeThreads, which must meet again before the
-// next.
+// Ends the item under the cursor: the block's `count` tiles of it are in the warps' states. Called
+// by all kDecodeThreads, which must meet again before the next.
 template <int kDim, int kRows>
 __device__ __forceinline__ void FinishItem(const DecodeParams& p, const DecodePiece& piece,
-                                           const DecodeCursor& cursor, int at,
+                                           const DecodeCursor& cursor, int count,
                                            DecodeState<kDim, kRows>& state,
                                            DecodeMergeMemory<kDim, kRows>& sm, int warp, int lane) {
   using Lane = LaneVector<kDim>;
   using Vector = typename Lane::Type;
   LeaveWarpResult<kDim, kRows>(state, sm, p.group, warp, lane);
   ptx::NamedSync<kDecodeThreads>(kDecodeBarrier);
-  const int first = at - cursor.tile, end = first + cursor.record.tiles;  // the item on the line
-  const bool whole = first >= piece.low && end <= piece.high;
-  DecodePartial& mine = p.partials[blockIdx.x * 2 + (first < piece.low ? 0 : 1)];
+  const DecodeRecord& record = cursor.record;
+  const bool whole = count == record.tiles;
+  DecodePartial& mine = p.partials[blockIdx.x * 2 + (cursor.tile > 0 ? 0 : 1)];
   const int column = min(lane, Lane::kLanes - 1) * Lane::kSize;
   Bf16* out = p.out +
-              (static_cast<int64_t>(cursor.record.row) * p.heads + cursor.head * p.group) * kDim +
+              (static_cast<int64_t>(record.row) * p.heads + cursor.head * p.group) * kDim +
               column;
   for (int r = warp; r < p.group; r += kDecodeWarps) {  // a warp merges a row
     const float top = fmaxf(fmaxf(sm.m[0][r], sm.m[1][r]), fmaxf(sm.m[2][r], sm.m[3][r]));
@@ -168,7 +167,8 @@ __device__ __forceinline__ void FinishItem(const DecodeParams& p, const DecodePi
     }
   }
   if (whole) return;
-  const int first_block = piece.Holder(first), last_block = piece.Holder(end - 1);
+  const int end = record.before * p.kv_heads + (cursor.head + 1) * record.weight;  // on the line
+  const int first_block = piece.Holder(end - record.tiles), last_block = piece.Holder(end - 1);
   ptx::NamedSync<kDecodeThreads>(kDecodeBarrier);
   if (threadIdx.x == 0) {
     const uint32_t last = last_block - first_block;

@@ -1,6 +1,8 @@
-// Plans decoding on the device, once a step and span class: lays all visited (sequence, KV head,
-// key tile) on one line and cuts it into equal pieces, one a block, so that blocks are balanced by
-// visited keys whatever the lengths and windows.
+// Plans decoding on the device, once a step and span class: lays all items (sequence, KV head) with
+// their visited key tiles on one line and cuts it into pieces of equal weight, one a block, so that
+// blocks are balanced whatever the lengths and windows. An item weighs its tiles, and ahead of them
+// what beginning it costs: a block that ends one item and begins another has fewer tiles, and a cut
+// that falls there is one between two items.
 
 #include <algorithm>
 
@@ -14,12 +16,15 @@ namespace {
 
 constexpr int kThreads = kMaxDecodeSequences;
 constexpr int kSharedRecords = 256;  // the first ones, which small batches need again
+// In tiles: beginning an item waits for queries, ending one for other blocks, whatever its length.
+constexpr int kBeginWeight = 3;
 
 __device__ DecodeRecord MakeRecord(const SequenceRows& rows, const KeySpan& span) {
   const ResolvedSpan resolved = Resolve(span);
   DecodeRecord record = {};
   record.visited = Visit(rows.first_position, rows.first_position, resolved, kPageTokens);
-  record.tiles = rows.query_count > 0 ? record.visited.count() : 0;
+  record.tiles = record.visited.count();
+  record.weight = record.tiles + kBeginWeight;
   record.slot = rows.slot;
   record.row = rows.first_row;
   record.position = rows.first_position;
@@ -28,10 +33,10 @@ __device__ DecodeRecord MakeRecord(const SequenceRows& rows, const KeySpan& span
   return record;
 }
 
-// begin[i] = sum of `tiles` of threads 0 .. i - 1; begin[kThreads] = the whole sum.
-__device__ void PrefixSum(int tiles, int* warp_sums, int* begin) {
+// begin[i] = sum of `weight` of threads 0 .. i - 1; begin[kThreads] = the whole sum.
+__device__ void PrefixSum(int weight, int* warp_sums, int* begin) {
   const int i = threadIdx.x, lane = i & 31, warp = i >> 5;
-  int sum = tiles;
+  int sum = weight;
   for (int d = 1; d < 32; d *= 2) {
     const int x = __shfl_up_sync(~0u, sum, d);
     if (lane >= d) sum += x;
@@ -40,9 +45,32 @@ __device__ void PrefixSum(int tiles, int* warp_sums, int* begin) {
   __syncthreads();
   int before = 0;
   for (int w = 0; w < warp; ++w) before += warp_sums[w];
-  begin[i] = before + sum - tiles;
+  begin[i] = before + sum - weight;
   if (i == kThreads - 1) begin[kThreads] = before + sum;
   __syncthreads();
+}
+
+// A tile, and how many lie before it on the line.
+struct Place {
+  int sequence, head, tile, before;
+};
+
+// The first tile at or behind `at`. At the line's end: none.
+__device__ Place Locate(int at, int n, const int* begin, int kv_heads) {
+  int low = 0, high = n;  // the last sequence that begins at or before it
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    if (begin[middle] * kv_heads <= at)
+      low = middle;
+    else
+      high = middle;
+  }
+  const int weight = begin[low + 1] - begin[low], rest = at - begin[low] * kv_heads;
+  Place place = {.sequence = low, .head = rest / weight};
+  place.tile = max(rest - place.head * weight - kBeginWeight, 0);
+  place.before = (begin[low] - low * kBeginWeight) * kv_heads +
+                 place.head * (weight - kBeginWeight) + place.tile;
+  return place;
 }
 
 // The piece of block i.
@@ -52,21 +80,16 @@ __device__ DecodeBlock MakeBlock(int i, int n, const int* begin, int kv_heads, i
   block.total = begin[n] * kv_heads;
   block.blocks = min(block.total, blocks);
   if (i >= block.blocks) return block;
-  block.low = static_cast<int64_t>(block.total) * i / block.blocks;
-  block.high = static_cast<int64_t>(block.total) * (i + 1) / block.blocks;
-  int low = 0, high = n;  // the last sequence that begins at or before block.low
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if (begin[middle] * kv_heads <= block.low)
-      low = middle;
-    else
-      high = middle;
-  }
-  const int tiles = begin[low + 1] - begin[low], rest = block.low - begin[low] * kv_heads;
-  block.sequence = low;
-  block.head = rest / tiles;
-  block.tile = rest - block.head * tiles;
-  block.record = low < kSharedRecords ? shared_records[low] : records[low];
+  const auto cut = [&](int at) {
+    return Locate(static_cast<int64_t>(block.total) * at / block.blocks, n, begin, kv_heads);
+  };
+  const Place first = cut(i);
+  block.tiles = cut(i + 1).before - first.before;
+  block.sequence = first.sequence;
+  block.head = first.head;
+  block.tile = first.tile;
+  block.record =
+      first.sequence < kSharedRecords ? shared_records[first.sequence] : records[first.sequence];
   return block;
 }
 
@@ -82,12 +105,14 @@ __global__ void __launch_bounds__(kThreads)
   for (int c = blockIdx.x; c < header->classes; c += gridDim.x) {
     DecodePlan& plan = plans[c];
     DecodeRecord record = {};
+    if (i < n) record = MakeRecord(sequences[i], spans[static_cast<int64_t>(c) * n + i]);
+    PrefixSum(record.weight, warp_sums, begin);
     if (i < n) {
-      record = MakeRecord(sequences[i], spans[static_cast<int64_t>(c) * n + i]);
+      record.before = begin[i];
       plan.records[i] = record;
       if (i < kSharedRecords) records[i] = record;
     }
-    PrefixSum(record.tiles, warp_sums, begin);
+    __syncthreads();
     if (i < blocks)
       plan.blocks[i] = MakeBlock(i, n, begin, kv_heads, blocks, records, plan.records);
     __syncthreads();

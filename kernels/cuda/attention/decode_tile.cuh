@@ -45,8 +45,7 @@ struct DecodeCursor {
     tile = 0;
     if (++head < kv_heads) return;
     head = 0;
-    do record = LoadPlanned(&plan.records[++sequence]);
-    while (record.tiles == 0);
+    record = LoadPlanned(&plan.records[++sequence]);
   }
 };
 

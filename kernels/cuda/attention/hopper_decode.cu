@@ -71,8 +71,8 @@ __device__ __forceinline__ void LoadPages(const DecodeParams& p, const DecodePla
                                           DecodeCursor cursor, const CUtensorMap* map, int lane) {
   int stage = 0, parity = 1;
   bool waited = p.rope.cos_sin != nullptr;
-  for (int at = piece.low; at < piece.high;) {
-    const int count = min(cursor.record.tiles - cursor.tile, piece.high - at);
+  for (int left = piece.tiles; left > 0;) {
+    const int count = min(cursor.record.tiles - cursor.tile, left);
     const int32_t* pages = p.table + cursor.record.slot * p.slot_stride;
     for (int i0 = 0; i0 < count; i0 += 32) {
       const int n = min(32, count - i0);
@@ -93,8 +93,8 @@ __device__ __forceinline__ void LoadPages(const DecodeParams& p, const DecodePla
         if (++stage == T::kStages) stage = 0, parity ^= 1;
       }
     }
-    at += count;
-    if (at < piece.high) cursor.Next(plan, p.kv_heads);
+    left -= count;
+    if (left > 0) cursor.Next(plan, p.kv_heads);
   }
 }
 
@@ -103,8 +103,8 @@ __device__ __forceinline__ void Multiply(const DecodeParams& p, const DecodePlan
                                          Shared<T>& sm, const DecodePiece& piece,
                                          DecodeCursor cursor, int warp, int lane) {
   int stage = 0, parity = 0;
-  for (int at = piece.low; at < piece.high;) {
-    const int count = min(cursor.record.tiles - cursor.tile, piece.high - at);
+  for (int left = piece.tiles; left > 0;) {
+    const int count = min(cursor.record.tiles - cursor.tile, left);
     const DecodeRecord& record = cursor.record;
     // Visit 0 is of the tile of the row's own key.
     const bool has_own_key =
@@ -131,9 +131,9 @@ __device__ __forceinline__ void Multiply(const DecodeParams& p, const DecodePlan
       if (lane == 0) ptx::Arrive(ptx::SharedAddress(&sm.empty[stage]));
       if (++stage == T::kStages) stage = 0, parity ^= 1;
     }
-    FinishItem<T::kDim, T::kRows>(p, piece, cursor, at, state, sm.merge, warp, lane);
-    at += count;
-    if (at < piece.high) cursor.Next(plan, p.kv_heads);
+    FinishItem<T::kDim, T::kRows>(p, piece, cursor, count, state, sm.merge, warp, lane);
+    left -= count;
+    if (left > 0) cursor.Next(plan, p.kv_heads);
     ptx::NamedSync<kDecodeThreads>(kDecodeBarrier);
   }
 }
@@ -154,10 +154,10 @@ __global__ void __maxnreg__(kMaxRegisters)
   }
   const DecodePlan& plan = PlanOfLayer(p);
   const DecodeBlock start = LoadPlanned(&plan.blocks[blockIdx.x]);
-  const DecodePiece piece = {start.low, start.high, start.total, start.blocks};
+  const DecodePiece piece = {start.tiles, start.total, start.blocks};
   __syncthreads();
   ptx::LaunchDependents();
-  if (piece.low >= piece.high) {
+  if (piece.tiles == 0) {
     ptx::WaitForPredecessor();
     return;
   }

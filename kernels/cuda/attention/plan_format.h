@@ -52,20 +52,22 @@ static_assert(sizeof(QueryTile) == 64);
 
 // A decoding sequence, as the attention kernel needs it.
 struct alignas(16) DecodeRecord {
-  int32_t tiles;  // key tiles of kPageTokens that it visits; 0: takes no part
+  int32_t tiles;  // key tiles of kPageTokens that it visits; at least 1
   VisitedTiles visited;
   int32_t slot, row, position, window, sinks;
-  int32_t unused[3];
+  int32_t weight;  // of one of its items: its tiles, and what beginning costs
+  int32_t before;  // weights of the sequences before it, one KV head of each
+  int32_t unused;
 };
 static_assert(sizeof(DecodeRecord) == 48);
 
-// Where a block's piece of the line (sequence, KV head, tile) lies, and what it begins with.
+// A block's piece of the line of items (sequence, KV head): its tiles, and where it begins.
 struct alignas(16) DecodeBlock {
-  int32_t low, high;  // the piece
+  int32_t tiles;  // of the piece
   int32_t sequence, head, tile;
-  int32_t total;   // the line's length
-  int32_t blocks;  // that have a piece
-  int32_t unused;
+  int32_t total;   // the line's weight
+  int32_t blocks;  // among which it is cut
+  int32_t unused[2];
   DecodeRecord record;
 };
 static_assert(sizeof(DecodeBlock) == 80);

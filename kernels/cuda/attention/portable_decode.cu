@@ -40,8 +40,7 @@ class TileFetcher {
         plan_(plan),
         sm_(sm),
         cursor_(cursor),
-        at_(piece.low),
-        high_(piece.high),
+        left_(piece.tiles),
         warp_(warp),
         lane_(lane) {
     FetchPageIds();
@@ -49,7 +48,7 @@ class TileFetcher {
 
   // Issues the next tile, if there is one, and commits.
   __device__ __forceinline__ void Issue() {
-    if (at_ < high_) {
+    if (left_ > 0) {
       if (used_ == 32) FetchPageIds();
       const int64_t page = __shfl_sync(~0u, page_ids_, used_++);
       constexpr int kHeadElements = kPageTokens * T::kDim;
@@ -58,8 +57,8 @@ class TileFetcher {
       const Bf16* v = k + static_cast<int64_t>(p_.kv_heads) * kHeadElements;
       CopyRows<T::kDim, 16, 32>(ptx::SharedAddress(sm_.k[stage_]), warp_ * 16, k, lane_);
       CopyRows<T::kDim, 16, 32>(ptx::SharedAddress(sm_.v[stage_]), warp_ * 16, v, lane_);
-      ++at_;
-      if (++cursor_.tile == cursor_.record.tiles && at_ < high_) {
+      --left_;
+      if (++cursor_.tile == cursor_.record.tiles && left_ > 0) {
         cursor_.Next(plan_, p_.kv_heads);
         used_ = 32;
       }
@@ -81,7 +80,7 @@ class TileFetcher {
   const DecodePlan& plan_;
   Shared<T>& sm_;
   DecodeCursor cursor_;
-  int at_, high_, warp_, lane_;
+  int left_, warp_, lane_;
   int page_ids_ = kZeroPage, used_ = 0, stage_ = 0;
 };
 
@@ -92,9 +91,9 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) PortableDecode(const Decode
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const DecodePlan& plan = PlanOfLayer(p);
   const DecodeBlock start = LoadPlanned(&plan.blocks[blockIdx.x]);
-  const DecodePiece piece = {start.low, start.high, start.total, start.blocks};
+  const DecodePiece piece = {start.tiles, start.total, start.blocks};
   ptx::LaunchDependents();
-  if (piece.low >= piece.high) {
+  if (piece.tiles == 0) {
     ptx::WaitForPredecessor();
     return;
   }
@@ -103,8 +102,8 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) PortableDecode(const Decode
   ptx::WaitForPredecessor();
   for (int i = 0; i < T::kStages - 1; ++i) fetcher.Issue();
   int stage = 0;
-  for (int at = piece.low; at < piece.high;) {
-    const int count = min(cursor.record.tiles - cursor.tile, piece.high - at);
+  for (int left = piece.tiles; left > 0;) {
+    const int count = min(cursor.record.tiles - cursor.tile, left);
     DecodeState<T::kDim, T::kRows> state;
     state.Begin(p, cursor.record.row, cursor.head, lane);
     for (int i = 0; i < count; ++i) {
@@ -117,9 +116,9 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) PortableDecode(const Decode
           p.scale_log2);
       if (++stage == T::kStages) stage = 0;
     }
-    FinishItem<T::kDim, T::kRows>(p, piece, cursor, at, state, sm.merge, warp, lane);
-    at += count;
-    if (at < piece.high) cursor.Next(plan, p.kv_heads);
+    FinishItem<T::kDim, T::kRows>(p, piece, cursor, count, state, sm.merge, warp, lane);
+    left -= count;
+    if (left > 0) cursor.Next(plan, p.kv_heads);
     ptx::NamedSync<kDecodeThreads>(kDecodeBarrier);
   }
   ptx::WaitForCopies<0>();
