@@ -60,6 +60,20 @@ __device__ __forceinline__ uint32_t AddAcquireRelease(uint32_t* counter, uint32_
   return before;
 }
 
+// Loads what another block may be about to write; each word is either old or new.
+__device__ __forceinline__ float2 LoadRelaxed(const float2* from) {
+  float2 v;
+  asm volatile("ld.relaxed.gpu.global.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(from));
+  return v;
+}
+__device__ __forceinline__ float4 LoadRelaxed(const float4* from) {
+  float4 v;
+  asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "l"(from));
+  return v;
+}
+
 // ---- copies to shared memory ----
 
 // Copies 16 bytes past L1, or writes zeros where `valid` is false: `from` is not read then and may

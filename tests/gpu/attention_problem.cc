@@ -229,7 +229,7 @@ AttentionRunner::AttentionRunner(const AttentionProblem& problem, AttentionKerne
   const AttentionShape& shape = problem.shape();
   const int32_t multiprocessors = Multiprocessors();
   workspace_ = DeviceArray<std::byte>(AttentionWorkspaceBytes(shape, multiprocessors), 0);
-  counter_bytes_ = LayoutWorkspace(shape, multiprocessors).decode_partials;
+  counter_bytes_ = LayoutWorkspace(shape, multiprocessors).prefill_partials;
   // Results of parts are written before they are read.
   SWAA_CUDA_CHECK(
       cudaMemset(workspace_.data() + counter_bytes_, kPoison, workspace_.size() - counter_bytes_));

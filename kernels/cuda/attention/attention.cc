@@ -98,7 +98,6 @@ absl::Status PagedAttention::Prepare() {
   std::byte* base = options_.workspace;
   counter_ = reinterpret_cast<int*>(base + layout.counter);
   prefill_arrivals_ = reinterpret_cast<uint32_t*>(base + layout.prefill_arrivals);
-  decode_arrivals_ = reinterpret_cast<uint32_t*>(base + layout.decode_arrivals);
   decode_partials_ = reinterpret_cast<DecodePartial*>(base + layout.decode_partials);
   prefill_partials_ = reinterpret_cast<float*>(base + layout.prefill_partials);
   return absl::OkStatus();
@@ -245,7 +244,6 @@ void PagedAttention::Decode(int32_t layer, const AttentionPlan& plan,
                             .slot_stride = int64_t{shape.num_layers} * shape.max_pages,
                             .q_stride = queries.row_stride,
                             .partials = decode_partials_,
-                            .arrivals = decode_arrivals_,
                             .layer = layer,
                             .heads = shape.heads,
                             .kv_heads = shape.kv_heads,

@@ -175,7 +175,6 @@ class PagedAttention {
   // Parts of the workspace.
   int* counter_ = nullptr;
   uint32_t* prefill_arrivals_ = nullptr;
-  uint32_t* decode_arrivals_ = nullptr;
   DecodePartial* decode_partials_ = nullptr;
   float* prefill_partials_ = nullptr;
   // Memory of Write, kept from step to step.

@@ -66,9 +66,8 @@ WorkspaceLayout LayoutWorkspace(const AttentionShape& shape, int32_t multiproces
   layout.counter = place(sizeof(int));
   // A split tile has two parts or more.
   layout.prefill_arrivals = place(results / 2 * kMaxArrivalCounts * sizeof(uint32_t));
-  layout.decode_arrivals = place(int64_t{kMaxDecodeSequences} * shape.kv_heads * sizeof(uint32_t));
   layout.decode_partials =
-      place(int64_t{2} * DecodeBlocks(multiprocessors) * sizeof(DecodePartial));
+      place(int64_t{DecodeBlocks(multiprocessors)} * static_cast<int64_t>(sizeof(DecodePartial)));
   layout.prefill_partials = place(results * result_floats * sizeof(float));
   layout.bytes = at;
   return layout;

@@ -13,7 +13,6 @@ namespace swaa::kernels::cuda {
 struct WorkspaceLayout {
   int64_t counter = 0;
   int64_t prefill_arrivals = 0;
-  int64_t decode_arrivals = 0;
   int64_t decode_partials = 0;
   int64_t prefill_partials = 0;
   int64_t bytes = 0;

@@ -1,6 +1,8 @@
-// Decode attention: the end of a (sequence, KV head). The block's four warps merge what they have;
-// if other blocks hold parts as well, the last block to arrive merges those and writes the output.
-// No second launch, no waiting.
+// Decode attention: the end of a (sequence, KV head). The block's four warps merge what they have,
+// each some rows. If other blocks hold parts as well, they leave theirs in memory, and the block
+// with the first part waits for them, adds them and writes the output: no second launch, and no
+// counter, whose round trips would be long while the next kernel's weights stream. Waiting is safe:
+// all blocks of a launch are resident at once, and a block waits when it has done all else.
 
 #ifndef SWAA_KERNELS_CUDA_ATTENTION_DECODE_MERGE_CUH_
 #define SWAA_KERNELS_CUDA_ATTENTION_DECODE_MERGE_CUH_
@@ -19,7 +21,6 @@ template <int kDim, int kRows>
 struct DecodeMergeMemory {
   float o[kDecodeWarps][kRows][kDim + 8];
   float m[kDecodeWarps][kRows], l[kDecodeWarps][kRows];
-  int is_last;
 };
 
 // Dimensions of a row that a lane merges: two for 64, four for 96 (24 lanes) and 128.
@@ -65,57 +66,69 @@ __device__ __forceinline__ void LeaveWarpResult(DecodeState<kDim, kRows>& state,
   }
 }
 
-// One row of an item from `parts` partial results; part(i) is the i-th. Called by a warp. Order and
-// rounding depend on nothing but the plan.
-//
-// Memory is busy then with the weights of the products that follow, and every wait for it long:
-// what the first parts hold is asked for at once.
-template <int kDim, class F>
-__device__ __forceinline__ void MergeParts(F&& part, int parts, int row, Bf16* out, int lane,
-                                           float scale_log2) {
-  using Lane = LaneVector<kDim>;
-  using Vector = typename Lane::Type;
-  constexpr int kEarly = 18;  // as many as 8 KV heads of one sequence have on 132 multiprocessors
-  constexpr int kBatch = 8;   // of the others
-  const int column = min(lane, Lane::kLanes - 1) * Lane::kSize;
-  const auto load = [&](int i) {
-    return __ldcg(reinterpret_cast<const Vector*>(&part(min(i, parts - 1)).o[row][column]));
-  };
-  const auto load_maximum = [&](int i) { return i < parts ? __ldcg(&part(i).m[row]) : -INFINITY; };
-  const auto load_sum = [&](int i) { return i < parts ? __ldcg(&part(i).l[row]) : 0.f; };
-  const float m = load_maximum(lane), l = load_sum(lane);
-  Vector early[kEarly];
-#pragma unroll
-  for (int i = 0; i < kEarly; ++i) early[i] = load(i);
-  float top = m;
+// A part in memory is the inverse of its bits, and zero what is not there yet: no arithmetic makes
+// the NaN whose bits are all ones.
+__device__ __forceinline__ float Inverted(float x) { return __uint_as_float(~__float_as_uint(x)); }
+__device__ __forceinline__ float2 Inverted(float2 v) { return {Inverted(v.x), Inverted(v.y)}; }
+__device__ __forceinline__ float4 Inverted(float4 v) {
+  return {Inverted(v.x), Inverted(v.y), Inverted(v.z), Inverted(v.w)};
+}
+__device__ __forceinline__ bool IsThere(float2 v) {
+  return __float_as_uint(v.x) != 0 && __float_as_uint(v.y) != 0;
+}
+__device__ __forceinline__ bool IsThere(float4 v) {
+  return IsThere(make_float2(v.x, v.y)) && IsThere(make_float2(v.z, v.w));
+}
+
+// Adds a row of `count` parts to an item's first one, of which this warp has the maximum, the sum,
+// and each lane the values from `column`. Waits for them, and leaves zeros. Order and rounding
+// depend on nothing but the plan.
+template <int kDim>
+__device__ __forceinline__ void AddParts(DecodePartial* parts, int count, int row, int column,
+                                         int lane, float scale_log2,
+                                         typename LaneVector<kDim>::Type& value, float& maximum,
+                                         float& sum) {
+  using Vector = typename LaneVector<kDim>::Type;
+  constexpr int kAtOnce = 18;  // more than a KV head of one sequence has on 132 multiprocessors
 #pragma unroll 1
-  for (int i = 32 + lane; i < parts; i += 32) top = fmaxf(top, load_maximum(i));
+  for (int first = 0; first < count; first += kAtOnce) {
+    const auto values = [&](int i) {
+      return reinterpret_cast<Vector*>(&parts[min(first + i, count - 1)].o[row][column]);
+    };
+    float2* const of_lane =
+        reinterpret_cast<float2*>(parts[min(first + min(lane, kAtOnce - 1), count - 1)].m_l[row]);
+    Vector v[kAtOnce];
+    float2 m_l;
+    bool there;
+    do {
+      m_l = ptx::LoadRelaxed(of_lane);
 #pragma unroll
-  for (int d = 16; d > 0; d /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
-  const float f = ptx::Exp2((m - top) * scale_log2);
-  float sum = f * l;
-#pragma unroll 1
-  for (int i = 32 + lane; i < parts; i += 32)
-    sum += ptx::Exp2((load_maximum(i) - top) * scale_log2) * load_sum(i);
-  Vector value = {};
+      for (int i = 0; i < kAtOnce; ++i) v[i] = ptx::LoadRelaxed(values(i));
+      there = IsThere(m_l);
 #pragma unroll
-  for (int i = 0; i < kEarly; ++i) AddScaled(value, __shfl_sync(~0u, f, i), early[i]);
-#pragma unroll 1
-  for (int first = kEarly; first < parts; first += kBatch) {
-    Vector v[kBatch];
-    float maxima[kBatch];
+      for (int i = 0; i < kAtOnce; ++i) there &= IsThere(v[i]);
+    } while (!__all_sync(~0u, there));
+    __stcg(of_lane, float2{});
 #pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-      v[i] = load(first + i);
-      maxima[i] = load_maximum(first + i);
-    }
+    for (int i = 0; i < kAtOnce; ++i) __stcg(values(i), Vector{});
+    m_l = Inverted(m_l);
+    float top = fmaxf(maximum, m_l.x);
 #pragma unroll
-    for (int i = 0; i < kBatch; ++i)
-      AddScaled(value, ptx::Exp2((maxima[i] - top) * scale_log2), v[i]);
+    for (int d = 16; d > 0; d /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
+    const bool has_part = lane < min(kAtOnce, count - first);
+    const float f = has_part ? ptx::Exp2((m_l.x - top) * scale_log2) : 0;
+    const float scale = ptx::Exp2((maximum - top) * scale_log2);
+    maximum = top;
+    float added = f * m_l.y;
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) added += __shfl_xor_sync(~0u, added, d);
+    sum = sum * scale + added;
+    Vector total = {};
+    AddScaled(total, scale, value);
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) AddScaled(total, __shfl_sync(~0u, f, i), Inverted(v[i]));
+    value = total;
   }
-#pragma unroll
-  for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
-  if (lane < Lane::kLanes) StoreScaled(out + row * kDim, value, 1.f / sum);
 }
 
 // What a block must know of its piece to find the other holders of an item's parts.
@@ -143,45 +156,34 @@ __device__ __forceinline__ void FinishItem(const DecodeParams& p, const DecodePi
   ptx::NamedSync<kDecodeThreads>(kDecodeBarrier);
   const DecodeRecord& record = cursor.record;
   const bool whole = count == record.tiles;
-  DecodePartial& mine = p.partials[blockIdx.x * 2 + (cursor.tile > 0 ? 0 : 1)];
+  const int end = record.before * p.kv_heads + (cursor.head + 1) * record.weight;  // on the line
+  const int others = piece.Holder(end - 1) - blockIdx.x;  // that hold the rest, behind this one
   const int column = min(lane, Lane::kLanes - 1) * Lane::kSize;
-  Bf16* out = p.out +
-              (static_cast<int64_t>(record.row) * p.heads + cursor.head * p.group) * kDim +
-              column;
+  Bf16* out =
+      p.out + (static_cast<int64_t>(record.row) * p.heads + cursor.head * p.group) * kDim + column;
   for (int r = warp; r < p.group; r += kDecodeWarps) {  // a warp merges a row
-    const float top = fmaxf(fmaxf(sm.m[0][r], sm.m[1][r]), fmaxf(sm.m[2][r], sm.m[3][r]));
-    const float base = top == -INFINITY ? 0.f : top;
+    float top = fmaxf(fmaxf(sm.m[0][r], sm.m[1][r]), fmaxf(sm.m[2][r], sm.m[3][r]));
     float sum = 0;
     Vector value = {};
 #pragma unroll
     for (int w = 0; w < kDecodeWarps; ++w) {
-      const float f = ptx::Exp2((sm.m[w][r] - base) * p.scale_log2);
+      const float f = ptx::Exp2((sm.m[w][r] - top) * p.scale_log2);
       sum += f * sm.l[w][r];
       AddScaled(value, f, *reinterpret_cast<const Vector*>(&sm.o[w][r][column]));
     }
-    if (whole) {
-      if (lane < Lane::kLanes) StoreScaled(out + r * kDim, value, 1.f / sum);
-    } else {
-      if (lane < Lane::kLanes) __stcg(reinterpret_cast<Vector*>(&mine.o[r][column]), value);
-      if (lane == 0) __stcg(&mine.m[r], top), __stcg(&mine.l[r], sum);
+    if (cursor.tile > 0) {
+      DecodePartial& part = p.partials[blockIdx.x];
+      __stcg(reinterpret_cast<Vector*>(&part.o[r][column]), Inverted(value));
+      if (lane == 0)
+        __stcg(reinterpret_cast<float2*>(part.m_l[r]), Inverted(make_float2(top, sum)));
+      continue;
     }
+    if (!whole) {
+      AddParts<kDim>(p.partials + blockIdx.x + 1, others, r, column, lane, p.scale_log2, value, top,
+                     sum);
+    }
+    if (lane < Lane::kLanes) StoreScaled(out + r * kDim, value, 1.f / sum);
   }
-  if (whole) return;
-  const int end = record.before * p.kv_heads + (cursor.head + 1) * record.weight;  // on the line
-  const int first_block = piece.Holder(end - record.tiles), last_block = piece.Holder(end - 1);
-  ptx::NamedSync<kDecodeThreads>(kDecodeBarrier);
-  if (threadIdx.x == 0) {
-    const uint32_t last = last_block - first_block;
-    sm.is_last =
-        ptx::CountArrival(&p.arrivals[cursor.sequence * p.kv_heads + cursor.head], last) == last;
-  }
-  ptx::NamedSync<kDecodeThreads>(kDecodeBarrier);
-  if (!sm.is_last) return;
-  auto part = [&](int i) -> const DecodePartial& {
-    return p.partials[(first_block + i) * 2 + (i == 0 ? 1 : 0)];
-  };
-  for (int r = warp; r < p.group; r += kDecodeWarps)
-    MergeParts<kDim>(part, last_block - first_block + 1, r, out, lane, p.scale_log2);
 }
 
 }  // namespace swaa::kernels::cuda

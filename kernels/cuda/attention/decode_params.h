@@ -31,8 +31,7 @@ struct DecodeParams {
   const int32_t* table = nullptr;     // page table, from this layer on
   int64_t slot_stride = 0;            // entries from a slot to the next
   int64_t q_stride = 0;               // elements from a row of q to the next
-  DecodePartial* partials = nullptr;  // [2 * blocks]
-  uint32_t* arrivals = nullptr;       // [kMaxDecodeSequences, kv_heads]; zero between launches
+  DecodePartial* partials = nullptr;  // [blocks]; zero between launches
   int32_t layer = 0;
   int32_t heads = 0;
   int32_t kv_heads = 0;

@@ -2,6 +2,7 @@
 // of mma.sync with the query heads of a KV head as rows. A persistent grid over the line that
 // decode_plan.cu has cut.
 
+#include <algorithm>
 #include <bit>
 #include <type_traits>
 
@@ -40,6 +41,10 @@ struct Config {
   static constexpr int kStages = kDim == 64 ? 6 : kDim == 96 ? 4 : 3;
 };
 
+// More than half of a multiprocessor's: were two blocks on one, another would have none. Beside it
+// a product's block has room.
+constexpr int kMinSharedBytes = 114 * 1024;
+
 template <class T>
 struct Shared {
   uint8_t k[T::kStages][T::kTileBytes];
@@ -47,6 +52,9 @@ struct Shared {
   DecodeMergeMemory<T::kDim, T::kRows> merge;
   uint64_t full[T::kStages], empty[T::kStages];
 };
+
+template <class T>
+constexpr int kSharedBytes = std::max<int>(sizeof(Shared<T>), kMinSharedBytes);
 
 // Loads K or V of one page and head: `at` counts [page, K or V, KV head].
 template <class T>
@@ -194,7 +202,7 @@ auto ByShape(int32_t head_dim, int32_t group, F&& f) {
 absl::Status PrepareHopperDecode(int32_t head_dim, int32_t group) {
   return ByShape(head_dim, group, []<class T>(T) -> absl::Status {
     SWAA_RETURN_IF_ERROR(
-        AllowSharedBytes(HopperDecode<T>, sizeof(Shared<T>), "decode kernel for Hopper"));
+        AllowSharedBytes(HopperDecode<T>, kSharedBytes<T>, "decode kernel for Hopper"));
     // As with registers: a multiprocessor divides its memory between shared memory and L1 anew only
     // when it is idle.
     return CudaStatus(cudaFuncSetAttribute(reinterpret_cast<const void*>(HopperDecode<T>),
@@ -207,7 +215,7 @@ absl::Status PrepareHopperDecode(int32_t head_dim, int32_t group) {
 void LaunchHopperDecode(int32_t head_dim, const DecodeParams& params, const PoolMaps& pool,
                         const LaunchOptions& options) {
   ByShape(head_dim, params.group, [&]<class T>(T) {
-    LaunchAttentionKernel(HopperDecode<T>, options.blocks, kThreads, sizeof(Shared<T>), options,
+    LaunchAttentionKernel(HopperDecode<T>, options.blocks, kThreads, kSharedBytes<T>, options,
                           params, std::bit_cast<CUtensorMap>(pool.page));
   });
 }

@@ -78,10 +78,11 @@ struct DecodePlan {
   DecodeRecord records[kMaxDecodeSequences];
 };
 
-// A block's result for one end of its piece.
+// A block's result of an item that began before its piece, while it waits to be merged: bits
+// inverted, and zero when it is not there (decode_merge.cuh).
 struct DecodePartial {
   float o[kMaxGroup][kMaxHeadDim];  // not divided by l
-  float m[kMaxGroup], l[kMaxGroup];
+  float m_l[kMaxGroup][2];
 };
 
 }  // namespace swaa::kernels::cuda

@@ -36,13 +36,7 @@ class TileFetcher {
  public:
   __device__ TileFetcher(const DecodeParams& p, const DecodePlan& plan, Shared<T>& sm,
                          const DecodePiece& piece, const DecodeCursor& cursor, int warp, int lane)
-      : p_(p),
-        plan_(plan),
-        sm_(sm),
-        cursor_(cursor),
-        left_(piece.tiles),
-        warp_(warp),
-        lane_(lane) {
+      : p_(p), plan_(plan), sm_(sm), cursor_(cursor), left_(piece.tiles), warp_(warp), lane_(lane) {
     FetchPageIds();
   }
 
