@@ -105,21 +105,25 @@ __device__ __forceinline__ void PrefetchBox(const CUtensorMap& map, int x, int y
 
 // ---- clusters ----
 
-__device__ __forceinline__ void StoreShared(uint32_t to, const float (&v)[4]) {
-  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(v[0]), "f"(v[1]),
-               "f"(v[2]), "f"(v[3])
-               : "memory");
+// Stores to where `to` is in the shared memory of the cluster's block of that rank, and tells the
+// barrier there, which is at `barrier` in each of them, that 16 bytes have come.
+__device__ __forceinline__ void StoreAsync(uint32_t to, const float (&v)[4], uint32_t barrier,
+                                           uint32_t rank) {
+  asm volatile(
+      "{\n.reg .u32 there, barrier;\n"
+      "mapa.shared::cluster.u32 there, %0, %6;\n"
+      "mapa.shared::cluster.u32 barrier, %5, %6;\n"
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [there], "
+      "{%1, %2, %3, %4}, [barrier];\n}" ::"r"(to),
+      "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(barrier), "r"(rank)
+      : "memory");
 }
 
-// Loads from where `from` is in the shared memory of the cluster's block of that rank.
-__device__ __forceinline__ void LoadClusterShared(float (&v)[4], uint32_t from, uint32_t rank) {
-  asm volatile(
-      "{\n.reg .u32 there;\n"
-      "mapa.shared::cluster.u32 there, %4, %5;\n"
-      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there];\n}"
-      : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3])
-      : "r"(from), "r"(rank)
-      : "memory");
+__device__ __forceinline__ void LoadShared(float (&v)[4], uint32_t from) {
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3])
+               : "r"(from)
+               : "memory");
 }
 
 // All threads of the cluster's blocks; what is written before Arrive is seen after Wait.

@@ -1,7 +1,7 @@
 // The kernel of skinny products for Hopper: one thread orders boxes of weight and x into a ring in
 // shared memory by the copy engine, warpgroups of 64 rows of the tile each multiply them from
-// there. Blocks that share a row of tiles are a cluster and add up through each other's shared
-// memory, in the order of their rank.
+// there. Blocks that share a row of tiles are a cluster and send their sums to each other's shared
+// memory, where they are added in the order of the blocks' rank.
 //
 // Memory shall not idle between two products: the next kernel may start as soon as the first copies
 // are on their way, its blocks fit beside this one's and fill their rings before they wait for x.
@@ -38,20 +38,25 @@ constexpr int32_t SkinnyWarpgroups(const SkinnyHopperGrid& grid) {
 constexpr int32_t SkinnyHopperThreads(const SkinnyHopperGrid& grid) {
   return SkinnyWarpgroups(grid) * 128 + 32;  // the last warp orders
 }
+// Those that have sums of the tile's rows; of a warpgroup's 64 some may lie beyond it.
+constexpr int32_t SkinnySumThreads(const SkinnyHopperGrid& grid) {
+  return (grid.tile_rows + 15) / 16 * 32;
+}
 constexpr int32_t SkinnyHopperStageBytes(const SkinnyHopperGrid& grid, int32_t rows) {
   return (grid.tile_rows + rows) * kSkinnyBoxColumns * 2;
 }
-// Shared memory: two barriers a stage, what aligning the ring may cost, the ring, and what a
-// warpgroup reads beyond the tile in the last stage. The sums that blocks of a cluster exchange lie
-// where the ring was.
+// Two barriers a stage, and one of the sums that come from other blocks.
+inline constexpr int kSkinnyBarrierBytes = (kSkinnyMaxStages + 1) * 16;
+// Shared memory: barriers, what aligning the ring may cost, the ring, and behind it the sums that
+// come from other blocks, where a warpgroup also reads beyond the tile in the last stage.
 constexpr int32_t SkinnyHopperSharedBytes(const SkinnyHopperGrid& grid, int32_t rows,
                                           int32_t stages) {
-  const int32_t beyond = SkinnyWarpgroups(grid) * 64 - grid.tile_rows - rows;
-  const int32_t ring = stages * SkinnyHopperStageBytes(grid, rows) +
-                       (beyond > 0 ? beyond : 0) * kSkinnyBoxColumns * 2;
-  const int32_t sums =
-      grid.cluster > 1 ? SkinnyWarpgroups(grid) * 64 * rows * int32_t{sizeof(float)} : 0;
-  return kSkinnyMaxStages * 16 + kSkinnyBoxAlignment + (ring > sums ? ring : sums);
+  const int32_t beyond =
+      (SkinnyWarpgroups(grid) * 64 - grid.tile_rows - rows) * kSkinnyBoxColumns * 2;
+  const int32_t owned = (rows / 8 + grid.cluster - 1) / grid.cluster;  // eights of rows
+  const int32_t sums = (grid.cluster - 1) * owned * SkinnySumThreads(grid) * 16;
+  return kSkinnyBarrierBytes + kSkinnyBoxAlignment + stages * SkinnyHopperStageBytes(grid, rows) +
+         (beyond > sums ? beyond : sums);
 }
 
 // wgmma is Hopper's alone.
@@ -186,44 +191,63 @@ __device__ __forceinline__ void StoreTile(const SkinnyHopperParams& params, int3
   }
 }
 
-// Adds up the sums of the cluster's blocks, each block a part of them, and stores them. All threads
-// of the block call it when no copy is under way; `sums` are the consumers'.
+// The sums of a row of tiles that a cluster shares. Eight rows of x are added up by one of its
+// blocks, the j-th eight by rank j % cluster; the others send it what they have.
 template <int kRows>
-__device__ __forceinline__ void StoreClusterTile(const SkinnyHopperParams& params, int32_t row_tile,
-                                                 uint32_t memory, const WarpSums<kRows>& sums) {
-  const int32_t consumers = SkinnyWarpgroups(params.grid) * 128;
-  const int32_t thread = threadIdx.x;
-  // Every warp is done with the ring, where the sums will lie.
-  __syncthreads();
-  if (thread < consumers) {
+class SkinnyClusterSums {
+ public:
+  __device__ SkinnyClusterSums(const SkinnyHopperParams& params, const SkinnyRing& ring)
+      : params_(params),
+        barrier_(ring.barriers + kSkinnyMaxStages * 16),
+        memory_(ring.Stage(params.stages)),
+        cluster_(params.grid.cluster),
+        rank_(blockIdx.x % params.grid.cluster),
+        eights_(min(kRows / 8, (params.out.rows + 7) / 8)),
+        threads_(SkinnySumThreads(params.grid)) {}
+
+  // By one thread, before the cluster's threads meet.
+  __device__ void Expect() const {
+    const int32_t owned = (eights_ - rank_ + cluster_ - 1) / cluster_;
+    ptx::InitBarrier(barrier_, 1);
+    ptx::ArriveAndExpect(barrier_, owned * (cluster_ - 1) * threads_ * 16);
+  }
+
+  // By all consumers.
+  __device__ void Store(int32_t row_tile, const WarpSums<kRows>& sums) const {
+    if (threadIdx.x >= threads_) return;
 #pragma unroll
     for (int j = 0; j < kRows / 8; ++j) {
-      ptx::StoreShared(memory + (j * consumers + thread) * 16, sums.values[j]);
+      if (j < eights_ && j % cluster_ != rank_)
+        ptx::StoreAsync(Slot(j, rank_), sums.values[j], barrier_, j % cluster_);
     }
-  }
-  ptx::ClusterArrive();
-  ptx::ClusterWait();
-  if (thread < consumers) {
-    const int32_t rank = blockIdx.x % params.grid.cluster;
-    const int32_t row_tiles = min(kRows / 8, (params.out.rows + 7) / 8);
-    for (int32_t i = rank * consumers + thread; i < row_tiles * consumers;
-         i += params.grid.cluster * consumers) {
-      float total[4] = {0, 0, 0, 0};
+    if (rank_ >= eights_) return;
+    ptx::WaitForPhase(barrier_, 0);
 #pragma unroll
-      for (int32_t block = 0; block < kSkinnyMaxCluster; ++block) {
-        if (block >= params.grid.cluster) break;
-        float part[4];
-        ptx::LoadClusterShared(part, memory + i * 16, block);
+    for (int j = 0; j < kRows / 8; ++j) {
+      if (j >= eights_ || j % cluster_ != rank_) continue;
+      float total[4] = {0, 0, 0, 0};
+      for (int32_t block = 0; block < cluster_; ++block) {
+        float part[4] = {sums.values[j][0], sums.values[j][1], sums.values[j][2],
+                         sums.values[j][3]};
+        if (block != rank_) ptx::LoadShared(part, Slot(j, block));
 #pragma unroll
         for (int v = 0; v < 4; ++v) total[v] += part[v];
       }
-      StoreQuad(params, row_tile, i % consumers / 32, i / consumers, i % 32, total);
+      StoreQuad(params_, row_tile, threadIdx.x / 32, j, threadIdx.x % 32, total);
     }
   }
-  // The others have read what lies here.
-  ptx::ClusterArrive();
-  ptx::ClusterWait();
-}
+
+ private:
+  // Where the j-th eight's owner has what this thread of block `from`, another one, sends it.
+  __device__ uint32_t Slot(int32_t j, int32_t from) const {
+    const int32_t other = from - (from > j % cluster_);
+    return memory_ + ((j / cluster_ * (cluster_ - 1) + other) * threads_ + threadIdx.x) * 16;
+  }
+
+  const SkinnyHopperParams& params_;
+  const uint32_t barrier_, memory_;
+  const int32_t cluster_, rank_, eights_, threads_;
+};
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -235,12 +259,14 @@ __global__ void __launch_bounds__(kSkinnyMaxTileRows * 2 + 32, 2)
   extern __shared__ __align__(128) uint8_t shared_memory[];
   const uint32_t barriers = ptx::SharedAddress(shared_memory);
   const SkinnyRing ring = {.barriers = barriers,
-                           .memory = (barriers + kSkinnyMaxStages * 16 + kSkinnyBoxAlignment - 1) /
+                           .memory = (barriers + kSkinnyBarrierBytes + kSkinnyBoxAlignment - 1) /
                                      kSkinnyBoxAlignment * kSkinnyBoxAlignment,
                            .stage_bytes = SkinnyHopperStageBytes(params.grid, kRows)};
   const int32_t consumers = SkinnyWarpgroups(params.grid) * 128;
   const SkinnyTileRange range(params.grid, static_cast<int32_t>(blockIdx.x));
   const int32_t thread = threadIdx.x;
+  const bool is_shared = params.grid.cluster > 1;
+  const SkinnyClusterSums<kRows> shared_sums(params, ring);
   if (thread == consumers) {
     ptx::PrefetchMap(maps.weight);
     ptx::PrefetchMap(maps.x);
@@ -248,9 +274,15 @@ __global__ void __launch_bounds__(kSkinnyMaxTileRows * 2 + 32, 2)
       ptx::InitBarrier(ring.Filled(stage), 1);
       ptx::InitBarrier(ring.Free(stage), consumers / 32);
     }
+    if (is_shared) shared_sums.Expect();
     ptx::FenceBarrierInit();
   }
-  __syncthreads();
+  if (is_shared) {
+    ptx::ClusterArrive();
+    ptx::ClusterWait();
+  } else {
+    __syncthreads();
+  }
 
   WarpSums<kRows> sums;
   sums.Clear();
@@ -267,12 +299,14 @@ __global__ void __launch_bounds__(kSkinnyMaxTileRows * 2 + 32, 2)
         MultiplyTileByWarpgroup<kRows>(ring.Stage(at.stage), params.grid.tile_rows, sums);
         if (thread % 32 == 0) ptx::Arrive(ring.Free(at.stage));
       }
-      if (params.grid.cluster > 1) break;
+      if (is_shared) {
+        shared_sums.Store(row, sums);
+        break;
+      }
       StoreTile<kRows>(params, row, sums);
       sums.Clear();
     }
   }
-  if (params.grid.cluster > 1) StoreClusterTile<kRows>(params, range.row_begin, ring.memory, sums);
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 }
 
