@@ -9,6 +9,7 @@
 #include "base/status_macros.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/elementwise/elementwise.h"
 
 namespace swaa::kernels::cuda {
 namespace {
@@ -128,8 +129,10 @@ void CudaOperators::Submit(StagedStep* staged) {
   auto* step = static_cast<CudaStep*>(staged);
   const auto rows = static_cast<int64_t>(step->host_logits.size());
   if (rows > 0) {
-    SWAA_CUDA_CHECK(cudaMemcpyAsync(step->result_tokens.data(), result_tokens(),
-                                    rows * sizeof(SampledToken), cudaMemcpyDeviceToHost, stream_));
+    CopyWords({.from = result_tokens(),
+               .to = step->result_tokens.data(),
+               .bytes = rows * static_cast<int64_t>(sizeof(SampledToken))},
+              {.stream = stream_});
   }
   if (rows > 0 && step->shape.features.alternatives) {
     SWAA_CUDA_CHECK(cudaMemcpyAsync(step->result_alternatives.data(), result_alternatives(),

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/elementwise/elementwise.h"
 #include "kernels/cuda/lora/lora.h"
 #include "kernels/cuda/lora/lora_weight.h"
 
@@ -131,8 +132,7 @@ void StepInputs::Send(const StepInput& input, PagedAttention* attention, cudaStr
   }
   const auto entries = block.Take<PageTableEntry>(static_cast<int64_t>(updates.size()));
   std::copy(updates.begin(), updates.end(), entries.host);
-  SWAA_CUDA_CHECK(
-      cudaMemcpyAsync(block_, step->block.data(), block.used(), cudaMemcpyHostToDevice, stream));
+  CopyWords({.from = step->block.data(), .to = block_, .bytes = block.used()}, {.stream = stream});
   SetPageTableEntries(entries.device, static_cast<int64_t>(updates.size()), stream);
   attention->PlanDecode(*step->attention, stream);
   if (!step->all_wanted()) attention->PlanDecode(*step->wanted_attention, stream);

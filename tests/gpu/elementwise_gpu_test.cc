@@ -1,6 +1,7 @@
 // Tests: the memory-bound operators of the CUDA backend against the double-precision reference,
 // with random inputs and poisoned outputs.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <random>
@@ -359,6 +360,27 @@ TEST_P(ElementwiseGpuTest, GatherRowsCopiesAndLeavesWhatIsNotNamed) {
       ASSERT_EQ(got[i], from < 0 ? 0xff : x[from * width + i % width]) << i;
     }
   }
+}
+
+// From the same memory of the host each time, as steps are: no cache may keep what it held before.
+TEST_P(ElementwiseGpuTest, WordsGoToTheDeviceAndBack) {
+  constexpr int64_t kMost = 100000;
+  uint64_t* host = nullptr;
+  SWAA_CUDA_CHECK(cudaMallocHost(reinterpret_cast<void**>(&host), 2 * kMost * sizeof(uint64_t)));
+  uint64_t* back = host + kMost;
+  const DeviceArray<uint64_t> device(kMost);
+  for (const int64_t words : {int64_t{1}, int64_t{31}, int64_t{257}, kMost, int64_t{300}}) {
+    for (int64_t i = 0; i < kMost; ++i) host[i] = random_() + (uint64_t{random_()} << 32);
+    std::fill_n(back, kMost, 0);
+    const int64_t bytes = words * static_cast<int64_t>(sizeof(uint64_t));
+    CopyWords({.from = host, .to = device.data(), .bytes = bytes}, {.stream = stream_});
+    CopyWords({.from = device.data(), .to = back, .bytes = bytes}, launch());
+    stream_.Wait();
+    EXPECT_TRUE(std::equal(host, host + words, back)) << words;
+    EXPECT_TRUE(std::all_of(back + words, back + kMost, [](uint64_t x) { return x == 0; }))
+        << words;
+  }
+  SWAA_CUDA_CHECK(cudaFreeHost(host));
 }
 
 TEST_P(ElementwiseGpuTest, PageTableEntriesAreTheLastOfEachPlace) {

@@ -130,6 +130,15 @@ struct SetPageTableParams {
 };
 void SetPageTable(const SetPageTableParams& params, const Launch& launch);
 
+// Copies between the device and pinned memory of the host, either way, by the multiprocessors: for
+// few bytes less than the copy engine takes to begin, and whoever follows it to begin again.
+struct CopyWordsParams {
+  const void* from = nullptr;
+  void* to = nullptr;
+  int64_t bytes = 0;  // multiple of 8, as the addresses are
+};
+void CopyWords(const CopyWordsParams& params, const Launch& launch);
+
 std::vector<PageTableEntry> KeepLastOfEach(std::span<const PageTableEntry> updates);
 
 }  // namespace swaa::kernels::cuda

@@ -1,4 +1,5 @@
-// Rows that are gathered, and entries that are set: Embed, GatherRows, SetPageTable.
+// Rows that are gathered, entries that are set, and words that are copied: Embed, GatherRows,
+// SetPageTable, CopyWords.
 
 #include <algorithm>
 #include <set>
@@ -54,6 +55,16 @@ __global__ void __launch_bounds__(kThreads)
   p.entries[row * p.max_pages + update.block] = update.page;
 }
 
+__global__ void __launch_bounds__(kThreads)
+    CopyWordsKernel(const __grid_constant__ CopyWordsParams p) {
+  BeginKernel();
+  const auto* from = static_cast<const uint64_t*>(p.from);
+  auto* to = static_cast<uint64_t*>(p.to);
+  const int64_t words = p.bytes / 8, stride = int64_t{gridDim.x} * kThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < words; i += stride)
+    to[i] = __ldcv(reinterpret_cast<const unsigned long long*>(from + i));
+}
+
 }  // namespace
 
 void Embed(const EmbedParams& params, const Launch& launch) {
@@ -74,6 +85,14 @@ void GatherRows(const GatherRowsParams& params, const Launch& launch) {
 void SetPageTable(const SetPageTableParams& params, const Launch& launch) {
   if (params.capacity == 0) return;
   LaunchKernel(SetPageTableKernel, dim3(Blocks(params.capacity)), dim3(kThreads), launch, params);
+}
+
+void CopyWords(const CopyWordsParams& params, const Launch& launch) {
+  constexpr int64_t kMaxBlocks = 128;
+  SWAA_CHECK_EQ(params.bytes % 8, 0);
+  if (params.bytes == 0) return;
+  LaunchKernel(CopyWordsKernel, dim3(std::min(Blocks(params.bytes / 8), kMaxBlocks)),
+               dim3(kThreads), launch, params);
 }
 
 std::vector<PageTableEntry> KeepLastOfEach(std::span<const PageTableEntry> updates) {
