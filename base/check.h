@@ -7,11 +7,16 @@
 #ifndef SWAA_BASE_CHECK_H_
 #define SWAA_BASE_CHECK_H_
 
+#include <atomic>
 #include <cstdlib>
 #include <iostream>
 #include <sstream>
+#include <string>
 
 namespace swaa {
+
+// Where the words of a broken check go; null: to stderr.
+inline std::atomic<void (*)(const std::string& words)> check_failure_log = nullptr;
 
 // Collects the message and aborts when it goes out of scope.
 class CheckFailure {
@@ -22,7 +27,11 @@ class CheckFailure {
   CheckFailure(const CheckFailure&) = delete;
   CheckFailure& operator=(const CheckFailure&) = delete;
   [[noreturn]] ~CheckFailure() {
-    std::cerr << stream_.str() << std::endl;
+    if (const auto log = check_failure_log.load()) {
+      log(stream_.str());
+    } else {
+      std::cerr << stream_.str() << std::endl;
+    }
     std::abort();
   }
   std::ostream& stream() { return stream_; }

@@ -9,6 +9,7 @@
 #include "base/status_macros.h"
 #include "server/lifecycle/server.h"
 #include "server/lifecycle/shutdown_signals.h"
+#include "server/observation/last_words.h"
 
 namespace swaa::server {
 namespace {
@@ -56,6 +57,7 @@ void RemovePortFiles(const std::string& port_file) {
 }  // namespace
 
 int RunServer(const ServerOptions& options, const MakeDevice& make_device) {
+  InstallLastWords();
   ShutdownSignals signals;
   RemovePortFiles(options.port_file);
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(options, make_device);

@@ -101,6 +101,7 @@ void ShutdownSignals::OnSignal(int signal) {
       LogWarning(absl::StrCat("signal ", signal, awaited_ ? " again" : " while starting",
                               ": ending at once"));
     });
+    FlushLog();
     std::_Exit(128 + signal);
   }
   first_ = signal;

@@ -120,6 +120,10 @@ std::vector<prometheus::MetricFamily> ProcessCollector::Collect() const {
                     kCounter)
           .Add(static_cast<double>(SuppressedLogLines()))
           .Take(),
+      FamilyBuilder("swaa_log_lines_lost_total",
+                    "Log lines lost: nobody read them in time, or memory ran out.", kCounter)
+          .Add(static_cast<double>(LostLogLines()))
+          .Take(),
   };
 }
 

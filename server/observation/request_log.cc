@@ -3,19 +3,21 @@
 #include "server/observation/request_log.h"
 
 #include <chrono>
+#include <cstdlib>
 #include <memory>
+#include <unistd.h>
 #include <utility>
 #include <vector>
 
 #include <grpc/support/log.h>
 #include <nlohmann/json.hpp>
 #include <spdlog/pattern_formatter.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "server/generate/errors.h"
+#include "server/observation/log_sink.h"
 #include "server/observation/log_throttle.h"
 #include "server/observation/printable.h"
 
@@ -64,6 +66,13 @@ class PrintableMessageFlag final : public spdlog::custom_flag_formatter {
     return std::make_unique<PrintableMessageFlag>();
   }
 };
+
+// Never destroyed: threads may log while the process ends.
+const std::shared_ptr<LogSink>& StderrSink() {
+  static auto* const kSink =
+      new const std::shared_ptr<LogSink>(std::make_shared<LogSink>(STDERR_FILENO));
+  return *kSink;
+}
 
 // Refusals cost a client next to nothing, and gRPC complains of each of a bad client's streams:
 // neither may fill a disk.
@@ -191,8 +200,7 @@ absl::Status ConfigureLogging(LogFormat format, const std::string& level) {
     return absl::InvalidArgumentError(absl::StrCat(
         Quoted(level), " is no log level; take trace, debug, info, warning, error or off"));
   }
-  auto logger =
-      std::make_shared<spdlog::logger>("swaa", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  auto logger = std::make_shared<spdlog::logger>("swaa", StderrSink());
   auto formatter = std::make_unique<spdlog::pattern_formatter>();
   if (format == LogFormat::kJson) {
     formatter->add_flag<JsonMessageFlag>('*').set_pattern(
@@ -202,8 +210,10 @@ absl::Status ConfigureLogging(LogFormat format, const std::string& level) {
   }
   logger->set_formatter(std::move(formatter));
   logger->set_level(parsed);
-  logger->flush_on(spdlog::level::info);
+  // What it tells of is memory that runs out.
+  logger->set_error_handler([](const std::string&) { StderrSink()->CountLost(); });
   spdlog::set_default_logger(std::move(logger));
+  [[maybe_unused]] static const int kRegistered = std::atexit(&FlushLog);
   return absl::OkStatus();
 }
 
@@ -230,6 +240,10 @@ void TakeOverGrpcLog() { gpr_set_log_function(&TakeGrpcLine); }
 int64_t SuppressedLogLines() {
   return RefusalThrottle().total_suppressed() + GrpcThrottle().total_suppressed();
 }
+
+int64_t LostLogLines() { return StderrSink()->lost(); }
+
+void FlushLog() { StderrSink()->AwaitWritten(kLogPatience); }
 
 void LogInfo(const std::string& message) { spdlog::info("{}", message); }
 void LogWarning(const std::string& message) { spdlog::warn("{}", message); }

@@ -59,8 +59,9 @@ inline LogFormat LogFormatOf(const std::string& name) {
 // "stop", "length", "cancelled"; "none" where absent.
 std::string FinishReasonName(const std::optional<FinishReason>& reason);
 
-// Sets up spdlog's default logger, on stderr. INVALID_ARGUMENT for a level that spdlog does not
-// have.
+// Sets up spdlog's default logger, on stderr, through a LogSink: to log never waits for whoever
+// reads. What waits when the process exits is written first (FlushLog). Starts a thread.
+// INVALID_ARGUMENT for a level that spdlog does not have.
 absl::Status ConfigureLogging(LogFormat format, const std::string& level);
 
 // The record as one line: `key=value` pairs, or a JSON object without its braces' time and level,
@@ -80,6 +81,16 @@ void TakeOverGrpcLog();
 
 // Lines that were left out since the start.
 int64_t SuppressedLogLines();
+
+// Lines that were lost since the start: nobody read them in time, or memory ran out.
+int64_t LostLogLines();
+
+// How long an end of the process waits for whoever reads the log.
+inline constexpr absl::Duration kLogPatience = absl::Seconds(5);
+
+// Waits until all lines so far are written, for kLogPatience at most. Async-signal-safe once
+// ConfigureLogging was called.
+void FlushLog();
 
 // Logs a message that may hold any text, in either format. Use it instead of spdlog's own calls.
 void LogInfo(const std::string& message);

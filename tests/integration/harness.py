@@ -4,6 +4,7 @@ import atexit
 import dataclasses
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -34,9 +35,10 @@ def model_path():
 class Server:
     """`swaa serve` on free loopback ports, ready when the constructor returns."""
 
-    def __init__(self, *flags, model=None, wait=True, limits=(), program=(BINARY,)):
+    def __init__(self, *flags, model=None, wait=True, limits=(), program=(BINARY,), output=None):
         """`limits`: (resource.RLIMIT_..., number) pairs, soft and hard, for the process; `program`:
-        what is to be the server, before its flags."""
+        what is to be the server, before its flags; `output`: a file that has what it says, instead
+        of the log's."""
         self.folder = tempfile.TemporaryDirectory(prefix="swaa-test-")
         self.port_file = pathlib.Path(self.folder.name) / "port"
         self.log_file = pathlib.Path(self.folder.name) / "log"
@@ -45,7 +47,7 @@ class Server:
             [*program, "serve", "--model", str(model or model_path()),
              "--listen-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0",
              "--port-file", str(self.port_file), *flags],
-            stdout=self.log_stream, stderr=subprocess.STDOUT,
+            stdout=output or self.log_stream, stderr=subprocess.STDOUT,
             preexec_fn=lambda: [resource.setrlimit(kind, (most, most)) for kind, most in limits])
         atexit.register(self.process.kill)  # where a test failed before it stopped it
         if wait:
@@ -70,6 +72,15 @@ class Server:
 
     def log(self):
         return self.log_file.read_text()
+
+    def await_log(self, pattern, after=0, seconds=300):
+        """A match in the log beyond its first `after` characters, waited for: lines are written
+        beside what they tell of, not before it."""
+        until = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.log()[after:])):
+            assert time.monotonic() < until, f"never said: {pattern}\n{self.log()[-4000:]}"
+            time.sleep(0.02)
+        return found
 
     def load(self):
         return self.control.GetLoad(control.GetLoadRequest())

@@ -145,11 +145,12 @@ def test_a_bad_file_changes_nothing(configured, bad, says):
     before = names(server)
     failed, good = reloads(server, "failed"), reloads(server, "ok")
     loaded = sample(server.metrics(), "swaa_config_last_load_timestamp_seconds")
+    logged = len(server.log())
     replace(server.config, bad)
     await_reload(server, "failed", failed)
     assert names(server) == before and reloads(server, "ok") == good
     assert sample(server.metrics(), "swaa_config_last_load_timestamp_seconds") == loaded
-    line = [line for line in server.log().splitlines() if "stays as it was" in line][-1]
+    line = server.await_log(".*stays as it was.*\n", logged)[0]
     for word in says:
         assert word in line, line
     assert collect(server.inference, request("x", recipe=before[0])).ids
@@ -182,21 +183,21 @@ def test_an_empty_file_is_no_configuration(configured, text):
     before = reloads(server, "ok")
     replace(server.config, BASE + MINE)
     await_reload(server, "ok", before)
-    failed = reloads(server, "failed")
+    failed, logged = reloads(server, "failed"), len(server.log())
     replace(server.config, text)
     await_reload(server, "failed", failed)
     assert names(server)[0] == "mine"
-    assert "is empty; write {}" in server.log()
+    server.await_log("is empty; write {}", logged)
 
 
 def test_a_fifo_is_refused_and_blocks_nothing(configured):
     server = configured
-    failed = reloads(server, "failed")
+    failed, logged = reloads(server, "failed"), len(server.log())
     server.config.unlink()
     os.mkfifo(server.config)
     server.process.send_signal(signal.SIGHUP)
     await_reload(server, "failed", failed)
-    assert "it is no regular file" in server.log()
+    server.await_log("it is no regular file", logged)
     server.config.unlink()
     before = reloads(server, "ok")
     replace(server.config, BASE + MINE)
@@ -205,12 +206,12 @@ def test_a_fifo_is_refused_and_blocks_nothing(configured):
 
 def test_a_folder_is_no_configuration(configured):
     server = configured
-    failed = reloads(server, "failed")
+    failed, logged = reloads(server, "failed"), len(server.log())
     server.config.unlink()
     server.config.mkdir()
     server.process.send_signal(signal.SIGHUP)
     await_reload(server, "failed", failed)
-    assert "it is no regular file" in server.log()
+    server.await_log("it is no regular file", logged)
     server.config.rmdir()
     before = reloads(server, "ok")
     replace(server.config, BASE + MINE)
@@ -236,10 +237,10 @@ def test_check_config(tmp_path):
 
 def test_what_needs_a_restart_is_said(configured):
     server = configured
-    before = reloads(server, "ok")
+    before, logged = reloads(server, "ok"), len(server.log())
     replace(server.config, BASE.replace("64MiB", "65MiB") + "network: {drain_grace: 5s}" + OTHER)
     await_reload(server, "ok", before)
-    line = [line for line in server.log().splitlines() if "until the server is started" in line][-1]
+    line = server.await_log(".*until the server is started.*\n", logged)[0]
     assert "device.kv_cache_bytes, network.drain_grace" in line
 
 

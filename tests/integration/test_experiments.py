@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import signal
 import subprocess
 import time
@@ -182,9 +183,10 @@ def test_a_wrong_configuration_changes_nothing(folder):
             ("  - {id: other, layer_begin: 9, layer_end: 9, arms: []}", "experiments[1]")):
         text = CONFIG.format(folder=folder, coverage="0.5", share=0)
         server.config.with_suffix(".new").write_text(text.replace("recipes:", extra + "\nrecipes:", 1))
+        logged = len(server.log())
         server.config.with_suffix(".new").rename(server.config)
         server.reload()
-        assert says in server.log().split("SIGHUP")[-1]
+        server.await_log(re.escape(says), logged)
         assert server.experiments.ListExperiments(
             experiments.ListExperimentsRequest()).experiments[0].revision == revision
     # Raising the coverage keeps the revision and everybody's arm.

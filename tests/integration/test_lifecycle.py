@@ -227,10 +227,7 @@ def draining_server():
 
 def test_a_second_signal_ends_at_once():
     server, _running = draining_server()
-    until = time.monotonic() + 60
-    while "draining" not in server.log():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    server.await_log("draining")
     # What comes later than a second after the first is another, by the server's clock.
     assert len(server.log().split("draining")) == 2
     server.process.send_signal(signal.SIGHUP)
@@ -240,17 +237,14 @@ def test_a_second_signal_ends_at_once():
 
 def test_signals_without_a_meaning_do_nothing():
     server = Server("--kv-cache-bytes", "64MiB", wait=False)
-    until = time.monotonic() + 60
-    while "loading" not in server.log():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    server.await_log("loading")
     for name in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGPIPE, signal.SIGHUP):
         server.process.send_signal(name)
     server.await_ready()
     for name in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGPIPE):
         server.process.send_signal(name)
     assert len(collect(server.inference, request("x", max_tokens=1)).ids) == 1
-    assert "SIGHUP while starting" in server.log()
+    server.await_log("SIGHUP while starting")
     assert server.port_file.exists()
     assert server.stop() == 0, server.log()
     assert server.log().count("it means nothing here") == 6

@@ -1,7 +1,10 @@
 """What operators see: control plane, metrics, reflection, the command line."""
 
+import concurrent.futures
+import fcntl
 import json
 import os
+import pathlib
 import re
 import socket
 import subprocess
@@ -13,6 +16,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 import harness
 from harness import BINARY, Server, collect, control, request, trailer
+
+DATA = pathlib.Path(__file__).resolve().parents[1] / "data"
 
 
 def test_server_and_model_info(server):
@@ -232,6 +237,36 @@ def test_metrics(server):
     lint = subprocess.run(["promtool", "check", "metrics"], input=page, text=True,
                           capture_output=True, check=False)
     assert lint.returncode == 0 and not lint.stdout + lint.stderr, lint.stdout + lint.stderr
+
+
+@pytest.mark.parametrize("flows", [False, True], ids=["for ever", "for a while"])
+def test_a_log_that_nobody_reads_stops_nothing(flows):
+    """Behind a pipe of a page, and with more lines than may wait for it."""
+    unread, output = os.pipe()
+    fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, 4096)
+    server = Server("--kv-cache-bytes", "64MiB", model=DATA / "tiny-llama31", output=output)
+    os.close(output)
+    sent = 0
+    while sample(server.metrics(), "swaa_log_lines_lost_total") < 100:
+        assert sent < 20000, "its lines all found room"
+        calls = [server.inference.Generate(request(ids=[1], max_tokens=1, request_id=f'{"x" * 120}{one}'),
+                                           timeout=300) for one in range(sent, sent + 100)]
+        for call in calls:
+            assert list(call)[-1].HasField("finished")
+        sent += 100
+    with open(unread, encoding="utf-8") as log, \
+            concurrent.futures.ThreadPoolExecutor(1) as reader:
+        reading = reader.submit(log.read) if flows else None
+        assert server.stop() == 0
+        if not flows:
+            return
+        lines = reading.result().splitlines()
+    told = [re.search(r"log: (\d+) lines were lost here", line) for line in lines]
+    lost = sum(int(one[1]) for one in told if one)
+    ended = [re.search(r" info request id=x+(\d+) .*status=OK", line) for line in lines]
+    numbers = [int(one[1]) for one in ended if one]
+    assert len(set(numbers)) == len(numbers) and len(numbers) + lost >= sent and lost >= 100
+    assert lines[-1].endswith("stopped")
 
 
 def test_gauges_while_a_request_runs(server):

@@ -168,6 +168,17 @@ def events(server, event):
     return [line for line in lines if line.get("event") == event]
 
 
+def await_event(server, event, **fields):
+    """The last line of the log that tells of this, waited for."""
+    found = []
+
+    def has_come():
+        found[:] = [line for line in events(server, event) if fields.items() <= line.items()]
+        return bool(found)
+    await_true(has_come, f"{event} {fields}", server)
+    return found[-1]
+
+
 def metrics(server, password):
     page = urllib.request.Request(f"http://127.0.0.1:{server.metrics_port}/metrics")
     word = base64.b64encode(f"prometheus:{password}".encode()).decode()
@@ -284,9 +295,8 @@ def test_an_id_belongs_to_its_token(secured):
         assert finish(stream, answer).finished.finish_reason == generation.FINISH_REASON_CANCELLED
         await_true(lambda: code_of(lambda: alice.abort(request_id="hers")) ==
                    grpc.StatusCode.NOT_FOUND, "the end of the stream", secured)
-    audits = [(line["caller"], line["status"]) for line in events(secured, "audit")
-              if line["action"] == "Abort" and line.get("target") == "hers"]
-    assert {("bob", "NOT_FOUND"), ("alice", "OK"), ("operator", "OK")} <= set(audits)
+    for who, status in (("bob", "NOT_FOUND"), ("alice", "OK"), ("operator", "OK")):
+        await_event(secured, "audit", action="Abort", target="hers", caller=who, status=status)
 
 
 def test_a_gateways_calls_have_the_rights_of_their_token(secured):
@@ -343,8 +353,7 @@ def test_requests_beyond_the_places_wait_and_beyond_the_queue_are_refused(secure
     assert code_of(lambda: next(waits)) == grpc.StatusCode.CANCELLED
     one, waits = crowd(secured, narrow, ["g", "h"])
     waits.cancel()
-    await_true(lambda: any(line["id"] == one for line in events(secured, "request")),
-               "the end of who left", secured)
+    await_event(secured, "request", id=one)
     _, waits = crowd(secured, narrow, ["i", "j"])
     narrow.abort(request_id="second")
     finish(stream, answer)
@@ -366,8 +375,7 @@ def test_caller_and_trace_stand_in_the_log(secured):
     for header, logged in ((f"00-{trace}-{span}-01", (trace, span)), ("00-nonsense", (None, None))):
         client = Client(secured, "bob", more=[("traceparent", header)])
         answer = collect(client.inference, request("x", max_tokens=1))
-        line = [line for line in events(secured, "request")
-                if line["id"] == answer.accepted.request_id][0]
+        line = await_event(secured, "request", id=answer.accepted.request_id)
         assert line["caller"] == "bob"
         assert (line.get("trace_id"), line.get("parent_span_id")) == logged
 

@@ -171,8 +171,10 @@ def process():
                target(total("swaa_connections_refused_total"), "refused/s"),
                target(total("swaa_connections_cut_off_total"), "cut off/s")], width=6),
         graph("Log lines left out",
-              "A second. The log is bounded; here requests are refused faster than it takes lines.",
-              [target(rate("swaa_log_lines_suppressed_total", "instance"), "{{instance}}")],
+              "A second. The log is bounded: requests are refused faster than it takes lines. Those "
+              "that are lost are more than whoever reads the log has taken.",
+              [target(rate("swaa_log_lines_suppressed_total", "instance"), "{{instance}}"),
+               target(rate("swaa_log_lines_lost_total", "instance"), "{{instance}} lost")],
               width=6),
         table("Servers", "What runs where.", f"swaa_build_info{{{SERVER}}}",
               ["instance", "version", "model", "backend"], width=12),
