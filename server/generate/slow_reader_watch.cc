@@ -3,15 +3,15 @@
 #include "server/generate/slow_reader_watch.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
-#include "server/generate/steady_time.h"
 #include "server/observation/memory_guard.h"
 
 namespace swaa::server {
 
-SlowReaderWatch::SlowReaderWatch(absl::Duration timeout)
-    : timeout_(timeout), thread_([this] { Watch(); }) {}
+SlowReaderWatch::SlowReaderWatch(absl::Duration timeout, std::function<absl::Time()> now)
+    : timeout_(timeout), now_(std::move(now)), thread_([this] { Watch(); }) {}
 
 SlowReaderWatch::~SlowReaderWatch() {
   {
@@ -57,7 +57,7 @@ void SlowReaderWatch::Look() {
       if (auto stream = weak.lock()) streams.push_back(std::move(stream));
     }
   }
-  const absl::Time latest = SteadyNow() - timeout_;
+  const absl::Time latest = now_() - timeout_;
   for (const auto& stream : streams) {
     if (stream->WaitingSince() <= latest) stream->CutOff();
   }

@@ -4,6 +4,7 @@
 #define SWAA_SERVER_GENERATE_SLOW_READER_WATCH_H_
 
 #include <condition_variable>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -11,6 +12,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
+#include "server/generate/steady_time.h"
 
 namespace swaa::server {
 
@@ -29,7 +31,8 @@ class WatchedStream {
 // while there is none, so that writing costs a stream no more than a clock. Thread-safe.
 class SlowReaderWatch {
  public:
-  explicit SlowReaderWatch(absl::Duration timeout);
+  // `now`: SteadyNow, or a test's.
+  explicit SlowReaderWatch(absl::Duration timeout, std::function<absl::Time()> now = &SteadyNow);
   ~SlowReaderWatch();
 
   void Add(const std::shared_ptr<WatchedStream>& stream);
@@ -42,6 +45,7 @@ class SlowReaderWatch {
   void Look();
 
   const absl::Duration timeout_;
+  const std::function<absl::Time()> now_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<const WatchedStream*, std::weak_ptr<WatchedStream>> streams_ ABSL_GUARDED_BY(mutex_);

@@ -101,7 +101,7 @@ class Gateway:
     def stop(self):
         self.process.terminate()
         try:
-            self.process.wait(60)
+            self.process.wait(300)
         finally:
             self.process.kill()
             self.process.wait()

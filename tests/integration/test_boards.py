@@ -97,7 +97,7 @@ class Prometheus:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(300)
 
 
 def send_traffic(server, prometheus):

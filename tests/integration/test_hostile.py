@@ -85,7 +85,7 @@ def open_silent(port, count):
     sockets = []
     for _ in range(count):
         try:
-            sockets.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+            sockets.append(socket.create_connection(("127.0.0.1", port), timeout=60))
         except OSError:
             break
     return sockets
@@ -157,7 +157,7 @@ def test_endless_headers_are_bounded(attacked):
     attacker.frame_on(1, HEADERS, 0, call_headers())
     block = literal(b"x-filler", b"y" * 16000)
     sent = peak = 0
-    attacker.socket.settimeout(5)
+    attacker.socket.settimeout(60)
     try:
         while sent < 512 * MIB:
             for _ in range(256):

@@ -82,7 +82,7 @@ class Proxy:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(300)
 
 
 class TlsAttacker(Attacker):

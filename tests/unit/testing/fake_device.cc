@@ -144,7 +144,7 @@ StepResult FakeDevice::Collect() {
   last_step_ = std::move(submitted_.front().step);
   submitted_.pop_front();
   ++steps_;
-  if (step_time_ > absl::ZeroDuration()) absl::SleepFor(step_time_);
+  if (const int64_t time = step_microseconds_; time > 0) absl::SleepFor(absl::Microseconds(time));
   return Run(last_step_);
 }
 

@@ -6,6 +6,7 @@
 #ifndef SWAA_TESTS_UNIT_TESTING_FAKE_DEVICE_H_
 #define SWAA_TESTS_UNIT_TESTING_FAKE_DEVICE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -46,8 +47,8 @@ class FakeDevice final : public Device {
   // Makes the next steps fail; with LoseWith no later one can succeed. From any thread.
   void FailWith(absl::Status status);
   void LoseWith(absl::Status status);
-  // Sleeps this long a step.
-  void set_step_time(absl::Duration time) { step_time_ = time; }
+  // Sleeps this long a step, from the next one on. From any thread.
+  void set_step_time(absl::Duration time) { step_microseconds_ = absl::ToInt64Microseconds(time); }
   // What a step says that it took: this long a row.
   void set_row_seconds(double seconds) { row_seconds_ = seconds; }
   // Nobody holds the page: its contents are gone, and no step submitted so far may touch it.
@@ -105,7 +106,7 @@ class FakeDevice final : public Device {
   std::mutex failure_mutex_;
   absl::Status failure_;
   bool lost_ = false;
-  absl::Duration step_time_;
+  std::atomic<int64_t> step_microseconds_ = 0;
   double row_seconds_ = 0;
 };
 

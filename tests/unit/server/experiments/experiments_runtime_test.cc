@@ -57,9 +57,18 @@ class ExperimentsTest : public ::testing::Test {
     auto experiments = Experiments::Create({.path = folder_ / file,
                                             .key_file = folder_ / "key",
                                             .check_interval = absl::Milliseconds(100),
-                                            .now_ms = [this] { return now_.load(); }});
+                                            .now_ms = [this] {
+                                              ++clock_reads_;
+                                              return now_.load();
+                                            }});
     EXPECT_TRUE(experiments.ok()) << experiments.status();
     return *std::move(experiments);
+  }
+
+  // Until all has been checked once more: a check asks for the time once, the store at its writes.
+  void AwaitCheck() {
+    const int before = clock_reads_;
+    while (clock_reads_ < before + 5) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 
   static void Configure(Experiments* experiments, const std::vector<std::string>& texts) {
@@ -120,6 +129,7 @@ class ExperimentsTest : public ::testing::Test {
 
   std::filesystem::path folder_;
   std::atomic<int64_t> now_{kNow};
+  std::atomic<int> clock_reads_{0};
 };
 
 TEST_F(ExperimentsTest, ARequestGetsTheArmThatGetAssignmentTells) {
@@ -316,7 +326,7 @@ TEST_F(ExperimentsTest, CoverageZeroIsAPause) {
   const auto experiments = Open();
   Configure(experiments.get(), {absl::StrCat(kExperiment, " coverage: 0")});
   EXPECT_FALSE(experiments->Choose("user-1", "r").tag.has_value());
-  std::this_thread::sleep_for(std::chrono::milliseconds(350));  // some checks
+  AwaitCheck();
   EXPECT_EQ(experiments->List().experiments_size(), 1);
 }
 
@@ -328,7 +338,7 @@ TEST_F(ExperimentsTest, AStoppedArmIsNoSampleRatioMismatch) {
                                    arms { name: "c" recipe_name: "window" })"});
   const auto expose = [&](int from, int to) {
     for (int i = from; i < to; ++i) experiments->Choose(absl::StrCat("unit-", i), "r");
-    std::this_thread::sleep_for(std::chrono::milliseconds(350));  // some checks
+    AwaitCheck();
   };
   expose(0, 3000);
   now_ += 1000;

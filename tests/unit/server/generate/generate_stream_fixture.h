@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "server/control/control_service.h"
+#include "server/control/experiment_service.h"
 #include "server/generate/inference_service.h"
 #include "tests/unit/testing/fake_device.h"
 
@@ -34,11 +35,14 @@ class GenerateStreamTest : public ::testing::Test {
     engine_.reset();
   }
 
-  void Start(size_t stream_buffer_bytes, absl::Duration slow_reader_timeout = absl::Minutes(5)) {
+  // `slow_reader_clock`: what the time of slow readers is told by.
+  void Start(size_t stream_buffer_bytes, absl::Duration slow_reader_timeout = absl::Minutes(5),
+             std::function<absl::Time()> slow_reader_clock = &SteadyNow) {
     ASSERT_TRUE(ConfigureLogging(LogFormat::kText, "warning").ok());
     serving_.recipes.Set(*RecipeCatalog::Create(BuiltInRecipes(), kLayers, false, "full"));
     metrics_ = std::make_unique<Metrics>(*serving_.recipes.Get(), "0", "model", "fake");
-    slow_readers_ = std::make_unique<SlowReaderWatch>(slow_reader_timeout);
+    slow_readers_ =
+        std::make_unique<SlowReaderWatch>(slow_reader_timeout, std::move(slow_reader_clock));
     workers_ = std::make_unique<WorkerPool>(WorkerPool::Options{});
     serving_.engine_options = {
         .max_batch_tokens = 128, .max_running_requests = 8, .max_context_tokens = kContext};
@@ -60,11 +64,13 @@ class GenerateStreamTest : public ::testing::Test {
     serving_.device_facts = [](int32_t) { return kernels::DeviceFacts(); };
     service_ = std::make_unique<InferenceService>(&serving_);
     control_service_ = std::make_unique<ControlService>(&serving_);
+    experiment_service_ = std::make_unique<ExperimentService>(&serving_);
     int port = 0;
     server_ = grpc::ServerBuilder()
                   .AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port)
                   .RegisterService(service_.get())
                   .RegisterService(control_service_.get())
+                  .RegisterService(experiment_service_.get())
                   .BuildAndStart();
     ASSERT_NE(port, 0);
     grpc::ChannelArguments arguments;
@@ -74,6 +80,7 @@ class GenerateStreamTest : public ::testing::Test {
                                                    grpc::InsecureChannelCredentials(), arguments);
     stub_ = v1::InferenceService::NewStub(channel);
     control_ = v1::ControlService::NewStub(channel);
+    outcomes_ = v1::ExperimentService::NewStub(channel);
   }
 
   static v1::GenerateRequest Request(uint32_t max_tokens) {
@@ -87,7 +94,7 @@ class GenerateStreamTest : public ::testing::Test {
   }
 
   bool AwaitRunning(int32_t running) {
-    const absl::Time until = absl::Now() + absl::Seconds(60);
+    const absl::Time until = absl::Now() + absl::Minutes(2);
     while (engine_->Load().running != running) {
       if (absl::Now() > until) return false;
       absl::SleepFor(absl::Milliseconds(1));
@@ -96,7 +103,7 @@ class GenerateStreamTest : public ::testing::Test {
   }
 
   bool AwaitAdmissions(absl::FunctionRef<bool(const AdmissionLoad&)> condition) {
-    const absl::Time until = absl::Now() + absl::Seconds(60);
+    const absl::Time until = absl::Now() + absl::Minutes(2);
     while (!condition(workers_->admission_load())) {
       if (absl::Now() > until) return false;
       absl::SleepFor(absl::Milliseconds(1));
@@ -123,9 +130,11 @@ class GenerateStreamTest : public ::testing::Test {
   std::unique_ptr<Shadows> shadows_;
   std::unique_ptr<InferenceService> service_;
   std::unique_ptr<ControlService> control_service_;
+  std::unique_ptr<ExperimentService> experiment_service_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<v1::InferenceService::Stub> stub_;
   std::unique_ptr<v1::ControlService::Stub> control_;
+  std::unique_ptr<v1::ExperimentService::Stub> outcomes_;
 };
 
 }  // namespace swaa::server

@@ -36,7 +36,7 @@ class FakeStream : public WatchedStream {
 
 template <typename Condition>
 bool Await(const Condition& condition) {
-  const absl::Time until = absl::Now() + absl::Seconds(20);
+  const absl::Time until = absl::Now() + absl::Minutes(2);
   while (!condition() && absl::Now() < until) absl::SleepFor(absl::Milliseconds(2));
   return condition();
 }

@@ -31,7 +31,7 @@ class FileWatcherTest : public ::testing::Test {
         patience);
   }
   bool Await(const std::atomic<int>& count, int value) {
-    const absl::Time until = absl::Now() + absl::Seconds(20);
+    const absl::Time until = absl::Now() + absl::Minutes(2);
     while (count < value && absl::Now() < until) absl::SleepFor(absl::Milliseconds(5));
     return count == value;
   }
