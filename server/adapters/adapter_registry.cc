@@ -95,15 +95,8 @@ void AdapterRegistry::Residents::Add(uint64_t load) {
 }
 
 void AdapterRegistry::Residents::Await(uint64_t load, Unloaded done) {
-  {
-    std::lock_guard lock(mutex_);
-    const auto found = waiting_.find(load);
-    if (found != waiting_.end()) {
-      found->second.push_back(std::move(done));
-      return;
-    }
-  }
-  done();
+  std::lock_guard lock(mutex_);
+  waiting_.at(load).push_back(std::move(done));
 }
 
 void AdapterRegistry::Residents::Remove(uint64_t load) {
@@ -221,7 +214,8 @@ absl::Status AdapterRegistry::Unload(const std::string& name, Unloaded done) {
     std::lock_guard lock(mutex_);
     const auto found = entries_.find(name);
     if (found != entries_.end()) {
-      handle = std::move(found->second.handle);
+      handle = found->second.handle;
+      if (handle != nullptr) residents_->Await(handle->load, std::move(done));
       entries_.erase(found);
     } else {
       std::vector<std::string> names;
@@ -231,11 +225,7 @@ absl::Status AdapterRegistry::Unload(const std::string& name, Unloaded done) {
                                     names.empty() ? "none" : absl::StrJoin(names, ", ")));
     }
   }
-  if (handle == nullptr) {
-    done();
-  } else {
-    residents_->Await(handle->load, std::move(done));
-  }
+  if (handle == nullptr) done();
   return absl::OkStatus();
 }
 

@@ -45,7 +45,7 @@ class AdapterRegistry {
     int32_t max_resident = 8;
   };
   // Called once the weights of an unloaded adapter are gone, in the thread that let them go: must
-  // not block.
+  // not block, and throws nothing.
   using Unloaded = std::function<void()>;
 
   AdapterRegistry(Options options, AdapterReader read);
@@ -58,7 +58,8 @@ class AdapterRegistry {
   // RESOURCE_EXHAUSTED: all that may be resident are in use; else as the reader.
   absl::StatusOr<AdapterInfo> LoadBelowRoots(const std::string& name, const std::string& path);
   // From now on the name is unknown; `done` is called once no request has the adapter any more,
-  // which may be at once. NOT_FOUND: `done` is never called.
+  // which may be at once. NOT_FOUND: `done` is never called; nor where this throws bad_alloc, and
+  // the adapter stays.
   absl::Status Unload(const std::string& name, Unloaded done);
 
   std::vector<AdapterInfo> List() const;  // by name
@@ -93,7 +94,7 @@ class AdapterRegistry {
    public:
     int32_t count() const;
     void Add(uint64_t load);
-    void Await(uint64_t load, Unloaded done);
+    void Await(uint64_t load, Unloaded done);  // while somebody has its handle
     void Remove(uint64_t load);
 
    private:

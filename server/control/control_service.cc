@@ -12,6 +12,7 @@
 #include "server/generate/abort_request.h"
 #include "server/generate/errors.h"
 #include "server/generate/request_validation.h"
+#include "server/observation/memory_guard.h"
 
 namespace swaa::server {
 namespace {
@@ -222,20 +223,23 @@ grpc::ServerUnaryReactor* ControlService::UnloadLora(grpc::CallbackServerContext
                                                      const grpc::ByteBuffer* request,
                                                      grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  const auto parsed = ParseControlRequest<v1::UnloadLoraRequest>(*request);
-  const std::string name = parsed.ok() ? parsed->lora_name() : std::string();
-  const auto end = [=, this](const absl::Status& status) {
-    const absl::Status audited =
-        Audited(*serving_, *call, "UnloadLora", name, [&status](const Caller&) { return status; });
-    EndCall(call, reactor, audited, v1::UnloadLoraResponse(), response);
+  const auto end = [=, this](const std::string& name, const absl::Status& status) {
+    absl::Status ended = status;
+    GuardMemory("a line of the audit", [&] {
+      ended = Audited(*serving_, *call, "UnloadLora", name,
+                      [&status](const Caller&) { return status; });
+    });
+    EndCall(call, reactor, ended, v1::UnloadLoraResponse(), response);
   };
-  absl::Status status = parsed.status();
-  if (status.ok()) status = CheckBytes("lora_name", parsed->lora_name(), kMaxNameBytes);
-  if (status.ok() && serving_->adapters == nullptr) status = NoAdapter(parsed->lora_name());
-  if (status.ok()) {
-    status = serving_->adapters->Unload(parsed->lora_name(), [end] { end(absl::OkStatus()); });
-  }
-  if (!status.ok()) end(status);
+  std::string name;
+  const absl::Status status = WithinMemory([&]() -> absl::Status {
+    SWAA_ASSIGN_OR_RETURN(const auto asked, ParseControlRequest<v1::UnloadLoraRequest>(*request));
+    name = asked.lora_name();
+    SWAA_RETURN_IF_ERROR(CheckBytes("lora_name", name, kMaxNameBytes));
+    if (serving_->adapters == nullptr) return NoAdapter(name);
+    return serving_->adapters->Unload(name, [=] { end(name, absl::OkStatus()); });
+  });
+  if (!status.ok()) end(name, status);
   return reactor;
 }
 

@@ -63,12 +63,12 @@ grpc::ServerUnaryReactor* ExperimentService::RecordOutcome(grpc::CallbackServerC
     EndCall(call, reactor, answer.status(), answer.ok() ? *answer : v1::RecordOutcomeResponse(),
             response);
   };
-  const auto parsed = ParseControlRequest<v1::RecordOutcomeRequest>(*request);
-  if (parsed.ok()) {
-    serving_->experiments->RecordOutcome(*parsed, end);
-  } else {
-    end(parsed.status());
-  }
+  const absl::Status status = WithinMemory([&] {
+    const auto parsed = ParseControlRequest<v1::RecordOutcomeRequest>(*request);
+    if (parsed.ok()) serving_->experiments->RecordOutcome(*parsed, end);
+    return parsed.status();
+  });
+  if (!status.ok()) end(status);
   return reactor;
 }
 

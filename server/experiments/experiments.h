@@ -100,6 +100,8 @@ class Experiments {
   absl::StatusOr<v1::GetAssignmentResponse> GetAssignment(
       const v1::GetAssignmentRequest& request) const;
   absl::StatusOr<v1::GetReportResponse> GetReport(const v1::GetReportRequest& request);
+  // `done` is called once, on the store's thread or here, and throws nothing; where this throws
+  // bad_alloc, it is not called.
   void RecordOutcome(const v1::RecordOutcomeRequest& request,
                      std::function<void(absl::StatusOr<v1::RecordOutcomeResponse>)> done);
   absl::StatusOr<v1::ExperimentStatus> Start(const std::string& experiment_id);

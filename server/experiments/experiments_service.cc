@@ -10,6 +10,7 @@
 #include "server/experiments/outcome_token.h"
 #include "server/experiments/report.h"
 #include "server/generate/errors.h"
+#include "server/observation/memory_guard.h"
 
 namespace swaa::server {
 namespace {
@@ -213,8 +214,12 @@ void Experiments::RecordOutcome(
   const OutcomeScope scope = outcomes->scope;
   store_->RecordOutcomes(*std::move(outcomes), [this, values, scope, done = std::move(done)](
                                                    absl::StatusOr<int32_t> recorded) {
-    if (!recorded.ok()) return done(WithOutcomeReason(recorded.status()));
-    CountOutcomes(scope, values, *recorded);
+    if (!recorded.ok()) {
+      absl::Status status = std::move(recorded).status();
+      GuardMemory("a reason", [&] { status = WithOutcomeReason(status); });
+      return done(std::move(status));
+    }
+    GuardMemory("the count of outcomes", [&] { CountOutcomes(scope, values, *recorded); });
     v1::RecordOutcomeResponse response;
     response.set_recorded_outcomes(static_cast<uint32_t>(*recorded));
     done(response);

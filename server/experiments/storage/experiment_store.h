@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -67,7 +68,8 @@ class ExperimentStore {
   };
 
   // How many outcomes are new, once all of the request are on the disk. It holds the writer up, and
-  // must not wait for it: of the calls below it may make RecordOutcomes, Add and stats.
+  // must not wait for it: of the calls below it may make RecordOutcomes, Add and stats. It throws
+  // nothing.
   using OutcomeCallback = std::function<void(absl::StatusOr<int32_t>)>;
 
   // Opens the file or makes it. Besides SqliteDatabase's errors FAILED_PRECONDITION, with words,
@@ -81,7 +83,8 @@ class ExperimentStore {
   const std::string& instance_id() const { return identity_.instance_id; }
 
   // Records all outcomes of a request, or none. `done` is called once: on the writer's thread, or
-  // here with RESOURCE_EXHAUSTED where too many wait. Never blocks.
+  // here with RESOURCE_EXHAUSTED where too many wait; not where this throws bad_alloc. Never
+  // blocks.
   //  * one that was there already, equal, changes nothing and counts as not new;
   //  * another value for a recorded one: ALREADY_EXISTS names both;
   //  * a value that is not finite, one metric twice: INVALID_ARGUMENT.
@@ -135,8 +138,8 @@ class ExperimentStore {
   bool HasUrgentWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // When the next work is due that is not urgent.
   Clock::time_point NextDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::vector<WaitingOutcomes> TakeGroup() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CommitGroup(std::vector<WaitingOutcomes> group);
+  std::list<WaitingOutcomes> TakeGroup() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CommitGroup(std::list<WaitingOutcomes> group);
   absl::Status WriteWaitingObservations();
   void NoteWrite(const absl::Status& status);
 
@@ -160,7 +163,7 @@ class ExperimentStore {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::function<void()>> tasks_ ABSL_GUARDED_BY(mutex_);
-  std::deque<WaitingOutcomes> outcomes_ ABSL_GUARDED_BY(mutex_);
+  std::list<WaitingOutcomes> outcomes_ ABSL_GUARDED_BY(mutex_);
   Clock::time_point group_due_ ABSL_GUARDED_BY(mutex_);
   Observations observations_ ABSL_GUARDED_BY(mutex_);
   size_t num_entries_ ABSL_GUARDED_BY(mutex_) = 0;

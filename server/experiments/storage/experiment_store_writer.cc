@@ -51,7 +51,7 @@ void ExperimentStore::Write() {
       lock.unlock();
       WriteWaitingObservations().IgnoreError();  // noted; they are tried again
     } else if (!outcomes_.empty()) {
-      std::vector<WaitingOutcomes> group = TakeGroup();
+      std::list<WaitingOutcomes> group = TakeGroup();
       lock.unlock();
       CommitGroup(std::move(group));
     } else if (stopping_) {
@@ -63,17 +63,17 @@ void ExperimentStore::Write() {
   }
 }
 
-std::vector<ExperimentStore::WaitingOutcomes> ExperimentStore::TakeGroup() {
-  std::vector<WaitingOutcomes> group;
+// Takes no memory.
+std::list<ExperimentStore::WaitingOutcomes> ExperimentStore::TakeGroup() {
+  std::list<WaitingOutcomes> group;
   while (!outcomes_.empty() && group.size() < static_cast<size_t>(options_.max_group)) {
-    group.push_back(std::move(outcomes_.front()));
-    outcomes_.pop_front();
+    group.splice(group.end(), outcomes_, outcomes_.begin());
   }
   group_due_ = Clock::now();  // what is left has waited for this group already
   return group;
 }
 
-void ExperimentStore::CommitGroup(std::vector<WaitingOutcomes> group) {
+void ExperimentStore::CommitGroup(std::list<WaitingOutcomes> group) {
   std::vector<absl::StatusOr<int32_t>> results;
   const auto write = [&]() -> absl::Status {
     SWAA_ASSIGN_OR_RETURN(auto transaction, SqliteTransaction::Begin(
@@ -88,13 +88,18 @@ void ExperimentStore::CommitGroup(std::vector<WaitingOutcomes> group) {
   };
   const absl::Status status = CatchOutOfMemory(write);
   NoteWrite(status);
-  for (size_t i = 0; i < group.size(); ++i) {
-    if (status.ok() && results[i].ok()) {
+  auto result = results.begin();
+  for (const WaitingOutcomes& waiting : group) {
+    if (!status.ok()) {
+      waiting.done(status);
+      continue;
+    }
+    if (result->ok()) {
       const std::lock_guard lock(mutex_);
-      stats_.recorded_outcomes += *results[i];
+      stats_.recorded_outcomes += **result;
     }
     // Handed over whole: a status of which this thread kept a share would be freed by either.
-    group[i].done(status.ok() ? std::move(results[i]) : status);
+    waiting.done(std::move(*result++));
   }
 }
 
@@ -120,8 +125,18 @@ absl::Status ExperimentStore::WriteWaitingObservations() {
   entries_in_write_ = 0;
   if (status.ok()) return status;
   // Back to those that came meanwhile, to be tried again; Add sees to the bound.
-  Accumulate(observations_, &batch);
-  observations_ = std::move(batch);
+  const int64_t count = NumObservations(batch);
+  const int64_t dropped = batch.dropped;
+  const auto give_back = [&] {
+    Accumulate(observations_, &batch);
+    return absl::OkStatus();
+  };
+  if (CatchOutOfMemory(give_back).ok()) {
+    observations_ = std::move(batch);
+  } else {
+    observations_.dropped += count + dropped;
+    stats_.dropped_observations += count;
+  }
   num_entries_ = NumEntries(observations_);
   flush_due_ = Clock::now() + options_.flush_interval;
   return status;

@@ -183,8 +183,10 @@ absl::Status SqliteDatabase::CopyTo(SqliteDatabase* destination) {
 
 absl::StatusOr<std::unique_ptr<SqliteTransaction>> SqliteTransaction::Begin(
     SqliteDatabase* database, Kind kind) {
+  // First what takes memory: without it nobody would roll back.
+  std::unique_ptr<SqliteTransaction> transaction(new SqliteTransaction(database));
   SWAA_RETURN_IF_ERROR(database->Execute(kind == Kind::kWrite ? "BEGIN IMMEDIATE" : "BEGIN"));
-  return std::unique_ptr<SqliteTransaction>(new SqliteTransaction(database));
+  return transaction;
 }
 
 SqliteTransaction::~SqliteTransaction() {

@@ -16,6 +16,9 @@
 #include <string_view>
 #include <vector>
 
+#include <google/protobuf/text_format.h>
+
+#include "absl/strings/str_cat.h"
 #include "server/generate/errors.h"
 #include "tests/unit/server/generate/generate_stream_fixture.h"
 #include "tests/unit/testing/refusing_new.h"
@@ -103,6 +106,33 @@ class GenerateMemoryTest : public GenerateStreamTest {
     was_refused = false;
     refused = allocation;
   }
+
+  // Makes a unary call, told of what is refused, until it needs no more: each that fails does so
+  // with RESOURCE_EXHAUSTED, and the next one is as usual.
+  template <typename Response>
+  void FailsAlone(const std::function<grpc::Status(grpc::ClientContext*, Response*)>& method,
+                  grpc::StatusCode usual) {
+    const auto fails = [&] {
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(2));
+      Response response;
+      const grpc::Status status = method(&context, &response);
+      if (status.error_code() == usual) return false;
+      EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED)
+          << status.error_message();
+      return true;
+    };
+    int failed = 0;
+    for (int64_t n = 1;; ++n) {
+      Refuse(n);
+      if (fails()) ++failed;
+      refused = 0;
+      if (!was_refused) break;
+      EXPECT_FALSE(fails()) << "allocation " << n;
+      ASSERT_FALSE(HasFailure()) << "allocation " << n;
+    }
+    EXPECT_GT(failed, 0);
+  }
 };
 
 constexpr int kTokens = 5;
@@ -162,42 +192,64 @@ TEST_F(GenerateMemoryTest, OneAllocationCostsOneRequestAtMost) {
 }
 
 TEST_F(GenerateMemoryTest, ACallOfTheControlPlaneFailsAlone) {
-  const auto call = [](const auto& method, auto response, grpc::StatusCode usual) {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(2));
-    const grpc::Status status = method(&context, &response);
-    if (status.error_code() == usual) return 0;
-    EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
-    return 1;
+  // On a callback thread.
+  FailsAlone<v1::ListRecipesResponse>(
+      [&](auto* call, auto* response) { return control_->ListRecipes(call, {}, response); },
+      grpc::StatusCode::OK);
+  FailsAlone<v1::GetServerInfoResponse>(
+      [&](auto* call, auto* response) { return control_->GetServerInfo(call, {}, response); },
+      grpc::StatusCode::OK);
+  // On a worker.
+  FailsAlone<v1::LoadLoraResponse>(
+      [&](auto* call, auto* response) { return control_->LoadLora(call, {}, response); },
+      grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_F(GenerateMemoryTest, AnUnloadFailsAlone) {
+  AdapterRegistry adapters({}, [](const std::string&, bool) { return AdapterContent(); });
+  serving_.adapters = &adapters;
+  v1::UnloadLoraRequest request;
+  request.set_lora_name("a-name-that-is-no-short-string");
+  FailsAlone<v1::UnloadLoraResponse>(
+      [&](auto* call, auto* response) {
+        EXPECT_TRUE(adapters.Load(request.lora_name(), "/folder").ok());
+        const grpc::Status status = control_->UnloadLora(call, request, response);
+        EXPECT_TRUE(!status.ok() || !adapters.Has(request.lora_name()));
+        return status;
+      },
+      grpc::StatusCode::OK);
+  serving_.adapters = nullptr;
+}
+
+TEST_F(GenerateMemoryTest, AnOutcomeFailsAloneOnTheStoresThreadToo) {
+  google::protobuf::RepeatedPtrField<v1::Experiment> experiments;
+  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(
+      R"(id: "chat" control_arm: "control" arms { name: "control" recipe_name: "full" }
+         arms { name: "window" recipe_name: "window" }
+         metrics { name: "thumbs_up" role: METRIC_ROLE_GOAL scale: METRIC_SCALE_RATE
+                   higher_is_better: true minimum_detectable_effect: 0.02 })",
+      experiments.Add()));
+  const auto find = [](const std::string& name) -> std::optional<ArmRecipe> {
+    RecipeSpec spec;
+    if (name == "window") spec.sliding_window_tokens = 64;
+    return ArmRecipe{*ResolveRecipe(spec, kLayers)};
   };
-  const auto calls = {
-      // On a callback thread.
-      std::function<int()>([&] {
-        return call([&](auto* c, auto* r) { return control_->ListRecipes(c, {}, r); },
-                    v1::ListRecipesResponse(), grpc::StatusCode::OK);
-      }),
-      std::function<int()>([&] {
-        return call([&](auto* c, auto* r) { return control_->GetServerInfo(c, {}, r); },
-                    v1::GetServerInfoResponse(), grpc::StatusCode::OK);
-      }),
-      // On a worker.
-      std::function<int()>([&] {
-        return call([&](auto* c, auto* r) { return control_->LoadLora(c, {}, r); },
-                    v1::LoadLoraResponse(), grpc::StatusCode::UNIMPLEMENTED);
-      })};
-  for (const auto& one : calls) {
-    int failed = 0;
-    for (int64_t n = 1;; ++n) {
-      Refuse(n);
-      const int fails = one();
-      refused = 0;
-      if (!was_refused) break;
-      failed += fails;
-      EXPECT_EQ(one(), 0) << "allocation " << n;
-      ASSERT_FALSE(HasFailure()) << "allocation " << n;
-    }
-    EXPECT_GT(failed, 0);
-  }
+  auto set = experiments_->Check(experiments, {find, "full, window"});
+  ASSERT_TRUE(set.ok()) << set.status();
+  ASSERT_TRUE(experiments_->Adopt(*std::move(set)).ok());
+  int requests = 0;
+  FailsAlone<v1::RecordOutcomeResponse>(
+      [&](auto* call, auto* response) {
+        v1::RecordOutcomeRequest request;
+        request.set_request_id(absl::StrCat("request ", ++requests));
+        const auto tag = experiments_->Choose("unit", request.request_id()).tag;
+        request.set_outcome_token(
+            experiments_->FinishOf(tag.value(), request.request_id(), {}).outcome_token);
+        request.add_outcomes()->set_metric("thumbs_up");
+        request.mutable_outcomes(0)->set_value(1);
+        return outcomes_->RecordOutcome(call, request, response);
+      },
+      grpc::StatusCode::OK);
 }
 
 }  // namespace
