@@ -446,11 +446,27 @@ def complete(gateway, number):
     return status, answer and answer.get("usage", answer)
 
 
+def three_behind_a_gateway(start, folder):
+    """Servers of which some will go. On however slow a machine a drain lasts as long as its streams,
+    a probe waits for its answer, and retries for the probes that tell of who is gone."""
+    servers = [start("--drain-grace-seconds", "900") for _ in range(3)]
+    return servers, Gateway(
+        folder, [f"127.0.0.1:{server.port}" for server in servers], "--policy", "round_robin",
+        "--health-check-interval-secs", "1", "--health-check-timeout-secs", "60",
+        "--retry-max-retries", "12", "--cb-timeout-duration-secs", "1")
+
+
+def ask_until(done, gateway, number):
+    """The answers to requests one after the other, at least one, and one after that."""
+    answers = [complete(gateway, number)]
+    while not done.is_set():
+        answers.append(complete(gateway, number))
+    return answers + [complete(gateway, number)]
+
+
 def test_a_drained_and_a_killed_replica_lose_no_request(start, tmp_path):
     """One of three drains with a stream on it, then one of the two others is killed, under load."""
-    servers = [start() for _ in range(3)]
-    gateway = Gateway(tmp_path, [f"127.0.0.1:{server.port}" for server in servers],
-                      "--policy", "round_robin", "--health-check-interval-secs", "1")
+    servers, gateway = three_behind_a_gateway(start, tmp_path)
     with concurrent.futures.ThreadPoolExecutor(8) as clients:
         stream = gateway.stream("/v1/completions", model="deep", prompt="Count:", max_tokens=2000,
                                 temperature=0, ignore_eos=True)
@@ -465,11 +481,14 @@ def test_a_drained_and_a_killed_replica_lose_no_request(start, tmp_path):
             assert answer.result()[0] == 200, answer.result()
         assert drained.await_exit() == 0, drained.log()
         killed, left = [one for one in servers if one is not drained]
-        answers = [clients.submit(complete, gateway, number) for number in range(48)]
-        await_true(lambda: killed.load().running_requests > 0, "load on the one to be killed")
-        killed.process.kill()
-        for answer in answers:
-            status, usage = answer.result()
+        done = threading.Event()
+        answers = [clients.submit(ask_until, done, gateway, number) for number in range(8)]
+        try:
+            await_true(lambda: killed.load().running_requests > 0, "load on the one to be killed")
+            killed.process.kill()
+        finally:
+            done.set()
+        for status, usage in (one for answer in answers for one in answer.result()):
             assert status == 200 and usage["completion_tokens"] == 16, usage
     killed.await_exit()
     gateway.stop()
@@ -483,26 +502,17 @@ def answered_by(server):
 
 def test_a_rolling_update_loses_no_request_and_answers_none_twice(start, tmp_path):
     """Three servers, one after the other drained and replaced at its address, under load."""
-    servers = [start() for _ in range(3)]
-    gateway = Gateway(tmp_path, [f"127.0.0.1:{server.port}" for server in servers],
-                      "--policy", "round_robin", "--health-check-interval-secs", "1",
-                      "--cb-timeout-duration-secs", "1")
+    servers, gateway = three_behind_a_gateway(start, tmp_path)
     done = threading.Event()
-
-    def client(number):
-        answers = []
-        while not done.is_set():
-            answers.append(complete(gateway, number))
-        return answers
-
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        clients = [pool.submit(client, number) for number in range(4)]
+        clients = [pool.submit(ask_until, done, gateway, number) for number in range(4)]
         try:
             for old in servers[:3]:
                 await_true(lambda old=old: answered_by(old), "an answer of the old one")
                 old.process.send_signal(signal.SIGTERM)
                 assert old.await_exit() == 0, old.log()
-                new = start("--listen-address", f"127.0.0.1:{old.port}")
+                new = start("--drain-grace-seconds", "900", "--listen-address",
+                            f"127.0.0.1:{old.port}")
                 servers.append(new)
                 await_true(lambda new=new: answered_by(new), "an answer of the new one")
         finally:
