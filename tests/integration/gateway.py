@@ -1,5 +1,6 @@
 """The gateway SMG before real servers, and an OpenAI client of nothing but Python's own library."""
 
+import atexit
 import http.client
 import json
 import os
@@ -52,6 +53,7 @@ class Gateway:
                  str(self.port), "--prometheus-host", "127.0.0.1", "--prometheus-port",
                  str(self.metrics_port), "--worker-urls", *[f"grpc://{one}" for one in addresses],
                  *flags], stdout=log, stderr=subprocess.STDOUT, env=environment)
+        atexit.register(self.process.kill)  # where a test failed before it stopped it
         await_true(lambda: self.workers_ready() == len(addresses), "a gateway with all its workers")
 
     def workers_ready(self):
