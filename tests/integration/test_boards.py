@@ -66,7 +66,7 @@ class Prometheus:
         return sum(float(series["value"][1])
                    for series in self.get("query", query=expression)["result"])
 
-    def await_true(self, what, condition, seconds=60):
+    def await_true(self, what, condition, seconds=300):
         until = time.monotonic() + seconds
         while True:
             assert self.process.poll() is None, self.log.read_text()

@@ -53,6 +53,13 @@ class LogSinkTest : public ::testing::Test {
     lines.pop_back();
     return lines;
   }
+  // Nobody can write to it any more, but for whom it is read.
+  void FillPipe() {
+    const std::string ends(4096, '\n');
+    ASSERT_EQ(fcntl(fds_[1], F_SETFL, O_NONBLOCK), 0);
+    while (write(fds_[1], ends.data(), ends.size()) > 0) continue;
+    ASSERT_EQ(fcntl(fds_[1], F_SETFL, 0), 0);
+  }
   void StopReading() {
     close(fds_[0]);
     fds_[0] = -1;
@@ -84,6 +91,7 @@ TEST_F(LogSinkTest, LinesOfManyThreadsComeWholeAndInTheirOrder) {
 
 TEST_F(LogSinkTest, APipeThatNobodyReadsBlocksNobodyAndALineSaysWhatWasLost) {
   constexpr int kLines = 100000;
+  FillPipe();
   Start(/*max_bytes=*/10000);
   for (int i = 0; i < kLines; ++i) Log(absl::StrCat("line ", i));
   const int64_t lost = sink_->lost();
@@ -94,6 +102,7 @@ TEST_F(LogSinkTest, APipeThatNobodyReadsBlocksNobodyAndALineSaysWhatWasLost) {
   int64_t told = 0;
   int next = 0;
   for (const std::string& line : ReadToEnd()) {
+    if (line.empty()) continue;  // what it was full of
     int64_t count = 0;
     if (sscanf(line.c_str(), "log: %ld lines were lost here", &count) == 1) {
       told += count;
@@ -124,11 +133,14 @@ TEST_F(LogSinkTest, LinesForAReaderThatIsGoneAreLost) {
 }
 
 TEST_F(LogSinkTest, AFileThatAnotherMadeNonBlockingLosesNothing) {
+  FillPipe();
   ASSERT_EQ(fcntl(fds_[1], F_SETFL, O_NONBLOCK), 0);
   Start(/*max_bytes=*/1 << 20);
   constexpr int kLines = 1000;
   for (int i = 0; i < kLines; ++i) Log(std::string(200, 'x'));
-  EXPECT_EQ(ReadToEnd().size(), kLines);
+  std::vector<std::string> lines = ReadToEnd();
+  std::erase(lines, "");
+  EXPECT_EQ(lines.size(), kLines);
 }
 
 TEST_F(LogSinkTest, ALineLostOnItsWayIsTold) {
