@@ -59,6 +59,8 @@ class Prometheus:
                                         timeout=60) as page:
                 return json.load(page)["data"]
         except urllib.error.HTTPError as error:
+            if error.code == 503:  # it listens, and does not answer yet
+                raise
             raise AssertionError(f"{parameters}: {error.read().decode()}") from None
 
     def value(self, expression):
