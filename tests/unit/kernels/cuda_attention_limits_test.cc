@@ -44,17 +44,16 @@ TEST(WorkspaceTest, PartsDoNotOverlapAndAreAligned) {
     const WorkspaceLayout layout = LayoutWorkspace(shape, 132);
     const int64_t results = MaxPrefillResults(132);
     EXPECT_GE(layout.prefill_arrivals, layout.counter + 4);
-    EXPECT_GE(layout.decode_arrivals, layout.prefill_arrivals + results / 2 * 3 * 4);
-    EXPECT_GE(layout.decode_partials, layout.decode_arrivals + 4 * kMaxDecodeSequences * 8);
+    EXPECT_GE(layout.decode_partials, layout.prefill_arrivals + results / 2 * 3 * 4);
     EXPECT_GE(layout.prefill_partials,
-              layout.decode_partials + 2 * 132 * static_cast<int64_t>(sizeof(DecodePartial)));
+              layout.decode_partials + 132 * static_cast<int64_t>(sizeof(DecodePartial)));
     for (const PrefillGeometry& geometry :
          {HopperPrefillGeometry(head_dim), PortablePrefillGeometry(head_dim)}) {
       EXPECT_GE(layout.bytes, layout.prefill_partials + results * geometry.result_floats * 4);
       EXPECT_LE(geometry.arrival_counts, 3);
     }
-    for (const int64_t offset : {layout.prefill_arrivals, layout.decode_arrivals,
-                                 layout.decode_partials, layout.prefill_partials}) {
+    for (const int64_t offset :
+         {layout.prefill_arrivals, layout.decode_partials, layout.prefill_partials}) {
       EXPECT_EQ(offset % 256, 0);
     }
     EXPECT_EQ(layout.bytes, AttentionWorkspaceBytes(shape, 132));
