@@ -53,11 +53,10 @@ struct Variant {
 // All serve as many rows as a kernel can.
 const Variant kVariants[] = {
     {"ours", {.max_rows = 64}},
-    {"ours, no L2 prefetch", {.max_rows = 64, .l2_prefetch_tiles = 0}},
     {"ours, no clusters", {.max_rows = 64, .max_cluster = 1}},
     {"ours, clusters of 2", {.max_rows = 64, .max_cluster = 2}},
     {"ours, 3 stages", {.max_rows = 64, .stages = 3}},
-    {"cp.async", {.max_rows = 64, .l2_prefetch_tiles = 0, .hopper = false}},
+    {"cp.async", {.max_rows = 64, .hopper = false}},
     {"cp.async, tiles of 128", {.max_rows = 64, .k_tile = 128, .hopper = false}},
 };
 

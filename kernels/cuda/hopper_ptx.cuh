@@ -90,19 +90,6 @@ __device__ __forceinline__ void FenceSharedForCopies() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-__device__ __forceinline__ void PrefetchBox(const CUtensorMap& map, int x, int y) {
-  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(&map),
-               "r"(x), "r"(y)
-               : "memory");
-}
-
-__device__ __forceinline__ void PrefetchBox(const CUtensorMap& map, int x, int y, int z, int w) {
-  asm volatile(
-      "cp.async.bulk.prefetch.tensor.4d.L2.global.tile [%0, {%1, %2, %3, %4}];" ::"l"(&map), "r"(x),
-      "r"(y), "r"(z), "r"(w)
-      : "memory");
-}
-
 // ---- clusters ----
 
 // Stores to where `to` is in the shared memory of the cluster's block of that rank, and tells the

@@ -47,17 +47,16 @@ struct Tuning {
 std::vector<Tuning> Tunings() {
   return {
       {"default", {}},
-      {"all_rows", {.max_rows = 64}},
-      {"shallow", {.max_rows = 64, .stages = 3, .l2_prefetch_tiles = 0, .max_cluster = 2}},
-      {"two_blocks",
-       {.max_rows = 64, .blocks_per_multiprocessor = 2, .l2_prefetch_tiles = 9, .max_cluster = 1}},
-      {"portable", {.max_rows = 64, .l2_prefetch_tiles = 0, .hopper = false}},
+      {"few_rows", {.max_rows = 16}},
+      {"shallow", {.stages = 3, .max_cluster = 2}},
+      {"two_blocks", {.blocks_per_multiprocessor = 2, .max_cluster = 1}},
+      {"portable_default", {.hopper = false}},
+      {"portable", {.max_rows = 64, .hopper = false}},
       {"portable_shallow", {.max_rows = 64, .stages = 3, .hopper = false}},
       {"portable_wide", {.max_rows = 64, .k_tile = 128, .hopper = false}},
       {"portable_two_blocks",
        {.max_rows = 64, .blocks_per_multiprocessor = 2, .min_tiles_per_block = 1, .hopper = false}},
-      {"portable_prefetch",
-       {.max_rows = 64, .l2_prefetch_tiles = 5, .min_tiles_per_block = 4, .hopper = false}},
+      {"portable_long_blocks", {.max_rows = 64, .min_tiles_per_block = 4, .hopper = false}},
   };
 }
 
@@ -77,15 +76,21 @@ class LinearGpuTest : public ::testing::TestWithParam<Tuning> {
     SWAA_CUDA_CHECK(cudaStreamSynchronize(stream_));
   }
 
+  // The most rows that our own kernel serves.
+  int64_t MaxRows() const {
+    int64_t rows = kMaxSkinnyRows;
+    while (!products_->IsSkinny({.out_features = 64, .in_features = 64, .rows = rows})) --rows;
+    return rows;
+  }
+
   void ExpectRight(const LinearProblemOptions& options) {
+    SCOPED_TRACE(absl::StrCat(options.in_features, " -> ", options.out_features, ", rows ",
+                              options.rows, options.out_type == DataType::kF32 ? ", f32" : ", bf16",
+                              options.bias ? ", bias" : "", options.silu_mul ? ", silu_mul" : "",
+                              ", gap ", options.x_gap, ", seed ", options.seed));
     LinearProblem problem(options);
     Run(problem.arguments());
-    const double limit = options.out_type == DataType::kF32 ? 1e-3 : 1e-2;
-    EXPECT_LT(problem.Error(), limit)
-        << options.in_features << " -> " << options.out_features << ", rows " << options.rows
-        << (options.out_type == DataType::kF32 ? ", f32" : ", bf16")
-        << (options.bias ? ", bias" : "") << (options.silu_mul ? ", silu_mul" : "") << ", gap "
-        << options.x_gap << ", seed " << options.seed;
+    EXPECT_LT(problem.Error(), options.out_type == DataType::kF32 ? 1e-3 : 1e-2);
   }
 
   DeviceMemory workspace_;
@@ -147,8 +152,8 @@ TEST_P(LinearGpuTest, OddShapesAreRight) {
     options.out_type = random() % 2 == 0 ? DataType::kF32 : DataType::kBf16;
     options.bias = random() % 2 == 0;
     options.x_gap = random() % 2 == 0 ? 0 : 8 * static_cast<int64_t>(random() % 20);
-    options.silu_mul = options.out_features % 16 == 0 &&
-                       options.rows <= GetParam().tuning.max_rows && random() % 3 == 0;
+    options.silu_mul =
+        options.out_features % 16 == 0 && options.rows <= MaxRows() && random() % 3 == 0;
     options.seed = random();
     ExpectRight(options);
     if (::testing::Test::HasFailure()) break;
@@ -158,7 +163,7 @@ TEST_P(LinearGpuTest, OddShapesAreRight) {
 TEST_P(LinearGpuTest, SiluMulIsRight) {
   uint64_t seed = Seed() + 2000;
   for (const int64_t rows : {1, 5, 8, 16, 31, 64}) {
-    if (rows > GetParam().tuning.max_rows) continue;
+    if (rows > MaxRows()) continue;
     for (const int64_t width : {1536, 9728, 72}) {
       for (const bool bias : {false, true}) {
         ExpectRight({.out_features = 2 * width,
@@ -172,6 +177,26 @@ TEST_P(LinearGpuTest, SiluMulIsRight) {
   }
 }
 
+// What compute-sanitizer can run in minutes, our own kernels alone: racecheck ends with a fault of
+// its own in cuBLASLt's. On Hopper the first weight's sums are complete within a block, the
+// others' within a cluster.
+TEST_P(LinearGpuTest, Small) {
+  uint64_t seed = Seed() + 3000;
+  for (const int64_t rows : {1, 8, 17, 64}) {
+    if (rows > MaxRows()) break;
+    ExpectRight({.out_features = 136, .in_features = 264, .rows = rows, .seed = ++seed});
+    ExpectRight({.out_features = 200,
+                 .in_features = 2048,
+                 .rows = rows,
+                 .out_type = DataType::kF32,
+                 .bias = true,
+                 .x_gap = 8,
+                 .seed = ++seed});
+    ExpectRight(
+        {.out_features = 208, .in_features = 2048, .rows = rows, .silu_mul = true, .seed = ++seed});
+  }
+}
+
 // A row's result is the same bits alone and beside others, wherever it stands.
 TEST_P(LinearGpuTest, RowsDoNotDependOnEachOther) {
   const LinearProblemOptions shapes[] = {
@@ -180,7 +205,7 @@ TEST_P(LinearGpuTest, RowsDoNotDependOnEachOther) {
       {.out_features = 576, .in_features = 1536},
       {.out_features = 3072, .in_features = 576, .silu_mul = true}};
   for (LinearProblemOptions options : shapes) {
-    options.rows = GetParam().tuning.max_rows;
+    options.rows = MaxRows();
     options.seed = Seed() + 3000;
     LinearProblem problem(options);
     Run(problem.arguments());

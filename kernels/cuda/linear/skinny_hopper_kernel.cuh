@@ -23,9 +23,8 @@ namespace swaa::kernels::cuda {
 struct SkinnyHopperParams {
   SkinnyOutput out;
   SkinnyHopperGrid grid;
-  int32_t stages;             // at most kSkinnyMaxStages
-  int32_t l2_prefetch_tiles;  // beyond the ring, asked into L2 before x is waited for
-  bool shares_x;              // as LinearArguments has it
+  int32_t stages;  // at most kSkinnyMaxStages
+  bool shares_x;   // as LinearArguments has it
 };
 
 inline constexpr int kSkinnyMaxStages = 16;
@@ -109,11 +108,6 @@ class SkinnyProducer {
     SkinnyTileCursor tile(range_);
     for (int stage = 0; stage < first; ++stage, tile.Next(range_)) CopyWeight(tile, stage);
     if (!params_.shares_x) ptx::LaunchDependents();
-    SkinnyTileCursor ahead = tile;
-    for (int32_t i = first; i < min(count, first + params_.l2_prefetch_tiles); ++i) {
-      PrefetchWeight(ahead);
-      ahead.Next(range_);
-    }
     ptx::WaitForPredecessor();
     if (params_.shares_x) ptx::LaunchDependents();
     SkinnyTileCursor waited(range_);
@@ -145,16 +139,6 @@ class SkinnyProducer {
   __device__ void CopyX(const SkinnyTileCursor& tile, int stage) const {
     ptx::CopyBox(ring_.Stage(stage) + params_.grid.tile_rows * kSkinnyBoxColumns * 2, maps_.x,
                  tile.k * kSkinnyBoxColumns, 0, ring_.Filled(stage));
-  }
-
-  __device__ void PrefetchWeight(const SkinnyTileCursor& tile) const {
-    const int32_t tile_rows = params_.grid.tile_rows;
-    const int32_t k = tile.k * kSkinnyBoxColumns;
-    if (params_.out.silu_mul) {
-      ptx::PrefetchBox(maps_.weight, k, 0, 0, tile.row * (tile_rows / 16));
-    } else {
-      ptx::PrefetchBox(maps_.weight, k, tile.row * tile_rows);
-    }
   }
 
   const SkinnyHopperParams& params_;

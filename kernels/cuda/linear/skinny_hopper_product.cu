@@ -108,7 +108,6 @@ void LaunchSkinnyHopperProduct(const SkinnyDevice& device, const SkinnyTuning& t
       .out = OutputOf(arguments),
       .grid = grid,
       .stages = Stages(device, tuning, grid, instance->rows),
-      .l2_prefetch_tiles = dependent ? tuning.l2_prefetch_tiles : 0,
       .shares_x = arguments.shares_x,
   };
   cudaLaunchAttribute attributes[2];

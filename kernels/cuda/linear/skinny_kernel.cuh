@@ -60,17 +60,6 @@ class TileCopier {
     }
   }
 
-  // Asks the lines of the weight's tile into L2; each line by the thread that would copy its first
-  // piece.
-  __device__ void PrefetchWeight() const {
-    if (threadIdx.x % 8 != 0 || k_ >= params_.in_features) return;
-    const int64_t pass_elements = int64_t{pass_features_} * params_.in_features;
-    for (int pass = 0; pass < kPasses; ++pass) {
-      if (feature_ + pass * pass_features_ >= params_.out.features) break;
-      ptx::PrefetchL2(weight_ + pass * pass_elements + k_);
-    }
-  }
-
   // Moves on to the next tile.
   __device__ void Next() {
     tile_.Next(params_.partition);
@@ -126,11 +115,6 @@ __global__ void __launch_bounds__(kSkinnyThreads, 2)
   }
   if (!params.shares_x) ptx::LaunchDependents();
   if (params.dependent) {
-    TileCopier<kRows, kTileK> further = copier;
-    for (int i = kStages; i < min(count, kStages + params.l2_prefetch_tiles); ++i) {
-      further.PrefetchWeight();
-      further.Next();
-    }
     ptx::WaitForPredecessor();
 #pragma unroll 1
     for (int stage = 0; stage < kStages; ++stage) {

@@ -113,10 +113,11 @@ int64_t SkinnyPartialBytes(const SkinnyDevice& device, const SkinnyTuning& tunin
 
 bool SkinnyProductFits(const SkinnyDevice& device, const SkinnyTuning& tuning,
                        const SkinnyWorkspace& workspace, const LinearArguments& arguments) {
-  if (arguments.rows < 1 || arguments.rows > std::min(tuning.max_rows, kMaxSkinnyRows)) {
-    return false;
-  }
-  if (UsesSkinnyHopperProduct(device, tuning)) {
+  const bool hopper = UsesSkinnyHopperProduct(device, tuning);
+  int64_t max_rows = tuning.max_rows;
+  if (max_rows == 0) max_rows = hopper ? kMaxSkinnyRows : 32;
+  if (arguments.rows < 1 || arguments.rows > std::min(max_rows, kMaxSkinnyRows)) return false;
+  if (hopper) {
     // Its boxes hold 8 rows of gate and 8 of up.
     return !arguments.silu_mul || arguments.out_features % 16 == 0;
   }
@@ -145,7 +146,6 @@ void LaunchSkinnyProduct(const SkinnyDevice& device, const SkinnyTuning& tuning,
       .arrivals = workspace.arrivals,
       .x_stride = arguments.stride(),
       .in_features = static_cast<int32_t>(arguments.in_features),
-      .l2_prefetch_tiles = tuning.l2_prefetch_tiles,
       .partition = Partition(device, tuning, arguments),
       .dependent = dependent && device.programmatic_launch,
       .shares_x = arguments.shares_x,

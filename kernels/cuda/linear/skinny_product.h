@@ -21,11 +21,10 @@ inline constexpr int64_t kMaxSkinnyRows = 64;
 
 // How the kernel is set up. The defaults are what measuring settled on; benchmarks compare others.
 struct SkinnyTuning {
-  int64_t max_rows = 32;                  // of x, at most kMaxSkinnyRows; above, cuBLASLt is faster
+  int64_t max_rows = 0;                   // of x; 0: as many as it is faster at than cuBLASLt
   int32_t k_tile = 64;                    // input features of a tile: 64, or 128 but on Hopper
   int32_t stages = 0;                     // tiles in flight a block; 0: as many as fit, see below
   int32_t blocks_per_multiprocessor = 1;  // of one launch
-  int32_t l2_prefetch_tiles = 4;          // more tiles asked into L2 before x is waited for
   int32_t min_tiles_per_block = 2;        // not of Hopper's kernel
   int32_t max_cluster = 4;                // blocks that share a row of tiles, of Hopper's kernel
   bool hopper = true;                     // Hopper's own kernel where there is one

@@ -51,7 +51,6 @@ struct SkinnyKernelParams {
   uint32_t* arrivals;  // [row_tiles, warps]
   int64_t x_stride;
   int32_t in_features;
-  int32_t l2_prefetch_tiles;
   SkinnyPartition partition;
   bool dependent;
   bool shares_x;  // as LinearArguments has it
