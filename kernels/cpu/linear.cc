@@ -43,7 +43,10 @@ double ProcessorSeconds() {
 
 constexpr int64_t kMinMeasuredElements = int64_t{1} << 20;
 constexpr int64_t kMaxMeasuredElements = int64_t{1} << 25;
-constexpr int kMeasuredRounds = 3;
+// Whatever else the machine does may take some milliseconds in a row: a weight is measured for
+// longer than that, and a large one often enough.
+constexpr int kMeasuredRounds = 5;
+constexpr double kMeasuredSeconds = 0.03;
 
 class CpuLinearImpl : public CpuLinear {
  public:
@@ -144,7 +147,10 @@ class CpuLinearImpl : public CpuLinear {
     std::vector<float> out(kMaxSkinnyRows * weight.out_features());
     std::array<FormSeconds, kProductForms> seconds;
     for (FormSeconds& form : seconds) form.fill(std::numeric_limits<double>::infinity());
-    for (int round = 0; round <= kMeasuredRounds; ++round) {
+    const double begin = ProcessorSeconds();
+    for (int round = 0;
+         round <= kMeasuredRounds || ProcessorSeconds() - begin < kMeasuredSeconds * threads_;
+         ++round) {
       for (size_t r = 0; r < kMeasuredRows.size(); ++r) {
         const LinearParams p{
             .weight = &weight, .x = x.data(), .out = out.data(), .rows = kMeasuredRows[r]};

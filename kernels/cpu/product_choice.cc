@@ -36,6 +36,7 @@ double SecondsFor(ProductForm form, const FormSeconds& seconds, int64_t rows) {
 }
 
 ProductChoice ChooseForms(const std::array<FormSeconds, kProductForms>& seconds) {
+  constexpr double kNoise = 1.05;
   std::array<std::array<double, kProductForms>, kMaxSkinnyRows + 1> loss{};  // [rows][form]
   for (int64_t rows = 1; rows <= kMaxSkinnyRows; ++rows) {
     double best = std::numeric_limits<double>::infinity();
@@ -43,7 +44,7 @@ ProductChoice ChooseForms(const std::array<FormSeconds, kProductForms>& seconds)
       loss[rows][form] = SecondsFor(static_cast<ProductForm>(form), seconds[form], rows);
       best = std::min(best, loss[rows][form]);
     }
-    for (double& value : loss[rows]) value /= best;
+    for (double& value : loss[rows]) value = std::max(value / best, kNoise);
   }
   ProductChoice chosen{.affine_rows = 0, .bf16_rows = 0};
   double least = std::numeric_limits<double>::infinity();
