@@ -21,8 +21,6 @@
 namespace swaa::server {
 namespace {
 
-constexpr size_t kDiscardBytes = size_t{1} << 20;
-
 // ADDRESS:PORT without gRPC's scheme, brackets and their escapes.
 std::string PeerKey(const std::string& peer) {
   const size_t colon = peer.find(':');
@@ -138,11 +136,11 @@ void ConnectionGuard::CutOff(const std::string& peer, Connection* connection, in
   if (connection->cut) return;
   connection->cut = true;
   ++cut_off_;
-  // gRPC sees the end and closes its own descriptor.
-  shutdown(connection->fd, SHUT_RDWR);
-  // What the kernel still has for it would cost as much as what came before.
-  while (recv(connection->fd, nullptr, kDiscardBytes, MSG_DONTWAIT | MSG_TRUNC) > 0) {
-  }
+  // A reset: what the kernel still has for gRPC is gone, gRPC sees an error and closes its own
+  // descriptor, and a client that waits for the window to open hears of it. (After a plain end it
+  // would wait for its own timeout.)
+  const sockaddr nobody = {.sa_family = AF_UNSPEC, .sa_data = {}};
+  if (connect(connection->fd, &nobody, sizeof(nobody)) != 0) shutdown(connection->fd, SHUT_RDWR);
   GuardMemory("a line of the log",
               [&] { LogWarning(absl::StrCat("connection of ", peer, " cut off: ", count, why)); });
 }

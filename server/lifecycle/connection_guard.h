@@ -19,7 +19,7 @@ namespace swaa::server {
 // an end, CVE-2023-33953 and its kin), and streams that are reset as soon as they are opened
 // (CVE-2023-44487). A connection's debt is what the kernel received on it less the messages that
 // reached a handler; a little of it is forgiven each second, for what is rightly no message. When
-// all debts exceed the bound, the largest debtor is cut off.
+// all debts exceed the bound, the largest debtor is cut off, by a reset.
 //
 // A byte of a header block may become two hundred: a reference to a table's entry. Such bytes get
 // no answer until the block ends, while what comes of a message soon gets window updates and pings.
