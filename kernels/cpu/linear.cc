@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <emmintrin.h>
 #include <limits>
 #include <map>
@@ -43,10 +44,10 @@ double ProcessorSeconds() {
 
 constexpr int64_t kMinMeasuredElements = int64_t{1} << 20;
 constexpr int64_t kMaxMeasuredElements = int64_t{1} << 25;
-// Whatever else the machine does may take some milliseconds in a row: a weight is measured for
+// Whatever else the machine does may disturb some milliseconds in a row: a weight is measured for
 // longer than that, and a large one often enough.
 constexpr int kMeasuredRounds = 5;
-constexpr double kMeasuredSeconds = 0.03;
+constexpr std::chrono::milliseconds kMeasuredTime{30};
 
 class CpuLinearImpl : public CpuLinear {
  public:
@@ -147,9 +148,8 @@ class CpuLinearImpl : public CpuLinear {
     std::vector<float> out(kMaxSkinnyRows * weight.out_features());
     std::array<FormSeconds, kProductForms> seconds;
     for (FormSeconds& form : seconds) form.fill(std::numeric_limits<double>::infinity());
-    const double begin = ProcessorSeconds();
-    for (int round = 0;
-         round <= kMeasuredRounds || ProcessorSeconds() - begin < kMeasuredSeconds * threads_;
+    const auto until = std::chrono::steady_clock::now() + kMeasuredTime;
+    for (int round = 0; round <= kMeasuredRounds || std::chrono::steady_clock::now() < until;
          ++round) {
       for (size_t r = 0; r < kMeasuredRows.size(); ++r) {
         const LinearParams p{
