@@ -21,7 +21,7 @@ inline constexpr int64_t kMaxSkinnyRows = 64;
 
 // How the kernel is set up. The defaults are what measuring settled on; benchmarks compare others.
 struct SkinnyTuning {
-  int64_t max_rows = 0;                   // of x; 0: as many as it is faster at than cuBLASLt
+  int64_t max_rows = 0;                   // of x; 0: 64 on Hopper, 32 elsewhere
   int32_t k_tile = 64;                    // input features of a tile: 64, or 128 but on Hopper
   int32_t stages = 0;                     // tiles in flight a block; 0: as many as fit, see below
   int32_t blocks_per_multiprocessor = 1;  // of one launch
