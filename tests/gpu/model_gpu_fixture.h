@@ -201,8 +201,8 @@ class ModelGpuTest : public ::testing::Test {
   // Scores random sequences on both devices. The CPU's absolute log-probabilities are `scale` on
   // average; differences are relative to it, rising.
   std::vector<double> Differences(const std::string& what) {
-    std::vector<int32_t> chunks;
-    for (int i = 0; i < 7; ++i) {
+    std::vector<int32_t> chunks = {8};  // 48 rows: skinny on Hopper alone
+    for (int i = 0; i < 6; ++i) {
       // Single rows are steps that graphs replay.
       chunks.push_back(random_() % 2 == 0 ? 1 : static_cast<int32_t>(1 + random_() % 100));
     }

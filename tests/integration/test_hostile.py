@@ -101,6 +101,7 @@ class ServersEnd:
                     self.name = f"socket:[{fields[9]}]"
                     if self.is_open():
                         return
+            time.sleep(0.01)
 
     def is_open(self):
         for descriptor in os.listdir(self.folder):
